@@ -1,0 +1,252 @@
+"""Table C.1 of the TOPPO paper, measured again: FairGrad solvers on five kinds of Gram, with the paper's numbers
+beside.
+
+The baselines are the published ones: scipy's least squares as FairGrad's authors call it, the fixed-budget SGD of
+their RL release
+(here in numpy, so that no torch is needed; theirs is slower), and the paper's Algorithm C.2, cold and warm.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from scipy.optimize import least_squares
+
+from toppo.combiners.blas import single_thread
+from toppo.combiners.fairgrad import kkt_residual, solve
+from toppo.combiners.fairgrad_paper import absolute_residual, solve_paper
+
+Structure = Literal["random", "orthogonal", "graded"]
+Solver = Callable[[Float[np.ndarray, "K K"]], Float[np.ndarray, "K"]]
+
+DIMENSION = 1024
+"""D of Section C.5."""
+TIMINGS = 7
+"""Runs of each solver on each Gram; the first is discarded."""
+
+
+@dataclass(frozen=True)
+class Regime:
+    """One row of Table C.1.
+
+    Attributes:
+        name: the paper's label.
+        n_tasks: K.
+        spread: largest over least gradient norm.
+        small: how many tasks are `spread` times shorter than the others.
+        structure: "random", every direction Gaussian; "orthogonal", the small tasks orthogonal to all others; "graded",
+            random directions, norms log-uniform over the spread.
+        paper_ms: the paper's wall times, by solver, milliseconds.
+        paper_kkt: its residuals ||G w - 1/w||, by solver.
+    """
+
+    name: str
+    n_tasks: int
+    spread: float
+    small: int
+    structure: Structure
+    paper_ms: dict[str, float]
+    paper_kkt: dict[str, float]
+
+
+@dataclass(frozen=True)
+class SolverRow:
+    """One solver on one regime, at alpha = 1.
+
+    Attributes:
+        regime: label of the row of Table C.1.
+        solver: see `SOLVERS`.
+        milliseconds: median wall time of a solve on one thread.
+        kkt_residual: ||G w - 1/w||, the paper's.
+        scale_free_residual: max_i |w_i (G w)_i - 1|.
+        times_scipy: scipy's time over this solver's, from the same run (the paper's Speedup column).
+        times_paper: the time of Algorithm C.2, warm, over this solver's.
+        paper_milliseconds, paper_kkt_residual: Table C.1's, NaN for a solver it does not have.
+    """
+
+    regime: str
+    solver: str
+    milliseconds: float
+    kkt_residual: float
+    scale_free_residual: float
+    times_scipy: float
+    times_paper: float
+    paper_milliseconds: float
+    paper_kkt_residual: float
+
+
+def solve_scipy(gram: Float[np.ndarray, "K K"]) -> Float[np.ndarray, "K"]:
+    """FairGrad's own solver at alpha = 1 (Ban and Ji, 2024, supervised release): scipy.optimize.least_squares from 1
+    / K.
+    """
+    K = len(gram)
+
+    def kkt(x: Float[np.ndarray, "K"]) -> Float[np.ndarray, "K"]:
+        value: np.ndarray = gram @ x - 1 / x
+        return value
+
+    weights: np.ndarray = least_squares(kkt, np.ones(K) / K, bounds=(0, np.inf)).x
+    return weights
+
+
+def solve_sgd(gram: Float[np.ndarray, "K K"]) -> Float[np.ndarray, "K"]:
+    """The solver of FairGrad's RL release at alpha = 1: 20 steps of SGD on ||G w - 1/(w + 1e-8)||^2, the best w seen.
+
+    Learning rate 0.1, momentum 0.5, the gradient's norm clipped to 1, w kept above 1e-8.
+    """
+    K = len(gram)
+    w = np.ones(K) / K
+    velocity = np.zeros(K)
+    best, best_loss = w, np.inf
+    for _ in range(20):
+        inverse = 1 / (w + 1e-8)
+        error = gram @ w - inverse
+        loss = float(error @ error)
+        if loss < best_loss:
+            best, best_loss = w, loss
+        gradient = 2 * (gram @ error + error * inverse**2)
+        gradient /= max(1.0, float(np.linalg.norm(gradient)))
+        velocity = 0.5 * velocity + gradient
+        w = np.maximum(w - 0.1 * velocity, 1e-8)
+    return best
+
+
+SOLVERS: dict[str, Solver] = {
+    "scipy (FG paper)": solve_scipy,
+    "SGD (FG-RL)": solve_sgd,
+    "y-Newton (cold)": lambda gram: solve_paper(gram, start=np.full(len(gram), -np.log(len(gram)))).weights,
+    "y-Newton (warm)": lambda gram: solve_paper(gram).weights,
+    "ours": lambda gram: solve(gram).weights,
+}
+"""What Table C.1 times, in its order and under its names, and `fairgrad`'s solver."""
+
+
+def _regime(name: str, n_tasks: int, spread: float, small: int, structure: Structure, *paper: float) -> Regime:
+    times, residuals = (dict(zip(SOLVERS, half, strict=False)) for half in (paper[:4], paper[4:]))
+    return Regime(name, n_tasks, spread, small, structure, times, residuals)
+
+
+REGIMES = (
+    _regime("K=50, spread 1x", 50, 1.0, 0, "random", 14.5, 10.6, 0.43, 0.30, 1.8e-13, 5.0e1, 3.4e-7, 2.4e-5),
+    _regime("K=10, rand, spread 1e6", 10, 1e6, 0, "graded", 195, 9.0, 0.64, 0.14, 7.7e-10, 5.2e6, 2.7e-9, 4.8e-5),
+    _regime("K=50, rand, spread 1e8", 50, 1e8, 1, "random", 733, 10.1, 0.84, 7.7, 5.6e-7, 5.6e1, 6.2e-3, 2.0e-2),
+    _regime("K=50, perp, spread 1e8", 50, 1e8, 1, "orthogonal", 288, 10.2, 0.84, 0.22, 9.3e-11, 5.6e1, 6.2e-3, 3.2e-5),
+    _regime(
+        "K=50, perp 25%, spread 1e8", 50, 1e8, 12, "orthogonal", 27.4, 10.2, 0.93, 0.21, 5.3e-3, 7.8e1, 7.9e-3, 4.7e-5
+    ),
+)
+"""The five rows of Table C.1.
+
+The paper does not say how its random-direction rows are made. One small task in row 3, as in row 4, and 12 of 50 in row
+5 give its residuals of the cold solver; in row 2 only norms both above and below 1 give an SGD residual of that size.
+"""
+
+
+def regime_gram(regime: Regime, rng: np.random.Generator) -> Float[np.ndarray, "K K"]:
+    """The Gram of K Gaussian gradients of dimension 1024, made as the regime says (Section C.5)."""
+    J = rng.standard_normal((regime.n_tasks, DIMENSION))
+    if regime.structure == "graded":
+        J *= np.sqrt(regime.spread) ** rng.uniform(-1, 1, size=(regime.n_tasks, 1))
+    active, small = np.split(J, [regime.n_tasks - regime.small])
+    if regime.structure == "orthogonal":
+        basis, _ = np.linalg.qr(active.T)
+        small = small - (small @ basis) @ basis.T
+    J = np.concatenate([active, small / regime.spread])
+    gram = J @ J.T
+    symmetric: np.ndarray = (gram + gram.T) / 2
+    return symmetric
+
+
+def bench_regime(
+    regime: Regime, *, timings: int = TIMINGS, seed: int = 0, clock: Callable[[], float] = time.perf_counter
+) -> list[SolverRow]:
+    """Time every solver on one Gram of a regime, on one BLAS thread.
+
+    Args:
+        regime: which of `REGIMES`.
+        timings: runs of each solver, at least 2; the first is discarded, the median of the others reported.
+        seed: of the Gram.
+        clock: seconds.
+    """
+    gram = regime_gram(regime, np.random.default_rng(seed))
+    median: dict[str, float] = {}
+    weights: dict[str, Float[np.ndarray, "K"]] = {}
+    with single_thread():
+        for name, solver in SOLVERS.items():
+            seconds = []
+            for _ in range(timings):
+                start = clock()
+                weights[name] = solver(gram)
+                seconds.append(clock() - start)
+            median[name] = statistics.median(seconds[1:])
+    return [
+        SolverRow(
+            regime=regime.name,
+            solver=name,
+            milliseconds=1e3 * median[name],
+            kkt_residual=absolute_residual(gram, w),
+            scale_free_residual=float(kkt_residual(gram, w)),
+            times_scipy=median["scipy (FG paper)"] / median[name],
+            times_paper=median["y-Newton (warm)"] / median[name],
+            paper_milliseconds=regime.paper_ms.get(name, np.nan),
+            paper_kkt_residual=regime.paper_kkt.get(name, np.nan),
+        )
+        for name, w in weights.items()
+    ]
+
+
+def solver_bench(regimes: Sequence[Regime] = REGIMES, *, timings: int = TIMINGS, seed: int = 0) -> list[SolverRow]:
+    """Table C.1: `bench_regime` on each regime."""
+    return [row for regime in regimes for row in bench_regime(regime, timings=timings, seed=seed)]
+
+
+def to_csv(rows: Sequence[SolverRow]) -> str:
+    """The rows as CSV text, one column a field, numbers in full."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [f.name for f in dataclasses.fields(SolverRow)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(dataclasses.asdict(row) for row in rows)
+    return text.getvalue()
+
+
+def to_markdown(rows: Sequence[SolverRow]) -> str:
+    """The rows as a Markdown table, the paper's columns beside the measured ones."""
+    header = [
+        "Regime",
+        "Solver",
+        "ms",
+        "paper's ms",
+        "KKT residual",
+        "paper's",
+        "scale-free residual",
+        "vs scipy",
+        "vs C.2 warm",
+    ]
+    lines = [header, ["---"] * 2 + ["---:"] * (len(header) - 2)]
+    for row in rows:
+        paper_ms, paper_kkt = (
+            "" if np.isnan(value) else f"{value:.3g}" for value in (row.paper_milliseconds, row.paper_kkt_residual)
+        )
+        lines.append(
+            [
+                row.regime,
+                row.solver,
+                f"{row.milliseconds:.3g}",
+                paper_ms,
+                f"{row.kkt_residual:.1e}",
+                paper_kkt,
+                f"{row.scale_free_residual:.1e}",
+                f"{row.times_scipy:.3g}x",
+                f"{row.times_paper:.3g}x",
+            ]
+        )
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
