@@ -1,0 +1,51 @@
+"""Recording somebody else's multi-task training: ten binary tasks ("is it a 0?" ... "is it a 9?") on a shared trunk.
+
+Run `python tests/dump/example_digits.py digits.zarr`, then `toppo-diag info digits.zarr`,
+`toppo-diag heatmaps digits.zarr --side trunk` and so on. The lines that record are marked.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+from toppo.dump import DumpWriter, ParameterSlice  # <- records
+
+STEPS, EVERY = 300, 30
+
+
+def train(path: str) -> list[float]:
+    """Train for STEPS full-batch steps, recording every EVERY-th; returns the per-task accuracies."""
+    torch.manual_seed(0)
+    images, digits = load_digits(return_X_y=True)
+    x = torch.tensor(images / 16, dtype=torch.float32)
+    y = torch.nn.functional.one_hot(torch.tensor(digits), 10).float()
+
+    trunk = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU())
+    heads = nn.Linear(32, 10)
+    optimiser = torch.optim.Adam([*trunk.parameters(), *heads.parameters()], lr=1e-2)
+    shared = dict(trunk.named_parameters())
+
+    tasks = [f"digit {i}" for i in range(10)]
+    layers = [ParameterSlice(name, tuple(p.shape)) for name, p in shared.items()]  # <- records (or just their number)
+    with DumpWriter.create(path, tasks=tasks, sides={"trunk": layers}) as dump:  # <- records
+        for step in range(STEPS):
+            logits = heads(trunk(x))
+            losses = nn.functional.binary_cross_entropy_with_logits(logits, y, reduction="none").mean(0)
+            if step % EVERY == 0:
+                rows = [torch.autograd.grad(loss, list(shared.values()), retain_graph=True) for loss in losses]
+                slab = torch.stack([torch.cat([part.flatten() for part in row]) for row in rows])
+                accuracy = ((logits > 0) == (y > 0.5)).float().mean(0)
+                dump.record(step=step, trunk=slab, loss=losses, accuracy=accuracy)  # <- records
+            optimiser.zero_grad()
+            losses.mean().backward()
+            optimiser.step()
+    accuracies: list[float] = ((heads(trunk(x)) > 0) == (y > 0.5)).float().mean(0).tolist()
+    return accuracies
+
+
+if __name__ == "__main__":
+    print("accuracy per task:", [round(a, 3) for a in train(sys.argv[1])])

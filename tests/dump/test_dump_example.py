@@ -1,0 +1,34 @@
+"""The example for strangers: short, and its dump is one like any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from toppo.dump import describe, open_dump, verify
+
+EXAMPLE = Path(__file__).with_name("example_digits.py")
+
+
+def test_it_is_short() -> None:
+    assert len(EXAMPLE.read_text().splitlines()) < 60
+
+
+def test_its_dump(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
+    from tests.dump.example_digits import EVERY, STEPS, train
+
+    accuracies = train(str(tmp_path / "digits.zarr"))
+    assert min(accuracies) > 0.95
+    dump = open_dump(tmp_path / "digits.zarr")
+    assert verify(dump.path).ok
+    np.testing.assert_array_equal(dump.env_steps, np.arange(0, STEPS, EVERY))
+    loss = dump.array("loss")
+    assert loss.dims == ("snapshot", "minibatch", "task")
+    assert (loss[-1] < loss[0]).all()
+    G = dump.gram("trunk").isel(snapshot=0, minibatch=0)
+    assert (np.diagonal(G) > 0).all()
+    assert describe(dump)["scalars"] == ["loss", "accuracy"]

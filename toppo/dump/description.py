@@ -1,0 +1,50 @@
+"""What is in a dump, in a few plain values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from toppo.dump.reader import Dump
+from toppo.dump.schema import SCHEMA_VERSION
+
+
+def describe(dump: Dump) -> dict[str, Any]:
+    """What a dump holds, JSON-able, without reading slabs: cheap on a dump of any size.
+
+    Returns:
+        path, kind (dump | archive), schema_version, complete, snapshots, planned, minibatches, stream_collects,
+        stream_entries, env_steps (first and last, or None), tasks, sides ({name: {parameters, tensors}}), slabs,
+        keepbits, gram_tolerance, scalars (the run's own arrays), not_finite (flagged rows per side), bytes, attrs.
+
+    Raises:
+        DumpError: damage in a small array that it reads.
+    """
+    source = dump.source
+    layout = source.header.layout
+    env_steps = dump.env_steps
+    return {
+        "path": dump.path,
+        "kind": source.kind,
+        "schema_version": SCHEMA_VERSION,
+        "complete": dump.complete,
+        "snapshots": dump.n_snapshots,
+        "planned": dump.n_planned,
+        "minibatches": dump.n_minibatches,
+        "stream_collects": dump.n_stream,
+        "stream_entries": layout.stream_entries,
+        "env_steps": [int(env_steps[0]), int(env_steps[-1])] if len(env_steps) else None,
+        "tasks": list(dump.tasks),
+        "sides": {
+            side: {"parameters": layout.parameters(side), "tensors": [part.name for part in parts]}
+            for side, parts in layout.sides.items()
+        },
+        "slabs": layout.slabs,
+        "keepbits": layout.keepbits,
+        "gram_tolerance": layout.gram_tolerance,
+        "scalars": [*layout.minibatch_scalars, *layout.snapshot_scalars],
+        "not_finite": {side: int(np.sum(dump.values(f"{side}_finite") == 0)) for side in dump.sides},
+        "bytes": source.size(),
+        "attrs": dump.attrs,
+    }

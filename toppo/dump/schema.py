@@ -1,0 +1,364 @@
+"""What a dump holds: names, dimensions, chunks and units of every array, and the header that says what is committed.
+
+Pure description, nothing here touches a file: the writer builds what `Layout.arrays` says, the reader expects it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Final
+
+SCHEMA: Final = "toppo-dump"
+SCHEMA_VERSION: Final = 1
+UNPLANNED: Final = 10_000
+"""Snapshots (or stream collects) allocated when their number is not known; unwritten chunks cost nothing."""
+
+GRAM_TOLERANCE: Final = 1e-5
+"""|G_ij - (J J')_ij| <= tolerance sqrt(G_ii G_jj) for a lossless slab: room for a Gram accumulated in fp32 chunks."""
+
+log = logging.getLogger("toppo.dump")
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_RESERVED = ("header", "parameters")  # an archive keeps these beside the arrays
+_DTYPES = ("f8", "f4", "i8", "i4", "i1")
+_GRADIENT_UNITS = "loss per unit of parameter"
+
+
+class DumpError(Exception):
+    """A dump that cannot be written or read: one line that names the thing and the mend."""
+
+
+@dataclass(frozen=True)
+class ParameterSlice:
+    """One named tensor inside the flat gradient of a side.
+
+    Attributes:
+        name: as the network calls it, e.g. "0.weight".
+        shape: shape of the tensor.
+        offset: index of its first element in the flat (P,) gradient; the writer fills it in.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    offset: int = 0
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def slice(self) -> slice:
+        """Where the tensor lies in the flat (P,) gradient."""
+        return slice(self.offset, self.offset + self.size)
+
+
+@dataclass(frozen=True)
+class ScalarSpec:
+    """A small quantity recorded with each minibatch or snapshot.
+
+    Attributes:
+        dims: its dimensions, out of "task" (K), "task_j" (K) and "other" (K - 1: the other tasks, as in an order);
+            () for a number.
+        dtype: "f8", "f4", "i8", "i4" or "i1". Never written reads NaN, or -1 for integers.
+        units: unit, for labels.
+        description: one line.
+    """
+
+    dims: tuple[str, ...] = ("task",)
+    dtype: str = "f8"
+    units: str = "1"
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array of the store.
+
+    Attributes:
+        dims: dimension names.
+        shape: allocated shape.
+        dtype: numpy type code, or "str".
+        units: unit, for labels.
+        description: one line.
+        steps: leading axes cut into chunks of 1, so that a commit adds whole chunks; 0 for a coordinate.
+        by_row: each chunk is a shard of one chunk per task, so that one task's row can be read alone.
+    """
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: str
+    units: str
+    description: str
+    steps: int = 1
+    by_row: bool = False
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Shape of one file of the array."""
+        return (1,) * self.steps + tuple(max(1, n) for n in self.shape[self.steps :])
+
+    @property
+    def grows(self) -> bool:
+        """Whether the leading axis counts snapshots or stream collects."""
+        return self.dims[0] in ("snapshot", "stream_collect")
+
+    def chunk_keys(self, name: str, step: int) -> list[str]:
+        """Keys of every chunk that snapshot (or collect) `step` adds to the array `name`."""
+        grid = [0] * len(self.dims)
+        grid[0] = step
+        keys = []
+        for inner in range(self.shape[1] if self.steps == 2 else 1):
+            if self.steps == 2:
+                grid[1] = inner
+            keys.append(f"{name}/c.{'.'.join(map(str, grid))}")
+        return keys
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What a run records: everything about the store's arrays but how many snapshots there are.
+
+    Attributes:
+        tasks: K task names.
+        sides: side name -> its parameters in flat order, offsets filled in.
+        minibatches: M dumped minibatches per snapshot.
+        minibatch_scalars: quantities recorded with each dumped minibatch.
+        snapshot_scalars: quantities recorded once a snapshot.
+        slabs: whether gradients are kept, or their Grams alone.
+        keepbits: mantissa bits kept of the slabs' 23, None for all.
+        stream_entries: Grams per side and collect in the Gram stream, None for no stream.
+    """
+
+    tasks: tuple[str, ...]
+    sides: Mapping[str, tuple[ParameterSlice, ...]]
+    minibatches: int
+    minibatch_scalars: Mapping[str, ScalarSpec] = field(default_factory=dict)
+    snapshot_scalars: Mapping[str, ScalarSpec] = field(default_factory=dict)
+    slabs: bool = True
+    keepbits: int | None = None
+    stream_entries: int | None = None
+
+    def parameters(self, side: str) -> int:
+        """P, the length of a side's flat gradient."""
+        return sum(part.size for part in self.sides[side])
+
+    @property
+    def gram_tolerance(self) -> float:
+        """How far G_ij may lie from the stored slabs' own, over sqrt(G_ii G_jj); rounding to b bits adds 2^-b."""
+        return GRAM_TOLERANCE + (0.0 if self.keepbits is None else 2.0**-self.keepbits)
+
+    def sizes(self, snapshots: int, collects: int) -> dict[str, int]:
+        """Length of every dimension, given how many snapshots and stream collects there are."""
+        K = len(self.tasks)
+        sizes = {"snapshot": snapshots, "minibatch": self.minibatches, "task": K, "task_j": K, "other": K - 1}
+        sizes |= {f"{side}_param": self.parameters(side) for side in self.sides}
+        if self.stream_entries is not None:
+            sizes |= {"stream_collect": collects, "stream_entry": self.stream_entries}
+        return sizes
+
+    def arrays(self, snapshots: int, collects: int) -> dict[str, ArraySpec]:
+        """Every array of the store, by name.
+
+        Raises:
+            DumpError: two quantities want the same array name.
+        """
+        sizes = self.sizes(snapshots, collects)
+        specs: dict[str, ArraySpec] = {}
+
+        def add(name: str, dims: tuple[str, ...], dtype: str, units: str, description: str, **how: Any) -> None:
+            if name in specs or name in _RESERVED or (name in sizes and dims != (name,)):
+                raise DumpError(f"the name {name!r} is taken by the dump's own layout; rename that side or scalar")
+            specs[name] = ArraySpec(dims, tuple(sizes[d] for d in dims), dtype, units, description, **how)
+
+        add("snapshot", ("snapshot",), "i8", "1", "index of the snapshot", steps=0)
+        add("minibatch", ("minibatch",), "i8", "1", "index of the dumped minibatch within its snapshot", steps=0)
+        add("task", ("task",), "str", "", "task i", steps=0)
+        add("task_j", ("task_j",), "str", "", "task j, second index of a Gram", steps=0)
+        add("env_steps", ("snapshot",), "i8", "steps", "environment (or optimiser) steps taken at the snapshot")
+        add("collect", ("snapshot",), "i8", "1", "index of the collect at which the snapshot was taken")
+        per_minibatch = ("snapshot", "minibatch")
+        for side in self.sides:
+            if self.slabs:
+                dims = (*per_minibatch, "task", f"{side}_param")
+                add(f"{side}_grad", dims, "f4", _GRADIENT_UNITS, "slab: row i is g_i", steps=2, by_row=True)
+            square = (*per_minibatch, "task", "task_j")
+            add(f"{side}_gram", square, "f8", f"({_GRADIENT_UNITS})^2", "G_ij = <g_i, g_j>")
+            add(f"{side}_finite", (*per_minibatch, "task"), "i1", "1", "1 if every element of g_i is finite, 0 if not")
+            if self.stream_entries is not None:
+                stream = ("stream_collect", "stream_entry", "task", "task_j")
+                add(f"{side}_gram_stream", stream, "f8", f"({_GRADIENT_UNITS})^2", "G_ij = <g_i, g_j>, every collect")
+        if self.stream_entries is not None:
+            add("stream_env_steps", ("stream_collect",), "i8", "steps", "environment steps at the collect")
+        for name, spec in self.minibatch_scalars.items():
+            add(name, (*per_minibatch, *spec.dims), spec.dtype, spec.units, spec.description)
+        for name, spec in self.snapshot_scalars.items():
+            add(name, ("snapshot", *spec.dims), spec.dtype, spec.units, spec.description)
+        return specs
+
+    def coordinate(self, spec: ArraySpec) -> list[Any]:
+        """Values of a coordinate (an array of `steps` 0): task names, or indices."""
+        return list(self.tasks) if spec.dtype == "str" else list(range(spec.shape[0]))
+
+    def check(self) -> None:
+        """Raise DumpError, naming the thing, unless the layout can be stored."""
+        if not self.tasks or len(set(self.tasks)) != len(self.tasks) or not all(isinstance(t, str) for t in self.tasks):
+            raise DumpError(f"tasks must be one or more distinct names, got {list(self.tasks)}")
+        if not self.sides:
+            raise DumpError("a dump needs at least one side; give sides={name: parameters}")
+        for name in (*self.sides, *self.minibatch_scalars, *self.snapshot_scalars):
+            if not _NAME.fullmatch(name):
+                raise DumpError(f"{name!r} cannot name a side or scalar; use letters, digits and underscores")
+        for side, parts in self.sides.items():
+            if not all(part.size > 0 for part in parts) or not parts:
+                raise DumpError(
+                    f"side {side!r} has no parameters, or an empty one; give a positive size or ParameterSlices"
+                )
+            if len({part.name for part in parts}) != len(parts):
+                raise DumpError(f"side {side!r} names a parameter twice")
+        for name, spec in (*self.minibatch_scalars.items(), *self.snapshot_scalars.items()):
+            if spec.dtype not in _DTYPES or not set(spec.dims) <= {"task", "task_j", "other"}:
+                raise DumpError(f"scalar {name!r}: dims are of task, task_j, other and dtype of {', '.join(_DTYPES)}")
+        if self.minibatches < 1:
+            raise DumpError(f"minibatches must be 1 or more, got {self.minibatches}")
+        if self.keepbits is not None and not 1 <= self.keepbits <= 23:
+            raise DumpError(f"keepbits must lie in 1..23 (the mantissa bits of fp32), got {self.keepbits}")
+        if self.stream_entries is not None and self.stream_entries < 1:
+            raise DumpError(f"the Gram stream needs 1 or more entries a collect, got {self.stream_entries}")
+        self.arrays(1, 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """The layout as JSON-able values; `from_json` undoes it."""
+        record = {f.name: getattr(self, f.name) for f in fields(self)}
+        record["tasks"] = list(self.tasks)
+        record["sides"] = {s: [[p.name, list(p.shape), p.offset] for p in parts] for s, parts in self.sides.items()}
+        for kind in ("minibatch_scalars", "snapshot_scalars"):
+            record[kind] = {
+                n: {"dims": list(s.dims), "dtype": s.dtype, "units": s.units, "description": s.description}
+                for n, s in record[kind].items()
+            }
+        return record
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Layout:
+        """The layout that `to_json` wrote."""
+        sides = {
+            side: tuple(ParameterSlice(name, tuple(shape), offset) for name, shape, offset in parts)
+            for side, parts in record["sides"].items()
+        }
+        rest = {k: record[k] for k in ("minibatches", "slabs", "keepbits", "stream_entries")}
+        return cls(
+            tasks=tuple(record["tasks"]),
+            sides=sides,
+            minibatch_scalars=_scalars(record["minibatch_scalars"]),
+            snapshot_scalars=_scalars(record["snapshot_scalars"]),
+            **rest,
+        )
+
+
+@dataclass(frozen=True)
+class Header:
+    """The root attributes: the layout, the run's own attributes, and how much is committed.
+
+    Attributes:
+        layout: what is recorded.
+        attrs: the run's configuration, seed, versions: anything JSON-able.
+        n_planned: planned snapshots, None if unknown.
+        n_committed: snapshots a reader may see. Raising it is the commit.
+        stream_planned: planned stream collects, None if unknown.
+        stream_committed: stream collects a reader may see.
+        complete: whether the run ended and was closed.
+    """
+
+    layout: Layout
+    attrs: Mapping[str, Any]
+    n_planned: int | None
+    n_committed: int = 0
+    stream_planned: int | None = None
+    stream_committed: int = 0
+    complete: bool = False
+
+    @property
+    def allocated(self) -> tuple[int, int]:
+        """Snapshots and stream collects for which the arrays of an open dump have room."""
+        planned = (self.n_planned, self.stream_planned)
+        snapshots, collects = (UNPLANNED if n is None else n for n in planned)
+        return snapshots, collects
+
+    @property
+    def committed(self) -> tuple[int, int]:
+        """Snapshots and stream collects that are committed."""
+        return self.n_committed, self.stream_committed
+
+    def to_json(self, documents: Mapping[str, Any]) -> dict[str, Any]:
+        """Root attributes, sealed with checksums of themselves and of each array's metadata in `documents`."""
+        record: dict[str, Any] = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION}
+        record |= {f.name: getattr(self, f.name) for f in fields(self)}
+        record["layout"] = self.layout.to_json()
+        record["attrs"] = dict(self.attrs)
+        record["array_checksums"] = {name: array_checksum(documents[name]) for name in sorted(documents)}
+        return record | {"checksum": checksum(record)}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any], where: str) -> Header:
+        """The header in root attributes `record` of the dump at `where`; logs a warning if its checksum fails.
+
+        Raises:
+            DumpError: not a dump, or one of another schema version.
+        """
+        if record.get("schema") != SCHEMA:
+            raise DumpError(
+                f"{where}: not a toppo dump (no {SCHEMA!r} schema in its attributes); give a run's dump.zarr"
+            )
+        version = record.get("schema_version")
+        if version != SCHEMA_VERSION:
+            newer = isinstance(version, int) and version > SCHEMA_VERSION
+            mend = "update toppo to read it" if newer else "read it with the toppo that wrote it, or record it again"
+            raise DumpError(f"{where}: schema version {version}, this toppo reads version {SCHEMA_VERSION}; {mend}")
+        if record.get("checksum") != checksum(record):
+            log.warning(
+                "%s: its header was changed or damaged (checksum); do not trust it, see `toppo-diag verify`", where
+            )
+        try:
+            values = {f.name: record[f.name] for f in fields(cls)}
+            return cls(**values | {"layout": Layout.from_json(record["layout"])})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DumpError(f"{where}: its header is damaged ({error!r}); restore zarr.json from a copy") from error
+
+    def at(self, snapshots: int, collects: int, *, complete: bool = False) -> Header:
+        """This header with other numbers committed."""
+        return replace(self, n_committed=snapshots, stream_committed=collects, complete=complete)
+
+
+def with_offsets(parameters: int | Sequence[ParameterSlice]) -> tuple[ParameterSlice, ...]:
+    """Parameters of a side with their offsets filled in, in flat order; a bare P becomes one slice called "all"."""
+    parts = [ParameterSlice("all", (int(parameters),))] if isinstance(parameters, int) else list(parameters)
+    placed, offset = [], 0
+    for part in parts:
+        placed.append(replace(part, shape=tuple(int(n) for n in part.shape), offset=offset))
+        offset += part.size
+    return tuple(placed)
+
+
+def checksum(value: Mapping[str, Any]) -> str:
+    """SHA-256 of JSON-able values, whatever their order; an item called "checksum" does not count."""
+    body = {key: item for key, item in value.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def array_checksum(document: Mapping[str, Any]) -> str:
+    """Checksum of an array's metadata, but for the length of a growing one: closing trims it."""
+    dims, shape = document.get("dimension_names"), document.get("shape")
+    if isinstance(dims, list) and isinstance(shape, list) and dims[:1] in (["snapshot"], ["stream_collect"]):
+        document = {**document, "shape": shape[1:]}
+    return checksum(document)
+
+
+def _scalars(record: Mapping[str, Any]) -> dict[str, ScalarSpec]:
+    return {n: ScalarSpec(tuple(s["dims"]), s["dtype"], s["units"], s["description"]) for n, s in record.items()}
