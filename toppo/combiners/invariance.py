@@ -1,9 +1,7 @@
-"""Theorem 1 and Corollary 1 of the TOPPO paper, measured: does rescaling the tasks' gradients change the combined
-gradient?"""
+"""Theorem 1 and Corollary 1 of the TOPPO paper, measured: does rescaling the tasks' gradients change their step?"""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +9,7 @@ from jaxtyping import Float
 
 from toppo.combiners.base import Combiner, Record
 from toppo.combiners.fairgrad import FairGrad
+from toppo.combiners.geometry import direction_norm
 from toppo.combiners.gram import check_gram
 
 
@@ -91,12 +90,12 @@ def invariance(
 
     w, rescaled = before.weights, c * after.weights
     delta = rescaled - w
-    norm, norm_rescaled = _length(gram, w), _length(gram, rescaled)
+    norm, norm_rescaled = (float(direction_norm(gram, v)) for v in (w, rescaled))
     n_live = np.count_nonzero(np.diagonal(gram))
     errors = [abs(length**2 / n_live - 1) if n_live else 0.0 for length in (norm, norm_rescaled)]
     product = norm * norm_rescaled
     return Invariance(
-        distance=_length(gram, delta) / norm if norm else 0.0,
+        distance=float(direction_norm(gram, delta)) / norm if norm else 0.0,
         cosine=float(w @ gram @ rescaled) / product if product else 1.0,
         norm=norm,
         norm_rescaled=norm_rescaled,
@@ -104,8 +103,3 @@ def invariance(
         before=before.record,
         after=after.record,
     )
-
-
-def _length(gram: Float[np.ndarray, "K K"], weights: Float[np.ndarray, "K"]) -> float:
-    """||sum_i w_i g_i|| = sqrt(w'Gw)."""
-    return math.sqrt(max(0.0, float(weights @ gram @ weights)))

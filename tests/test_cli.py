@@ -1,0 +1,171 @@
+"""What the command line says to wrong input: one line that names the thing and the mend, and a non-zero exit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from toppo import cli
+from toppo_diag import cli as diag
+
+
+def run(module, arguments, monkeypatch, capsys) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["toppo", *arguments])
+    try:
+        module.main()
+        code = 0
+    except SystemExit as done:
+        code = int(done.code or 0)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+@pytest.fixture
+def toppo(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: run(cli, arguments, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--benchmark", "MT11"), "unknown benchmark or task 'MT11': did you mean 'MT10'?"),
+        (("--benchmark", "reach-v3,pusch-v3"), "unknown task 'pusch-v3': did you mean 'push-v3'?"),
+        (("--critic-combiner", "fairgard"), "'fairgrad'"),
+        (("--preset", "topo"), "unknown preset 'topo': did you mean 'toppo'?"),
+        (("--dump-evry", "5"), "--dump-every"),
+        (("--dump-every", "0"), "--dump-every 0: must be at least 1"),
+        (("--dump-every", "five"), "--dump-every"),
+        (("--config", "none.toml"), "cannot read none.toml"),
+        (("--device", "tpu"), "--device tpu: give auto, cpu, cuda or cuda:N"),
+        (("--name", "a/b"), "--name 'a/b'"),
+        (("--hidden", "400,x"), "--hidden 400,x"),
+        (("--env-steps", "150000"), "nearest: 200000"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_exit_2(toppo, tmp_path, arguments, message):
+    code, _, err = toppo("train", *arguments)
+    assert code == 2
+    assert message in err
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "dumps").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is there")
+def test_cuda_asked_for_but_absent(toppo):
+    code, _, err = toppo("train", "--device", "cuda")
+    assert (code, "no CUDA device is available" in err) == (2, True)
+
+
+def test_a_disk_too_small_is_said_before_training(toppo, tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
+    code, _, err = toppo("train", "--dump-every", "5")
+    assert code == 1
+    assert "the dump needs about 3.3 GB" in err
+    assert "has 0.0 GB free" in err
+    assert not (tmp_path / "dumps").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
+def test_an_unwritable_directory(toppo, tmp_path):
+    tmp_path.chmod(0o500)
+    code, _, err = toppo("train")
+    assert (code, "cannot write dumps/run1" in err) == (2, True)
+
+
+def test_a_file_in_the_way_of_the_directory(toppo, tmp_path):
+    (tmp_path / "dumps").write_text("")
+    code, _, err = toppo("train", "--benchmark", "reach-v3")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "cannot write dumps/run1" in err
+
+
+def test_resume_and_evaluate_of_nothing(toppo, tmp_path):
+    for command in ("resume", "evaluate"):
+        code, _, err = toppo(command, "dumps/none")
+        assert (code, err) == (2, "error: dumps/none is not a run: it has no config.toml\n")
+
+
+def test_training_without_torch_says_so(toppo, monkeypatch):
+    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
+    code, _, err = toppo("train")
+    assert (code, err) == (2, "error: training needs torch and metaworld: pip install 'toppo[train]'\n")
+
+
+def test_params_prints_table_b2(toppo):
+    code, out, _ = toppo("params")
+    assert code == 0
+    for count in ("684,865 (685K)", "717,105 (717K)", "683,645 (684K)", "715,805 (716K)"):
+        assert count in out
+
+
+def test_dry_run_prints_the_plan_and_makes_nothing(toppo, tmp_path):
+    code, out, _ = toppo("train", "--benchmark", "reach-v3,push-v3", "--dump-every", "5", "--dry-run")
+    assert code == 0
+    for text in (
+        'critic_combiner = "fairgrad:alpha=1"',
+        "200 of 20,000 steps",
+        "51, 50 episodes",
+        "40, 5 minibatches",
+        "GB",
+        " h (",
+    ):
+        assert text in out
+    assert not list(tmp_path.iterdir())
+
+
+def test_help_imports_neither_torch_nor_metaworld_nor_matplotlib():
+    """What keeps `toppo --help` under a second."""
+    code = (
+        "import sys; sys.argv = ['x', '--help']\n"
+        "from {0}.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {{'torch', 'metaworld', 'matplotlib', 'zarr', 'xarray', 'scipy.optimize'}} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    for package in ("toppo", "toppo_diag"):
+        done = subprocess.run([sys.executable, "-c", code.format(package)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_core_imports_without_torch():
+    """The base install: combiners, dump and toolkit work where torch and Meta-World are missing."""
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'metaworld', 'gymnasium', 'torchjd'): sys.modules[name] = None\n"
+        "import toppo.combiners, toppo.dump, toppo_diag.cli\n"
+        "import numpy as np\n"
+        "assert toppo.combiners.make('fairgrad').combine(np.eye(3)).weights.shape == (3,)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def toppo_diag(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: run(diag, arguments, monkeypatch, capsys)
+
+
+def test_diag_of_nothing(toppo_diag):
+    code, _, err = toppo_diag("heatmaps", "dumps/none")
+    assert code == 1
+    assert err.startswith("error: ")
+    assert "dumps/none" in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_help_answers_in_a_second():
+    for package in ("toppo", "toppo_diag"):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", f"from {package}.cli import main; main()", "--help"], check=True)
+        assert time.perf_counter() - start < 1

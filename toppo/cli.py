@@ -1,0 +1,254 @@
+"""`toppo train | resume | evaluate | params`: options in, one run or one table out. Torch is imported by the commands
+that need it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from toppo.errors import Interrupted, ToppoError, UsageError
+
+if TYPE_CHECKING:
+    from toppo.config import TrainConfig
+    from toppo.rundir import RunDirectory
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Multi-task PPO with critic balancing on Meta-World, with gradient dumps.",
+)
+err = Console(stderr=True)
+
+
+def main() -> None:
+    """Entry point: every error a user can cause ends in one line on stderr and a non-zero exit."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as done:
+        sys.exit(done.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except Exception as error:
+        sys.exit(_report(error))
+
+
+def _report(error: Exception) -> int:
+    from toppo.dump import DumpError
+
+    if hasattr(error, "format_message"):  # what typer raises of itself
+        message, code = error.format_message(), 2
+    elif isinstance(error, ToppoError):
+        message, code = str(error), error.exit_code
+    elif isinstance(error, (DumpError, OSError)):
+        message, code = str(error), 1
+    else:
+        raise error
+    err.print(f"error: {message}", highlight=False, markup=False, soft_wrap=True)
+    return code
+
+
+def require_training() -> None:
+    """Refuse to train on a base install.
+
+    Raises:
+        UsageError: torch or Meta-World is missing.
+    """
+    missing = [name for name in ("torch", "metaworld") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UsageError(f"training needs {' and '.join(missing)}: pip install 'toppo[train]'")
+
+
+def _with_config_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command one option per `TrainConfig` field, so that the configuration is defined in one place."""
+    from toppo.config import FIELDS, TYPES
+
+    hints = get_type_hints(command, include_extras=True)
+    own = inspect.signature(command).parameters.values()
+    parameters = [p.replace(annotation=hints[p.name]) for p in own if p.kind is not p.VAR_KEYWORD]
+    for name, field in FIELDS.items():
+        kind = {tuple[int, ...]: str, int | None: int}.get(TYPES[name], TYPES[name])
+        choices = field.metadata["choices"]
+        default = field.metadata["stands_for"] or _shown_default(field.default)
+        option = typer.Option(
+            help=f"{field.metadata['help']} (default: {default})",
+            rich_help_panel=field.metadata["panel"],
+            show_default=False,
+            metavar="|".join(choices) if choices else None,
+        )
+        annotation = Annotated[kind | None, option]  # type: ignore[valid-type]
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
+    return command
+
+
+def _shown_default(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else "none" if value is None else str(value)
+
+
+def _options(given: dict[str, Any]) -> dict[str, Any]:
+    hidden = given.get("hidden")
+    if hidden is not None:
+        try:
+            given["hidden"] = tuple(int(width) for width in hidden.split(","))
+        except ValueError:
+            raise UsageError(f"--hidden {hidden}: give widths separated by commas, such as 400,400,400") from None
+    return given
+
+
+@app.command()
+@_with_config_options
+def train(
+    *,
+    config: Annotated[Path | None, typer.Option(help="TOML file of options; options given here win.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Rung of the paper's ladder: vanilla, ln, ln-popart, ln-fg, ln-popart-fg or toppo."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Directory under dumps/ (default: the next free runN).")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
+    **options: Any,
+) -> None:
+    """Train a run into dumps/<name>."""
+    from toppo.config import resolve
+
+    resolved = resolve(_options(options), preset=preset, file=config)
+    require_training()
+    from toppo import trainer
+    from toppo.envs.metaworld import task_names
+    from toppo.rundir import ROOT, RunDirectory
+    from toppo.schedule import plan
+
+    schedule = plan(resolved)
+    tasks = task_names(resolved.benchmark)
+    learner = trainer.build_learner(resolved, tasks)
+    needed = trainer.planned_dump_bytes(schedule, learner)
+    if dry_run:
+        from toppo.estimate import describe_plan
+
+        describe_plan(schedule, learner, needed, Console())
+        return
+    trainer.require_disk(ROOT, needed)
+    run = RunDirectory.create(name, resolved)
+    _go(run, resolved, learner, as_json)
+
+
+@app.command()
+def resume(
+    run: Annotated[Path, typer.Argument(help="A run's directory, such as dumps/run1.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
+) -> None:
+    """Go on with a run where it stopped."""
+    from toppo.rundir import RunDirectory
+
+    directory, config = RunDirectory.open(run)
+    require_training()
+    from toppo import trainer
+    from toppo.envs.metaworld import task_names
+
+    learner = trainer.build_learner(config, task_names(config.benchmark))
+    _go(directory, config, learner, as_json)
+
+
+def _go(run: RunDirectory, config: TrainConfig, learner: Any, as_json: bool) -> None:
+    from toppo.progress import Display
+    from toppo.schedule import plan
+    from toppo.trainer import Trainer
+
+    console = err if as_json else Console()
+    try:
+        with Display(str(run.path), plan(config), console) as display:
+            Trainer(run, config, learner, display).train()
+    except Interrupted as stopped:
+        raise Interrupted(f"stopped by {stopped}; go on with `toppo resume {run.path}`") from None
+    except ToppoError as error:
+        raise ToppoError(f"{error}; go on with `toppo resume {run.path}`") from None
+    lines = run.read(run.evaluation)
+    made = {"run": str(run.path), "collects": plan(config).collects, "mean_success": lines[-1]["mean_success"]}
+    if as_json:
+        print(json.dumps(made))
+    else:
+        console.print(
+            f"{run.path}: {made['collects']} collects, mean success {made['mean_success']:.3f}", highlight=False
+        )
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run's directory, such as dumps/run1.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Run the paper's evaluation of a run's newest checkpoint: every goal of every task once, mean action."""
+    from toppo.rundir import RunDirectory
+
+    directory, config = RunDirectory.open(run)
+    require_training()
+    from toppo import checkpoint as checkpoints
+    from toppo import trainer
+    from toppo.envs.metaworld import task_names
+    from toppo.progress import Display
+    from toppo.schedule import plan
+
+    stored = checkpoints.load_latest(directory.checkpoints)
+    if stored is None:
+        raise ToppoError(f"{run} has no checkpoint yet; train it with `toppo resume {run}`")
+    directory.same_config(config, stored.config)
+    learner = trainer.build_learner(config, task_names(config.benchmark))
+    checkpoints.restore_learner(learner, stored.arrays)
+    backend = trainer.build_backend(config, plan(config))
+    try:
+        with Display(str(run), plan(config), err) as display:
+            outcome = trainer.evaluate(learner, backend, config, display, lambda: None)
+    finally:
+        backend.close()
+    line = trainer.evaluation_line(
+        outcome, learner.tasks, stored.collect, stored.collect * config.env_steps_per_collect
+    )
+    if as_json:
+        print(json.dumps(line))
+        return
+    table = Table(title=f"{run} at {line['env_steps']:,} steps: mean success {line['mean_success']:.3f}")
+    for column in ("task", "success", "return"):
+        table.add_column(column, justify="left" if column == "task" else "right")
+    for task, numbers in line["tasks"].items():
+        table.add_row(task, f"{numbers['success']:.2f}", f"{numbers['return']:.1f}")
+    Console().print(table)
+
+
+@app.command()
+def params(as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False) -> None:
+    """Print Table B.2's own rows: parameters of the real networks, optimizer state excluded."""
+    require_training()
+    from toppo import trainer
+    from toppo.config import resolve
+    from toppo.envs.metaworld import task_names
+
+    rows: list[tuple[str, dict[str, int]]] = []
+    for label, preset in (("TOPPO", "toppo"), ("Vanilla MT-PPO", "vanilla")):
+        counts = {}
+        for benchmark in ("MT10", "MT50"):
+            config = dataclasses.replace(resolve({"benchmark": benchmark}, preset=preset), device="cpu")
+            counts[benchmark] = trainer.build_learner(config, task_names(benchmark)).n_parameters
+        rows.append((label, counts))
+    if as_json:
+        print(json.dumps([{"method": label, **counts} for label, counts in rows]))
+        return
+    table = Table(title="Table B.2, our rows")
+    for column in ("method", "MT10", "MT50"):
+        table.add_column(column, justify="left" if column == "method" else "right")
+    for label, counts in rows:
+        table.add_row(label, *(f"{n:,} ({n / 1000:.0f}K)" for n in counts.values()))
+    Console().print(table)

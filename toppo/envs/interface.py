@@ -1,0 +1,73 @@
+"""What the trainer needs of a simulator: whole-episode rollouts and evaluations of a policy, for all tasks at once.
+
+A second backend is one more class with these two methods. Workers and their processes are a backend's own affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from toppo.rollout import Rollout
+
+
+class Policy(Protocol):
+    """A task-conditioned Gaussian policy; picklable, since it travels to worker processes."""
+
+    def act(self, obs: Float[np.ndarray, "m obs"], tasks: Int[np.ndarray, "m"]) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation (m, A), float32, for float64 observations (without one-hot) of the tasks with
+        these indices.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Outcome of the paper's evaluation (Section B.1): every goal of every task once, with the mean action."""
+
+    success: Bool[np.ndarray, "K goals"]
+    """Success at any step of the episode."""
+    returns: Float[np.ndarray, "K goals"]
+    """Undiscounted return up to the end of the episode, which is its first success."""
+
+    @property
+    def success_rate(self) -> Float[np.ndarray, "K"]:
+        """Share of a task's goals that were reached."""
+        rate: np.ndarray = self.success.mean(axis=1)
+        return rate
+
+
+Progress = Callable[[int], None]
+"""Called now and then with the environment steps done in the running call; may raise to abandon it."""
+
+
+class Backend(Protocol):
+    """A simulator of K tasks."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """K names, in the order of every array's first axis."""
+        ...
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Name and version of the packages that define the environments."""
+        ...
+
+    def rollout(self, policy: Policy, collect: int, progress: Progress) -> Rollout:
+        """One collect of whole episodes. A pure function of seed, `collect` and the policy: nothing carries over
+        between calls.
+        """
+        ...
+
+    def evaluate(self, policy: Policy, progress: Progress) -> Evaluation:
+        """The paper's evaluation; a pure function of seed and policy."""
+        ...
+
+    def close(self) -> None:
+        """Release processes and memory."""
+        ...

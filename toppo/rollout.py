@@ -1,0 +1,66 @@
+"""What one collect brings, and what the update makes of it: advantages, targets, stratified minibatches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Whole episodes of every task under one policy: K tasks, E episodes each, T steps each.
+
+    Every Meta-World episode ends by truncation at T, so the last observation of an episode is there to be bootstrapped
+    from.
+    """
+
+    obs: Float[np.ndarray, "K E T+1 obs"]
+    """Observations without the task one-hot, float32; [:, :, T] is the final one."""
+    actions: Float[np.ndarray, "K E T act"]
+    """Unclipped actions, float32."""
+    rewards: Float[np.ndarray, "K E T"]
+    """float64."""
+    success: Bool[np.ndarray, "K E"]
+    """Success at any step of the episode."""
+
+
+def generalised_advantage(rewards: Tensor, values: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+    """GAE advantages and value targets of truncated episodes (Schulman et al. 2016).
+
+    Args:
+        rewards: (..., T).
+        values: V of every state and of the final one, (..., T + 1); the final one is bootstrapped from, not taken
+            as zero.
+        gamma: discount.
+        lam: GAE lambda.
+
+    Returns:
+        Advantages and targets A + V, each (..., T).
+    """
+    delta = rewards + gamma * values[..., 1:] - values[..., :-1]
+    delta = delta.movedim(-1, 0).contiguous()
+    advantage = torch.empty_like(delta)
+    running = torch.zeros_like(delta[0])
+    for t in range(len(delta) - 1, -1, -1):
+        running = torch.add(delta[t], running, alpha=gamma * lam)
+        advantage[t] = running
+    advantage = advantage.movedim(0, -1).contiguous()
+    return advantage, advantage + values[..., :-1]
+
+
+def stratified_minibatches(
+    n_tasks: int, n_samples: int, n_minibatches: int, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Sample indices (K, n) of each minibatch of one repeat: every task's own permutation, cut into near-equal parts.
+
+    Every minibatch holds the same number n of each task's samples (n_samples // n_minibatches, or one more), so the
+    batch is a dense
+    (K, n, ...) block and every g_i is defined.
+    """
+    permutations = torch.rand(n_tasks, n_samples, generator=generator, dtype=torch.float64).argsort(dim=1)
+    yield from permutations.tensor_split(n_minibatches, dim=1)

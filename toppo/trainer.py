@@ -1,0 +1,291 @@
+"""A run, from the first collect or from a checkpoint to the last: collect, update, record, checkpoint, evaluate."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+from toppo import checkpoint as checkpoints
+from toppo.checkpoint import Checkpoint
+from toppo.config import TrainConfig
+from toppo.envs.interface import Backend, Evaluation
+from toppo.envs.metaworld import ACTION_DIM, OBS_DIM
+from toppo.envs.workers import MetaWorldBackend
+from toppo.errors import Interrupted, ToppoError, UsageError
+from toppo.networks import NetworkShape
+from toppo.policy import ActorPolicy
+from toppo.progress import Display
+from toppo.recording import Recorder, snapshot_bytes
+from toppo.rollout import Rollout
+from toppo.rundir import RunDirectory
+from toppo.schedule import Schedule, plan
+from toppo.statistics import UpdateStatistics, worst_k
+from toppo.update import Learner
+
+SUCCESS_EMA_RATE = 0.05
+"""Weight of the newest collect in the long moving average of training success."""
+
+
+def select_device(name: str) -> torch.device:
+    """The device a user asked for; "auto" is CUDA where it is there.
+
+    Raises:
+        UsageError: CUDA asked for but absent, or no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"--device {name}: give auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {name}: give auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            f"--device {name}: no CUDA device is available to torch {torch.__version__}; give --device cpu"
+        )
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {name}: there are only {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def build_learner(config: TrainConfig, tasks: tuple[str, ...]) -> Learner:
+    """The learner of a configuration, freshly initialised."""
+    shape = NetworkShape(len(tasks), OBS_DIM, ACTION_DIM, config.hidden)
+    return Learner(config, shape, tasks, select_device(config.device))
+
+
+def build_backend(config: TrainConfig, schedule: Schedule) -> MetaWorldBackend:
+    """The environments of a configuration."""
+    return MetaWorldBackend(
+        config.benchmark,
+        reward=config.reward,
+        seed=config.seed,
+        workers=config.workers,
+        copies=config.envs_per_task,
+        episodes_per_env=schedule.episodes_per_env,
+        eval_episodes=config.eval_episodes,
+    )
+
+
+def planned_dump_bytes(schedule: Schedule, learner: Learner) -> int:
+    """Disk the run's dump will take: all snapshots and the Gram stream."""
+    config = schedule.config
+    parameters = learner.slabs["actor"].size + learner.slabs["critic"].size
+    snapshot = snapshot_bytes(parameters, config.n_tasks, config.dump_minibatches) if config.dump_slabs else 0
+    stream = len(schedule.streamed_minibatches) * 2 * config.n_tasks**2 * 8
+    return len(schedule.snapshots) * snapshot + schedule.collects * stream
+
+
+def require_disk(directory: Path, needed: int) -> None:
+    """Refuse to start a run whose dump cannot fit.
+
+    Raises:
+        ToppoError: with both numbers.
+    """
+    parent = next(p for p in (directory.absolute(), *directory.absolute().parents) if p.exists())
+    free = shutil.disk_usage(parent).free
+    if needed > free:
+        raise ToppoError(
+            f"the dump needs about {needed / 1e9:.1f} GB and {parent} has {free / 1e9:.1f} GB free: "
+            "dump less often (--dump-every), fewer minibatches (--dump-minibatches), or elsewhere"
+        )
+
+
+class Trainer:
+    """One run in one directory.
+
+    Args:
+        run: its directory.
+        config: its configuration.
+        learner: freshly initialised.
+        display: what the user sees.
+    """
+
+    def __init__(self, run: RunDirectory, config: TrainConfig, learner: Learner, display: Display) -> None:
+        self.run, self.config, self.display = run, config, display
+        self.schedule = plan(config)
+        self.learner = learner
+        self.clock = learner.clock
+        self.collect = 0
+        self.success_ema = np.full(len(learner.tasks), np.nan)
+
+    def train(self) -> None:
+        """Go from the newest checkpoint (or the start) to the end.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM came; the last checkpoint stands.
+            ToppoError: the run cannot go on; the last checkpoint stands.
+        """
+        stored = checkpoints.load_latest(self.run.checkpoints)
+        if stored is not None:
+            self.run.same_config(self.config, stored.config)
+            self._restore(stored)
+            self.run.rewind(stored.collect)
+        with _stop_signals() as stop:
+            backend = build_backend(self.config, self.schedule)
+            try:
+                self._train(backend, stop)
+            finally:
+                backend.close()
+
+    def _train(self, backend: Backend, stop: Callable[[], None]) -> None:
+        recorder = self._recorder(backend)
+        try:
+            if self.collect == 0:
+                recorder.after_commit(self._checkpoint_action())
+            self.display.begin(self.collect)
+            self._evaluate_if_due(backend, stop)
+            while self.collect < self.schedule.collects:
+                self._one_collect(backend, recorder, stop)
+                self._evaluate_if_due(backend, stop)
+        except BaseException:
+            recorder.abandon()
+            raise
+        recorder.close()
+
+    def _recorder(self, backend: Backend) -> Recorder:
+        committed = (sum(c <= self.collect for c in self.schedule.snapshots), self.collect)
+        exists = self.run.dump.exists()
+        return Recorder(self.run.dump, self.schedule, self.learner, backend.versions, committed if exists else None)
+
+    def _one_collect(self, backend: Backend, recorder: Recorder, stop: Callable[[], None]) -> None:
+        collect, per_collect = self.collect + 1, self.config.env_steps_per_collect
+        before = self.collect * per_collect
+
+        def collecting(steps: int) -> None:
+            stop()
+            self.display.activity("collecting", steps, per_collect, before + steps)
+
+        with self.clock.phase("environment"):
+            rollout = backend.rollout(ActorPolicy(self.learner.actor), collect, collecting)
+        statistics = UpdateStatistics()
+        recorder.begin(collect)
+
+        def observe(update: Any) -> None:
+            stop()
+            statistics.add(update)
+            with self.clock.phase("dump"):
+                recorder.observe(update)
+            self.display.activity("updating", update.index + 1, self.schedule.updates)
+
+        with self.clock.phase("update"):
+            self.learner.update(rollout, collect, observe)
+        self.collect = collect
+        self._record(rollout, statistics, recorder)
+
+    def _record(self, rollout: Rollout, statistics: UpdateStatistics, recorder: Recorder) -> None:
+        """Everything a finished collect leaves behind. The checkpoint is written last, after all it vouches for."""
+        success, returns = rollout.success.mean(axis=1), rollout.rewards.sum(axis=2).mean(axis=1)
+        rate = np.where(np.isnan(self.success_ema), 1.0, SUCCESS_EMA_RATE)
+        self.success_ema = (1 - rate) * np.nan_to_num(self.success_ema) + rate * success
+        popart = {
+            f"popart_{name}": getattr(self.learner.popart, name).cpu().numpy() for name in ("mu", "sigma", "count")
+        }
+        per_task = {**popart, "success": success, "success_ema": self.success_ema, "episode_return": returns}
+        env_steps = self.collect * self.config.env_steps_per_collect
+        line = {
+            "collect": self.collect,
+            "env_steps": env_steps,
+            "mean_success": float(success.mean()),
+            "worst_10_success": worst_k(success, 10),
+            **statistics.summary(),
+            **({"worst_norm_deviation": float(self.learner.worst_norm_deviation)} if self.learner.pins_norm else {}),
+            "tasks": _by_task(self.learner.tasks, {**per_task, **statistics.per_task()}),
+        }
+        with self.clock.phase("dump"):
+            recorder.finish(env_steps, per_task)
+            self.run.append(self.run.progress, line)
+            recorder.after_commit(self._checkpoint_action())
+        lap = self.clock.lap()
+        rates = throughput(lap, self.schedule)
+        timing = {"collect": self.collect, **{k: round(v, 3) for k, v in lap.items()}, **rates}
+        self.run.append(self.run.timings, timing)
+        self.display.collect_done(self.collect, lap, rates, line["mean_success"], line["worst_10_success"])
+
+    def _checkpoint_action(self) -> Callable[[], object]:
+        arrays = {**checkpoints.learner_state(self.learner), "success_ema": self.success_ema.copy()}
+        snapshot = Checkpoint(self.collect, self.config.to_dict(), arrays)
+        return lambda: checkpoints.save(self.run.checkpoints, snapshot)
+
+    def _restore(self, stored: Checkpoint) -> None:
+        self.collect = stored.collect
+        self.success_ema = stored.arrays["success_ema"]
+        checkpoints.restore_learner(self.learner, stored.arrays)
+
+    def _evaluate_if_due(self, backend: Backend, stop: Callable[[], None]) -> None:
+        done = {line["collect"] for line in self.run.read(self.run.evaluation)}
+        if self.collect not in self.schedule.evaluations or self.collect in done:
+            return
+        with self.clock.phase("evaluation"):
+            evaluation = evaluate(self.learner, backend, self.config, self.display, stop)
+        env_steps = self.collect * self.config.env_steps_per_collect
+        line = evaluation_line(evaluation, self.learner.tasks, self.collect, env_steps)
+        self.run.append(self.run.evaluation, line)
+        self.display.note(f"evaluation at {env_steps:,} steps: mean success {line['mean_success']:.3f}")
+
+
+def throughput(lap: dict[str, float], schedule: Schedule) -> dict[str, int]:
+    """Of one collect: environment steps a second, and samples a second of the update, values included."""
+    steps = schedule.config.env_steps_per_collect
+    return {
+        "collection_steps_per_s": round(steps / lap["environment"]),
+        "update_samples_per_s": round(steps * schedule.config.repeats / (lap["update"] + lap["values"])),
+    }
+
+
+def evaluate(
+    learner: Learner, backend: Backend, config: TrainConfig, display: Display, stop: Callable[[], None]
+) -> Evaluation:
+    """The paper's evaluation (Section B.1) of the learner's current policy."""
+    most = len(learner.tasks) * config.eval_episodes * 500
+
+    def evaluating(steps: int) -> None:
+        stop()
+        display.activity("evaluating", steps, most)
+
+    return backend.evaluate(ActorPolicy(learner.actor), evaluating)
+
+
+def evaluation_line(evaluation: Evaluation, tasks: tuple[str, ...], collect: int, env_steps: int) -> dict[str, Any]:
+    """One line of evaluation.jsonl."""
+    success = evaluation.success_rate
+    return {
+        "collect": collect,
+        "env_steps": env_steps,
+        "mean_success": float(success.mean()),
+        "worst_10_success": worst_k(success, 10),
+        "tasks": _by_task(tasks, {"success": success, "return": evaluation.returns.mean(axis=1)}),
+    }
+
+
+def _by_task(tasks: tuple[str, ...], numbers: dict[str, np.ndarray]) -> dict[str, dict[str, float]]:
+    return {task: {name: float(values[i]) for name, values in numbers.items()} for i, task in enumerate(tasks)}
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], None]]:
+    """Within this context SIGINT and SIGTERM are noted; the function it gives raises `Interrupted` once one came."""
+    received: list[int] = []
+
+    def note(number: int, _: FrameType | None) -> None:
+        received.append(number)
+
+    def stop() -> None:
+        if received:
+            raise Interrupted(signal.Signals(received[0]).name)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

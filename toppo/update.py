@@ -1,0 +1,349 @@
+"""One update phase of TOPPO (Algorithm C.1): what happens between two collects, top to bottom.
+
+    rollout -> values, GAE, targets -> PopArt -> R repeats x minibatches:
+        per-task losses -> one backward -> slabs (K, P) -> Grams (K, K) -> combiners' weights (K,) -> d = w'G -> joint
+        clip -> Adam
+
+All work of a minibatch stays on the device but for one transfer of the Grams and per-task numbers to the host, where
+the combiners solve, and
+one of the weights back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from toppo.combiners import Combination, Combiner, FairGrad, make
+from toppo.combiners.geometry import direction_norm
+from toppo.config import TrainConfig
+from toppo.errors import ToppoError
+from toppo.gradients import Slab
+from toppo.losses import entropy, log_prob, normalise_per_task, policy_loss, value_loss
+from toppo.networks import Actor, Critic, NetworkShape, count_parameters, with_one_hot
+from toppo.popart import PopArt
+from toppo.rollout import Rollout, generalised_advantage, stratified_minibatches
+from toppo.stopwatch import Stopwatch
+
+SIDES = ("actor", "critic")
+PER_TASK = ("loss_actor", "loss_critic", "entropy", "ratio_clip_fraction", "value_clip_fraction", "approx_kl")
+"""What every minibatch reports a task."""
+
+FORWARD_ROWS = 16_384
+"""Rows of a forward pass over a whole collect at a time: bounds memory at K = 50, costs nothing at K = 10."""
+
+STANDS = "the last checkpoint stands"
+
+MINIBATCH_STREAM, ORDER_STREAM, INIT_STREAM = 3, 4, 5  # keys of random streams; 0-2 are the environments'
+
+
+@dataclass(frozen=True)
+class SideUpdate:
+    """One side of one minibatch, as the combiner saw and answered it."""
+
+    gram: np.ndarray
+    """G of the paper's g_i (without c_v), (K, K) float64."""
+    combination: Combination
+    """Weights w on the scaled gradients (`gradient_scale` times g_i), and the record of how they came about."""
+    order: np.ndarray | None
+    """The random order the combiner was handed, if it takes one."""
+
+
+@dataclass(frozen=True)
+class MinibatchUpdate:
+    """What one minibatch update did; handed to the observer before the next one starts, with the slabs still in
+    place.
+    """
+
+    index: int
+    """Of the update phase, from 0."""
+    sides: dict[str, SideUpdate]
+    per_task: dict[str, np.ndarray]
+    """`PER_TASK` numbers, (K,) float64 each."""
+    clip_factor: float
+    """min(1, tau / ||(d^a, d^c)||), the joint clip."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One collect on the device: N = E T samples a task."""
+
+    obs: Tensor  # (K, E, T + 1, obs)
+    actions: Tensor  # (K, N, A)
+    rewards: Tensor  # (K, E, T) float64
+    old_log_prob: Tensor  # (K, N)
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the last (re)compute of the values gives the critic and the actor, (K, N) float64 each."""
+
+    advantage: Tensor
+    value: Tensor  # in the critic's own units
+    target: Tensor  # likewise
+
+
+Observer = Callable[[MinibatchUpdate], None]
+
+
+class Learner:
+    """Networks, PopArt, optimizer and combiners, and the update phase that moves them.
+
+    Args:
+        config: a resolved configuration.
+        shape: of the networks.
+        tasks: names, for error messages.
+        device: where everything lives.
+    """
+
+    def __init__(self, config: TrainConfig, shape: NetworkShape, tasks: tuple[str, ...], device: torch.device) -> None:
+        self.config, self.tasks, self.device = config, tasks, device
+        self.clock = Stopwatch()
+        generator = torch.Generator().manual_seed(stream_seed(config.seed, INIT_STREAM))
+        self.actor = Actor(shape, config.layernorm == "both", generator).to(device)
+        self.critic = Critic(shape, config.layernorm in ("critic", "both"), generator).to(device)
+        self.popart = PopArt(shape.n_tasks, config.popart, config.popart_sigma_min, config.popart_beta).to(device)  # type: ignore[arg-type]
+        self.combiners: dict[str, Combiner] = {
+            "actor": make(config.actor_combiner),
+            "critic": make(config.critic_combiner),
+        }
+        self.gradient_scale = {"actor": 1.0, "critic": config.value_coef}
+        self.slabs = {"actor": Slab(self.actor, shape.n_tasks), "critic": Slab(self.critic, shape.n_tasks)}
+        self._flatten()
+        self.optimizer = torch.optim.Adam(
+            [self.theta, *self.popart.parameters()], lr=config.learning_rate, eps=config.adam_eps, fused=True
+        )
+        self.worst_norm_deviation = torch.zeros((), dtype=torch.float64, device=device)
+
+    def _flatten(self) -> None:
+        """Lay actor and critic out in one vector theta = [theta^a | theta^c | log sigma] that Adam steps on as a
+        whole.
+        """
+        shared = [self.slabs[side].parameters for side in SIDES]
+        parameters = [*shared[0], *shared[1], self.actor.log_std]
+        self.theta = nn.Parameter(torch.cat([p.detach().flatten() for p in parameters]))
+        self.theta.grad = torch.zeros_like(self.theta)
+        offset = 0
+        for p in parameters:
+            p.data = self.theta.data[offset : offset + p.numel()].view(p.shape)
+            offset += p.numel()
+        sizes = [self.slabs["actor"].size, self.slabs["critic"].size, self.actor.log_std.numel()]
+        actor_grad, critic_grad, self._log_std_grad = self.theta.grad.split(sizes)
+        self._direction = {"actor": actor_grad, "critic": critic_grad}
+
+    @property
+    def n_parameters(self) -> int:
+        """The paper's parameter count (Section B.3)."""
+        return count_parameters(self.actor, self.critic, self.popart)
+
+    def update(self, rollout: Rollout, collect: int, observer: Observer) -> None:
+        """The whole update phase after one rollout.
+
+        Args:
+            rollout: of this collect.
+            collect: its number; keys the random streams, so that the phase is a pure function of state, rollout
+                and number.
+            observer: called after the gradients of each minibatch are combined and stepped, while the slabs still
+                hold them.
+
+        Raises:
+            ToppoError: a non-finite loss, gradient or parameter, naming task, side and step.
+        """
+        config = self.config
+        generator = torch.Generator().manual_seed(stream_seed(config.seed, MINIBATCH_STREAM, collect))
+        orders = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(ORDER_STREAM, collect)))
+        self.worst_norm_deviation.zero_()
+        with self.clock.phase("values"):
+            batch = self.prepare(rollout)
+            targets = self.targets(batch, refresh_popart=True)
+        k, n = batch.old_log_prob.shape
+        index = 0
+        for repeat in range(config.repeats):
+            if repeat > 0 and config.recompute:
+                with self.clock.phase("values"):
+                    targets = self.targets(batch)
+            for samples in stratified_minibatches(k, n, config.minibatches, generator):
+                try:
+                    observer(self.step(batch, targets, samples, index, orders))
+                except FloatingPointError as error:
+                    where = f"collect {collect}, repeat {repeat + 1}, minibatch {index % config.minibatches + 1}"
+                    raise ToppoError(f"{error} at {where}; {STANDS}") from None
+                index += 1
+        self._require_finite_parameters(collect)
+
+    def prepare(self, rollout: Rollout) -> Batch:
+        """The rollout on the device, with the log-probabilities of its actions under the policy that took them."""
+        k, e, t, _ = rollout.actions.shape
+        obs = torch.from_numpy(rollout.obs).to(self.device)
+        actions = torch.from_numpy(rollout.actions).to(self.device).view(k, e * t, -1)
+        rewards = torch.from_numpy(rollout.rewards).to(self.device)
+        mean = self._forward(self.actor, obs)[:, :, :-1].reshape(k, e * t, -1)
+        with torch.no_grad():
+            return Batch(obs, actions, rewards, log_prob(mean, self.actor.log_std, actions))
+
+    @torch.no_grad()
+    def targets(self, batch: Batch, refresh_popart: bool = False) -> Targets:
+        """Values, advantages and targets under the current critic (Algorithm C.1, lines 1-2 and 5).
+
+        Args:
+            batch: the collect.
+            refresh_popart: take the targets into the PopArt statistics first, as once a collect.
+        """
+        config, popart = self.config, self.popart
+        value = popart.denormalise(popart(self._forward(self.critic, batch.obs)))
+        advantage, target = generalised_advantage(batch.rewards, value, config.gamma, config.gae_lambda)
+        advantage, target, value = (x.flatten(1) for x in (advantage, target, value[..., :-1]))
+        if refresh_popart:
+            popart.update(target)
+        return Targets(advantage, popart.normalise(value), popart.normalise(target))
+
+    def losses(self, batch: Batch, targets: Targets, samples: Tensor) -> dict[str, Tensor]:
+        """Per-task losses and clip fractions of one minibatch, (K,) each, named as in `PER_TASK`.
+
+        Args:
+            batch: the collect.
+            targets: of the last (re)compute.
+            samples: indices (K, n) into each task's N samples.
+        """
+        config = self.config
+        samples = samples.to(self.device, non_blocking=True)
+        horizon = batch.rewards.shape[-1]
+        x = with_one_hot(
+            _gather(batch.obs.flatten(1, 2), samples + samples // horizon)
+        )  # obs has T + 1 states an episode
+        advantage = _gather(targets.advantage, samples)
+        if config.normalise_advantage:
+            advantage = normalise_per_task(advantage)
+        log_ratio = log_prob(self.actor(x), self.actor.log_std, _gather(batch.actions, samples)) - _gather(
+            batch.old_log_prob, samples
+        )
+        loss_actor, ratio_cut = policy_loss(log_ratio, advantage.float(), config.clip)
+        loss_critic, value_cut = value_loss(
+            self.popart(self.critic(x)),
+            _gather(targets.value, samples),
+            _gather(targets.target, samples),
+            config.clip if config.value_clip else None,
+        )
+        with torch.no_grad():
+            approx_kl = (log_ratio.exp() - 1 - log_ratio).mean(1)
+        numbers = (loss_actor, loss_critic, entropy(self.actor.log_std), ratio_cut, value_cut, approx_kl)
+        return dict(zip(PER_TASK, numbers, strict=True))
+
+    def step(
+        self, batch: Batch, targets: Targets, samples: Tensor, index: int, orders: np.random.Generator
+    ) -> MinibatchUpdate:
+        """One minibatch update (Algorithm C.1, lines 8-15).
+
+        Raises:
+            FloatingPointError: a non-finite loss or gradient, naming task and side.
+        """
+        self.actor.log_std.grad = None
+        for p in self.popart.parameters():
+            p.grad = None
+        with self.slabs["actor"].attached(), self.slabs["critic"].attached():
+            losses = self.losses(batch, targets, samples)
+            # Every task's loss enters once: the slabs' rows are then the g_i themselves; c_v and 1/K come with the
+            # weights.
+            total = losses["loss_actor"] - self.config.entropy_coef * losses["entropy"] + losses["loss_critic"]
+            total.sum().backward()
+        return self.step_from_slabs(losses, index, orders)
+
+    def step_from_slabs(self, losses: dict[str, Tensor], index: int, orders: np.random.Generator) -> MinibatchUpdate:
+        """Combine the gradients now in the slabs (and in `.grad` of the per-task rows), and step (lines 13-15).
+
+        Args:
+            losses: of this minibatch, as `losses` gave them.
+            index: of the minibatch in the update phase.
+            orders: draws what the combiners leave to chance.
+
+        Raises:
+            FloatingPointError: see `step`.
+        """
+        k = len(self.tasks)
+        numbers = torch.stack([losses[name].detach().double() for name in PER_TASK], dim=1)
+        on_device = torch.cat([*(self.slabs[side].gram() for side in SIDES), numbers], dim=1)
+        host = on_device.cpu().numpy()  # the one transfer
+        grams = {"actor": host[:, :k], "critic": host[:, k : 2 * k]}
+        per_task = dict(zip(PER_TASK, np.ascontiguousarray(host[:, 2 * k :].T), strict=True))
+        self._require_finite(grams, per_task)
+
+        sides = {side: self._combine(side, grams[side], per_task[f"loss_{side}"], orders) for side in SIDES}
+        norms = [direction_norm(s.gram, s.combination.weights * self.gradient_scale[side]) for side, s in sides.items()]
+        clip_factor = min(1.0, self.config.max_grad_norm / max(float(np.hypot(*norms)), 1e-300))
+        self._apply(sides, clip_factor)
+        return MinibatchUpdate(index, sides, per_task, clip_factor)
+
+    def _combine(self, side: str, gram: np.ndarray, losses: np.ndarray, orders: np.random.Generator) -> SideUpdate:
+        combiner = self.combiners[side]
+        order = combiner.draw_order(orders, len(self.tasks))
+        scaled = gram * self.gradient_scale[side] ** 2
+        return SideUpdate(gram, combiner.combine(scaled, losses=losses, order=order), order)
+
+    def _apply(self, sides: dict[str, SideUpdate], clip_factor: float) -> None:
+        """d = sum_i w_i g_i on each side, clipped; the tasks' own rows at the mean's weight 1/K; one Adam step."""
+        k = len(self.tasks)
+        factors = [s.combination.weights * self.gradient_scale[side] * clip_factor for side, s in sides.items()]
+        weights = torch.from_numpy(np.stack(factors)).to(self.device, torch.float32)
+        for row, side in zip(weights, sides, strict=True):
+            self.slabs[side].combine(row, self._direction[side])
+        assert self.actor.log_std.grad is not None
+        torch.mul(self.actor.log_std.grad.flatten(), clip_factor / k, out=self._log_std_grad)
+        for p in self.popart.parameters():
+            assert p.grad is not None
+            p.grad.mul_(clip_factor * self.config.value_coef / k)
+        live = np.count_nonzero(np.diagonal(sides["critic"].gram))
+        if self.pins_norm and live:
+            # Theorem 1 asks for independent gradients: a dead task has none, and the norm is the root of the live ones.
+            realised = self._direction["critic"].square().sum().double().sqrt() / clip_factor  # sums pairwise
+            torch.maximum(self.worst_norm_deviation, (realised / sqrt(live) - 1).abs(), out=self.worst_norm_deviation)
+        self.optimizer.step()
+
+    @property
+    def pins_norm(self) -> bool:
+        """Whether Theorem 1 fixes the critic direction's norm at sqrt(K): FairGrad at alpha = 1."""
+        combiner = self.combiners["critic"]
+        return isinstance(combiner, FairGrad) and combiner.alpha == 1
+
+    @torch.no_grad()
+    def _forward(self, network: nn.Module, obs: Tensor) -> Tensor:
+        """A network's output on every state (K, E, T + 1, ...), a bounded number of rows at a time."""
+        k, *shape, _ = obs.shape
+        rows = max(1, FORWARD_ROWS // k)
+        out = torch.cat([network(with_one_hot(part)) for part in obs.flatten(1, 2).split(rows, dim=1)], dim=1)
+        return out.view(k, *shape, *out.shape[2:])
+
+    def _require_finite(self, grams: dict[str, np.ndarray], per_task: dict[str, np.ndarray]) -> None:
+        losses = {"actor": per_task["loss_actor"] + per_task["entropy"], "critic": per_task["loss_critic"]}
+        for what, numbers in (("loss", losses), ("gradient", {side: np.diagonal(grams[side]) for side in SIDES})):
+            for side in SIDES:
+                bad = ~np.isfinite(numbers[side])
+                if bad.any():
+                    raise FloatingPointError(f"non-finite {side} {what} of task {self.tasks[bad.argmax()]}")
+
+    def _require_finite_parameters(self, collect: int) -> None:
+        for module, name in ((self.actor, "actor"), (self.critic, "critic"), (self.popart, "PopArt")):
+            for parameter, value in module.named_parameters():
+                finite = value.isfinite()
+                if bool(finite.all()):
+                    continue
+                per_task = module is self.popart or parameter == "log_std"
+                row = int(finite.view(len(value), -1).all(1).logical_not().int().argmax())
+                of = f" of task {self.tasks[row]}" if per_task else ""
+                raise ToppoError(f"non-finite {name} parameter {parameter}{of} after collect {collect}; {STANDS}")
+
+
+def _gather(x: Tensor, samples: Tensor) -> Tensor:
+    """x[i, samples[i]] for every task i: (K, N, ...) and (K, n) to (K, n, ...)."""
+    k, n = samples.shape
+    offsets = torch.arange(k, device=x.device)[:, None] * x.shape[1]
+    return x.flatten(0, 1).index_select(0, (samples + offsets).flatten()).view(k, n, *x.shape[2:])
+
+
+def stream_seed(seed: int, *key: int) -> int:
+    """Seed of the random stream with this key; streams are independent of one another."""
+    return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0] >> np.uint64(1))
