@@ -1,0 +1,65 @@
+"""Heatmap panels, sigma^2 inversion, stages; and what the figure draws."""
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+mpl.use("Agg")
+
+from toppo_diag.analysis.heatmap import gram_panel, without_popart
+from toppo_diag.analysis.stages import stage_snapshots
+from toppo_diag.plots.heatmap import heatmap_figure
+from toppo_diag.plots.style import paper_style
+
+TASKS = tuple(f"task-{i}-v3" for i in range(4))
+RNG = np.random.default_rng(1)
+J = RNG.standard_normal((4, 30)) * np.array([1e-3, 1, 20, 0])[:, None]
+GRAM = J @ J.T
+
+
+def test_panel_is_the_caption():
+    panel = gram_panel(GRAM, TASKS)
+    norms = np.linalg.norm(J, axis=1)
+    np.testing.assert_allclose(panel.share, norms / 4, rtol=1e-12)
+    np.testing.assert_allclose(panel.log10_square[:3], 2 * np.log10(norms[:3]), rtol=1e-12)
+    assert panel.log10_square[3] == -np.inf
+    assert panel.spread == pytest.approx(norms[2] / norms[0])
+
+
+def test_sigma_inversion_is_the_raw_gradients_gram_and_keeps_cosines():
+    sigma = np.array([0.01, 3.0, 70.0, 5.0])
+    raw = J * (sigma**2)[:, None]
+    inverted = without_popart(GRAM, sigma)
+    np.testing.assert_allclose(inverted, raw @ raw.T, rtol=1e-12, atol=1e-300)
+    np.testing.assert_allclose(gram_panel(inverted, TASKS).cosine, gram_panel(GRAM, TASKS).cosine, rtol=0, atol=4e-16)
+
+
+def test_stages():
+    steps = np.arange(1, 8) * 500_000
+    assert stage_snapshots(steps) == {"early": 0, "mid": 3, "late": 6}
+    assert stage_snapshots(steps[:2]) == {"early": 0, "late": 1}
+    assert stage_snapshots(steps[:1]) == {"early": 0}
+    with pytest.raises(ValueError, match="unknown stage 'lat'"):
+        stage_snapshots(steps, ["lat"])
+    with pytest.raises(ValueError, match="no committed snapshot"):
+        stage_snapshots(steps[:0])
+
+
+def test_figure_draws_the_panels_numbers_and_marks_the_dead():
+    panels = {("early", "a"): gram_panel(GRAM, TASKS), ("late", "a"): gram_panel(4 * GRAM, TASKS)}
+    with paper_style():
+        figure = heatmap_figure(panels, {"early": "early, 0.5M steps", "late": "late"}, ["a"], "critic")
+    grids = [ax for ax in figure.axes if len(ax.images) == 2]
+    assert len(grids) == 2
+    off, on = (image.get_array() for image in grids[0].images)
+    drawn = ~np.ma.getmaskarray(off)
+    expected = ~np.eye(4, dtype=bool)
+    expected[3, :] = expected[:, 3] = False  # dead: neither cosine nor magnitude is drawn, the grey ground shows
+    np.testing.assert_array_equal(drawn, expected)
+    np.testing.assert_array_equal(off[drawn], panels["early", "a"].cosine[drawn])
+    np.testing.assert_array_equal(on.compressed(), panels["early", "a"].log10_square[:3])
+    bars = [ax for ax in figure.axes if ax.get_yscale() == "log"]
+    heights = [bar.get_y() + bar.get_height() for bar in bars[0].patches]
+    np.testing.assert_allclose(heights, panels["early", "a"].share[:3], rtol=1e-6)
+    assert any(t.get_text().startswith("20,") or "\u00d7" in t.get_text() for t in bars[0].texts)
+    assert [t.get_text() for t in grids[1].get_xticklabels()] == [f"task-{i}" for i in range(4)]

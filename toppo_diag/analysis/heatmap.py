@@ -1,0 +1,58 @@
+"""The panels of Figures 3, D.1 and D.2: what a Gram heatmap shows, as numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from toppo.combiners.geometry import cosines, gradient_norms, mean_abs_cosine, spread
+from toppo.combiners.invariance import rescale
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One Gram as a heatmap shows it.
+
+    Attributes:
+        tasks: K names.
+        cosine: G_ij / sqrt(G_ii G_jj), (K, K); 0 in rows and columns of dead tasks.
+        log10_square: log10 G_ii, (K,); -inf for a dead task.
+        share: ||g_i|| / K, a task's part in the mean aggregator, (K,).
+        spread: max ||g_i|| / min ||g_i|| over live tasks.
+        mean_abs_cosine: over pairs of live tasks.
+    """
+
+    tasks: tuple[str, ...]
+    cosine: Float[np.ndarray, "K K"]
+    log10_square: Float[np.ndarray, "K"]
+    share: Float[np.ndarray, "K"]
+    spread: float
+    mean_abs_cosine: float
+
+
+def gram_panel(gram: Float[np.ndarray, "K K"], tasks: tuple[str, ...]) -> Panel:
+    """The panel of one Gram (captions of Figures 3 and D.1)."""
+    norms = gradient_norms(gram)
+    with np.errstate(divide="ignore"):
+        log10_square = 2 * np.log10(norms)
+    return Panel(
+        tasks=tasks,
+        cosine=cosines(gram),
+        log10_square=log10_square,
+        share=norms / len(norms),
+        spread=float(spread(norms)),
+        mean_abs_cosine=float(mean_abs_cosine(gram)),
+    )
+
+
+def without_popart(gram: Float[np.ndarray, "K K"], sigma: Float[np.ndarray, "K"]) -> Float[np.ndarray, "K K"]:
+    """The critic Gram the unmodified loss would have given on the same weights: raw g_i = sigma_i^2 g_i (Eq. 2
+    inverted; Section D.2).
+
+    Args:
+        gram: of the PopArt-normalised gradients.
+        sigma: PopArt's sigma_i of the snapshot, in units of the return.
+    """
+    return rescale(gram, sigma**2)
