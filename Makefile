@@ -35,6 +35,9 @@ test-slow: $(VENV)/dev
 
 bench: $(VENV)/dev
 	$(BIN)/python -m tests.benchmarks.bench_update
+	$(BIN)/python -m tests.benchmarks.bench_update --memory
+	$(BIN)/python -m tests.benchmarks.bench_combiners
+	$(BIN)/python -m tests.benchmarks.bench_dump
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -26,8 +26,8 @@ SMALL = [
 COLLECTS = 4
 
 
-def toppo(cwd: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*TOPPO, *arguments], cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+def toppo(cwd: Path, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*TOPPO, *arguments], cwd=cwd, capture_output=True, text=True, timeout=timeout, check=False)
 
 
 def assert_same_run(left: Path, right: Path) -> None:
@@ -176,6 +176,15 @@ def test_heatmaps_of_a_run(whole, tmp_path):
         made = json.loads(done.stdout)
         assert {Path(p).suffix for p in made["files"]} == {".pdf", ".png", ".csv"}
         assert all(Path(p).stat().st_size > 500 for p in made["files"])
+
+
+def test_resuming_a_run_that_is_still_going_is_refused_and_harms_nothing(whole, tmp_path):
+    process = stopped_run(tmp_path, 0, 1)  # signal 0: it goes on
+    second = toppo(tmp_path, "resume", "dumps/cut")
+    assert second.returncode == 1, second.stdout
+    assert second.stderr.count("\n") == 1
+    assert process.wait(timeout=120) == 0
+    assert_same_run(whole, tmp_path / "dumps" / "cut")
 
 
 def test_resuming_a_finished_run_changes_nothing(whole):

@@ -129,7 +129,6 @@ class Trainer:
         if stored is not None:
             self.run.same_config(self.config, stored.config)
             self._restore(stored)
-            self.run.rewind(stored.collect)
         with _stop_signals() as stop:
             backend = build_backend(self.config, self.schedule)
             try:
@@ -138,8 +137,9 @@ class Trainer:
                 backend.close()
 
     def _train(self, backend: Backend, stop: Callable[[], None]) -> None:
-        recorder = self._recorder(backend)
+        recorder = self._recorder(backend)  # takes the dump's lock: from here on the run is ours alone
         try:
+            self.run.rewind(self.collect)
             if self.collect == 0:
                 recorder.after_commit(self._checkpoint_action())
             self.display.begin(self.collect)
