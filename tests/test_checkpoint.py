@@ -41,16 +41,35 @@ def test_the_last_two_are_kept_and_a_damaged_one_falls_back(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["collect-000003.npz", "collect-000004.npz"]
     newest = tmp_path / "collect-000004.npz"
     newest.write_bytes(newest.read_bytes()[:-300])
-    loaded = checkpoints.load_latest(tmp_path)
+    notes: list[str] = []
+    loaded = checkpoints.load_latest(tmp_path, notes.append)
     assert loaded is not None
     assert loaded.collect == 3
+    assert len(notes) == 1
+    assert "collect-000004.npz is not a readable checkpoint" in notes[0]
     (tmp_path / "collect-000003.npz").write_bytes(b"nonsense")
-    with pytest.raises(ToppoError, match="not a readable checkpoint"):
-        checkpoints.load_latest(tmp_path)
+    with pytest.raises(ToppoError, match=r"none of the checkpoints in .* can be read"):
+        checkpoints.load_latest(tmp_path, notes.append)
+
+
+def test_any_damaged_byte_is_found_or_harmless(tmp_path):
+    path = checkpoints.save(tmp_path, some(1))
+    whole, good = path.read_bytes(), checkpoints.load(path)
+    rng = np.random.default_rng(0)
+    for position in rng.integers(0, len(whole), 300):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << rng.integers(8)
+        path.write_bytes(bytes(damaged))
+        try:
+            loaded = checkpoints.load(path)
+        except ToppoError:
+            continue
+        assert (loaded.collect, loaded.config) == (good.collect, good.config)
+        np.testing.assert_array_equal(loaded.arrays["theta"], good.arrays["theta"])
 
 
 def test_no_checkpoint_is_none(tmp_path):
-    assert checkpoints.load_latest(tmp_path) is None
+    assert checkpoints.load_latest(tmp_path, print) is None
 
 
 def test_pickled_content_is_refused(tmp_path):
@@ -65,3 +84,8 @@ def test_another_configuration_is_refused_with_the_keys(tmp_path):
     stored = {**config.to_dict(), "gamma": 0.9}
     with pytest.raises(ToppoError, match=r"another configuration \(gamma = 0.99, checkpoint 0.9\)"):
         RunDirectory(tmp_path).same_config(config, stored)
+    RunDirectory(tmp_path).same_config(
+        config, {**config.to_dict(), "device": "cuda"}
+    )  # a run may move to another device
+    with pytest.raises(ToppoError, match="gone_key = None, checkpoint 3"):
+        RunDirectory(tmp_path).same_config(config, {**config.to_dict(), "gone_key": 3})

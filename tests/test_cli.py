@@ -41,6 +41,9 @@ def toppo(monkeypatch, capsys, tmp_path):
         (("--dump-evry", "5"), "--dump-every"),
         (("--dump-every", "0"), "--dump-every 0: must be at least 1"),
         (("--dump-every", "five"), "--dump-every"),
+        (("--env-steps", "0"), "--env-steps 0: must be at least 1"),
+        (("--popart-beta", "0"), "--popart-beta 0.0: must lie above 0"),
+        (("--entropy-coef", "nan"), "give a finite number"),
         (("--config", "none.toml"), "cannot read none.toml"),
         (("--device", "tpu"), "--device tpu: give auto, cpu, cuda or cuda:N"),
         (("--name", "a/b"), "--name 'a/b'"),
@@ -67,7 +70,7 @@ def test_a_disk_too_small_is_said_before_training(toppo, tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 10**6))
     code, _, err = toppo("train", "--dump-every", "5")
     assert code == 1
-    assert "the dump needs about 3.3 GB" in err
+    assert "the dump needs about 4.1 GB" in err
     assert "has 0.0 GB free" in err
     assert not (tmp_path / "dumps").exists()
 
@@ -90,6 +93,19 @@ def test_resume_and_evaluate_of_nothing(toppo, tmp_path):
     for command in ("resume", "evaluate"):
         code, _, err = toppo(command, "dumps/none")
         assert (code, err) == (2, "error: dumps/none is not a run: it has no config.toml\n")
+
+
+def test_a_damaged_configuration_is_refused(toppo, tmp_path):
+    run = tmp_path / "dumps" / "r"
+    run.mkdir(parents=True)
+    for content, message in ((b"", "is damaged: it lacks benchmark"), (b"seed = \xff", "not valid TOML")):
+        (run / "config.toml").write_bytes(content)
+        code, _, err = toppo("resume", "dumps/r")
+        assert (code, err.count("\n")) == (2, 1)
+        assert message in err
+    (run / "config.toml").unlink()
+    code, _, err = toppo("train", "--benchmark", "reach-v3", "--name", "r")
+    assert (code, "delete it: it holds no run" in err) == (2, True)
 
 
 def test_training_without_torch_says_so(toppo, monkeypatch):

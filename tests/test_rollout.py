@@ -28,7 +28,7 @@ def test_truncation_bootstraps_the_final_observation():
 
 @pytest.mark.parametrize(("n_samples", "parts"), [(10_000, 32), (64, 5), (7, 3)])
 def test_minibatches_partition_every_task(n_samples, parts):
-    split = list(stratified_minibatches(4, n_samples, parts, torch.Generator().manual_seed(0)))
+    split = list(stratified_minibatches(4, n_samples, parts, torch.Generator().manual_seed(0), torch.device("cpu")))
     assert len(split) == parts
     assert {part.shape[1] for part in split} <= {n_samples // parts, n_samples // parts + 1}
     everything = torch.cat(split, dim=1)

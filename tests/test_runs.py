@@ -34,7 +34,7 @@ def assert_same_run(left: Path, right: Path) -> None:
     """Bit for bit: configuration, logs, checkpoint, dump."""
     for name in ("config.toml", "progress.jsonl", "evaluation.jsonl"):
         assert (left / name).read_bytes() == (right / name).read_bytes(), name
-    a, b = load_latest(left / "checkpoint"), load_latest(right / "checkpoint")
+    a, b = load_latest(left / "checkpoint", print), load_latest(right / "checkpoint", print)
     assert a is not None
     assert b is not None
     assert a.collect == b.collect
@@ -56,42 +56,71 @@ def whole(tmp_path_factory):
     return cwd / "dumps" / "whole"
 
 
-def stopped_run(cwd: Path, how: int, after_lines: int) -> subprocess.Popen[str]:
-    """A run sent a signal once its progress log has so many lines."""
+def stopped_run(cwd: Path, how: int, after: int | str) -> subprocess.Popen[str]:
+    """A run whose whole process group, as by a terminal or a job scheduler, is sent a signal.
+
+    Args:
+        cwd: where its dumps/cut lands.
+        how: the signal; 0 only waits.
+        after: so many lines of the progress log, or once this file of the run is there.
+    """
     process = subprocess.Popen(
-        [*TOPPO, "train", "--name", "cut", *SMALL], cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*TOPPO, "train", "--name", "cut", *SMALL],
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
-    log = cwd / "dumps" / "cut" / "progress.jsonl"
+    run = cwd / "dumps" / "cut"
     deadline = time.monotonic() + 120
-    while not (log.exists() and log.read_text().count("\n") >= after_lines):
+    while not _reached(run, after):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(how)
+        time.sleep(0.005)
+    os.killpg(process.pid, how)
     return process
 
 
+def _reached(run: Path, after: int | str) -> bool:
+    if isinstance(after, str):
+        return (run / after).exists()
+    log = run / "progress.jsonl"
+    return log.exists() and log.read_text().count("\n") >= after
+
+
 @pytest.mark.parametrize(
-    ("how", "after_lines"),
-    [(signal.SIGKILL, 2), (signal.SIGINT, 1), pytest.param(signal.SIGTERM, 3, marks=pytest.mark.slow)],
+    ("how", "after"),
+    [
+        (signal.SIGKILL, 2),
+        (signal.SIGINT, 1),
+        (signal.SIGKILL, "config.toml"),  # before there is a dump or a checkpoint
+        pytest.param(signal.SIGTERM, 3, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, "config.toml", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, "dump.zarr", marks=pytest.mark.slow),  # in the first evaluation
+        pytest.param(signal.SIGKILL, "checkpoint/collect-000002.npz", marks=pytest.mark.slow),  # in the second
+    ],
 )
-def test_a_stopped_run_resumes_bit_for_bit(whole, tmp_path, how, after_lines):
-    process = stopped_run(tmp_path, how, after_lines)
+def test_a_stopped_run_resumes_bit_for_bit(whole, tmp_path, how, after):
+    process = stopped_run(tmp_path, how, after)
     _, stderr = process.communicate(timeout=60)
     if how == signal.SIGKILL:
         assert process.returncode == -signal.SIGKILL
     else:
-        assert process.returncode == 130
-        assert stderr.strip().splitlines()[-1].endswith("go on with `toppo resume dumps/cut`")
-    assert len((tmp_path / "dumps/cut/progress.jsonl").read_text().splitlines()) < COLLECTS
+        assert process.returncode == 128 + how
+        stopped = f"error: stopped by {signal.Signals(how).name}; go on with `toppo resume dumps/cut`"
+        assert stderr.strip().splitlines() == [stopped]
+    log = tmp_path / "dumps/cut/progress.jsonl"
+    assert not log.exists() or len(log.read_text().splitlines()) < COLLECTS
     resumed = toppo(tmp_path, "resume", "dumps/cut")
     assert resumed.returncode == 0, resumed.stderr
     assert_same_run(whole, tmp_path / "dumps" / "cut")
 
 
 def test_no_worker_outlives_a_killed_trainer(tmp_path):
-    process = stopped_run(tmp_path, signal.SIGKILL, 1)
+    process = stopped_run(tmp_path, 0, 1)
     children = [int(pid) for pid in _children_of(process.pid)]
+    process.kill()
     process.communicate(timeout=60)
     deadline = time.monotonic() + 30
     while any(_alive(pid) for pid in children):
@@ -117,7 +146,7 @@ def test_a_finished_run_has_everything(whole):
     progress = [json.loads(line) for line in (whole / "progress.jsonl").read_text().splitlines()]
     assert [line["collect"] for line in progress] == list(range(1, COLLECTS + 1))
     assert progress[-1]["env_steps"] == 4000
-    assert all(line["worst_norm_deviation"] < 1e-4 for line in progress)
+    assert all(line["worst_norm_deviation_of_live_tasks"] < 1e-4 for line in progress)
     evaluations = [json.loads(line) for line in (whole / "evaluation.jsonl").read_text().splitlines()]
     assert [line["collect"] for line in evaluations] == [0, 2, 4]
     assert set(evaluations[0]["tasks"]) == {"drawer-close-v3", "reach-v3"}
@@ -212,3 +241,19 @@ def test_a_worker_killed_mid_run_is_named_and_the_run_resumes(whole, tmp_path):
     assert "toppo resume dumps/cut" in stderr
     assert toppo(tmp_path, "resume", "dumps/cut").returncode == 0
     assert_same_run(whole, tmp_path / "dumps" / "cut")
+
+
+def test_what_is_gone_is_said_and_nothing_is_overwritten(whole, tmp_path):
+    """Neither lost checkpoints nor a lost dump make a resume start over in silence."""
+    import shutil
+
+    for gone in ("checkpoint", "dump.zarr"):
+        copy = tmp_path / "dumps" / gone.partition(".")[0]
+        shutil.copytree(whole, copy)
+        shutil.rmtree(copy / gone)
+        before = (copy / "progress.jsonl").read_bytes()
+        done = toppo(tmp_path, "resume", str(copy))
+        assert done.returncode == 1
+        assert gone in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert (copy / "progress.jsonl").read_bytes() == before

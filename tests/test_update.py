@@ -13,7 +13,7 @@ from toppo.errors import ToppoError
 from toppo.losses import entropy, log_prob, normalise_per_task, policy_loss, value_loss
 from toppo.networks import NetworkShape, with_one_hot
 from toppo.rollout import Rollout
-from toppo.update import Learner, MinibatchUpdate
+from toppo.update import Learner, MinibatchUpdate, StepError
 
 K, E, T = 4, 2, 20
 TASKS = ("alpha", "beta", "gamma", "delta")
@@ -146,7 +146,7 @@ def test_fairgrad_pins_the_critic_norm_at_sqrt_k_every_minibatch():
         s = update.sides["critic"]
         w = s.combination.weights * learner.gradient_scale["critic"]
         assert w @ s.gram @ w == pytest.approx(K, rel=1e-10)
-    assert 0 < float(learner.worst_norm_deviation) < 1e-5  # realised by fp32 slabs
+    assert 0 < float(learner.worst_norm_deviation.max()) < 1e-5  # realised by fp32 slabs
 
 
 def test_the_observer_sees_slabs_of_its_own_minibatch():
@@ -202,7 +202,7 @@ def test_non_finite_gradient_names_task_and_side():
     batch = learner.prepare(make_rollout())
     losses = learner.losses(batch, learner.targets(batch), torch.zeros(K, 5, dtype=torch.long))
     learner.slabs["critic"].data[1, 7] = float("nan")
-    with pytest.raises(FloatingPointError, match="non-finite critic gradient of task beta"):
+    with pytest.raises(StepError, match="non-finite critic gradient of task beta"):
         learner.step_from_slabs(losses, 0, np.random.default_rng(0))
 
 

@@ -8,9 +8,8 @@ seed and collect.
 from __future__ import annotations
 
 import json
-import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 
 from toppo.errors import ToppoError
+from toppo.files import write_whole
 from toppo.update import SIDES, Learner
 
 KEPT = 2
@@ -42,32 +42,35 @@ def save(directory: Path, checkpoint: Checkpoint) -> Path:
         OSError: the directory cannot be written.
     """
     path = directory / f"collect-{checkpoint.collect:06d}.npz"
-    partial = path.with_suffix(".partial")
     meta = json.dumps({"collect": checkpoint.collect, "config": checkpoint.config})
-    with partial.open("wb") as file:
-        np.savez(file, allow_pickle=False, meta=np.array(meta), **checkpoint.arrays)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    arrays: dict[str, Any] = {"meta": np.array(meta), **checkpoint.arrays}
+    write_whole(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
     for old in _paths(directory)[:-KEPT]:
         old.unlink()
     return path
 
 
-def load_latest(directory: Path) -> Checkpoint | None:
+def load_latest(directory: Path, note: Callable[[str], object]) -> Checkpoint | None:
     """The newest readable checkpoint of a run; None where there is none.
+
+    Args:
+        directory: of the checkpoints.
+        note: told of every newer one that cannot be read.
 
     Raises:
         ToppoError: there are checkpoints, but none can be read.
     """
-    failures = []
-    for path in reversed(_paths(directory)):
+    paths = _paths(directory)
+    for path in reversed(paths):
         try:
             return load(path)
         except ToppoError as error:
-            failures.append(str(error))
-    if failures:
-        raise ToppoError("; ".join(failures))
+            note(str(error))
+    if paths:
+        raise ToppoError(
+            f"none of the checkpoints in {directory} can be read, so the run cannot go on; its dump and logs are as "
+            f"they were, and `toppo train --config {directory.parent / 'config.toml'}` starts it anew"
+        )
     return None
 
 
@@ -82,9 +85,9 @@ def load(path: Path) -> Checkpoint:
             arrays = {name: stored[name] for name in stored.files}
         meta = json.loads(str(arrays.pop("meta")))
         return Checkpoint(meta["collect"], meta["config"], arrays)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        mend = "delete it to go on from the one before"
-        raise ToppoError(f"{path} is not a readable checkpoint ({error}); {mend}") from None
+    except (OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+        # What a damaged zip raises depends on the byte: RuntimeError covers "encrypted" and "unknown compression".
+        raise ToppoError(f"{path} is not a readable checkpoint ({error})") from None
 
 
 def _paths(directory: Path) -> list[Path]:

@@ -22,6 +22,7 @@ from toppo.errors import Interrupted, ToppoError, UsageError
 if TYPE_CHECKING:
     from toppo.config import TrainConfig
     from toppo.rundir import RunDirectory
+    from toppo.update import Learner
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -132,6 +133,7 @@ def train(
     from toppo.rundir import ROOT, RunDirectory
     from toppo.schedule import plan
 
+    resolved = dataclasses.replace(resolved, device=str(trainer.select_device(resolved.device)))
     schedule = plan(resolved)
     tasks = task_names(resolved.benchmark)
     learner = trainer.build_learner(resolved, tasks)
@@ -146,12 +148,24 @@ def train(
     _go(run, resolved, learner, as_json)
 
 
+Device = Annotated[
+    str | None, typer.Option(help="Go on on another device than the run began on; rounding then differs.")
+]
+
+
 @app.command()
 def resume(
     run: Annotated[Path, typer.Argument(help="A run's directory, such as dumps/run1.")],
+    device: Device = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
 ) -> None:
     """Go on with a run where it stopped."""
+    directory, config, learner = _open_run(run, device)
+    _go(directory, config, learner, as_json)
+
+
+def _open_run(run: Path, device: str | None) -> tuple[RunDirectory, TrainConfig, Learner]:
+    """An existing run, its configuration on the device asked for, and a fresh learner of it."""
     from toppo.rundir import RunDirectory
 
     directory, config = RunDirectory.open(run)
@@ -159,23 +173,31 @@ def resume(
     from toppo import trainer
     from toppo.envs.metaworld import task_names
 
-    learner = trainer.build_learner(config, task_names(config.benchmark))
-    _go(directory, config, learner, as_json)
+    config = dataclasses.replace(config, device=device or config.device)
+    return directory, config, trainer.build_learner(config, task_names(config.benchmark))
 
 
-def _go(run: RunDirectory, config: TrainConfig, learner: Any, as_json: bool) -> None:
+def _go(run: RunDirectory, config: TrainConfig, learner: Learner, as_json: bool) -> None:
+    """Train to the end, and say what was made."""
+    import torch
+
+    from toppo.dump import DumpError
     from toppo.progress import Display
     from toppo.schedule import plan
     from toppo.trainer import Trainer
 
     console = err if as_json else Console()
+    go_on = f"go on with `toppo resume {run.path}`"
     try:
         with Display(str(run.path), plan(config), console) as display:
             Trainer(run, config, learner, display).train()
     except Interrupted as stopped:
-        raise Interrupted(f"stopped by {stopped}; go on with `toppo resume {run.path}`") from None
-    except ToppoError as error:
-        raise ToppoError(f"{error}; go on with `toppo resume {run.path}`") from None
+        raise Interrupted(f"stopped by {stopped}; {go_on}", stopped.signal_number) from None
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        first_line = (str(error) or "out of memory").splitlines()[0]
+        raise ToppoError(f"{first_line}; make room, then {go_on}") from None
+    except (ToppoError, DumpError, OSError) as error:
+        raise ToppoError(f"{error}; {go_on}") from None
     lines = run.read(run.evaluation)
     made = {"run": str(run.path), "collects": plan(config).collects, "mean_success": lines[-1]["mean_success"]}
     if as_json:
@@ -189,24 +211,20 @@ def _go(run: RunDirectory, config: TrainConfig, learner: Any, as_json: bool) -> 
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run's directory, such as dumps/run1.")],
+    device: Device = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Run the paper's evaluation of a run's newest checkpoint: every goal of every task once, mean action."""
-    from toppo.rundir import RunDirectory
-
-    directory, config = RunDirectory.open(run)
-    require_training()
+    directory, config, learner = _open_run(run, device)
     from toppo import checkpoint as checkpoints
     from toppo import trainer
-    from toppo.envs.metaworld import task_names
     from toppo.progress import Display
     from toppo.schedule import plan
 
-    stored = checkpoints.load_latest(directory.checkpoints)
+    stored = checkpoints.load_latest(directory.checkpoints, lambda line: err.print(line, highlight=False, markup=False))
     if stored is None:
         raise ToppoError(f"{run} has no checkpoint yet; train it with `toppo resume {run}`")
     directory.same_config(config, stored.config)
-    learner = trainer.build_learner(config, task_names(config.benchmark))
     checkpoints.restore_learner(learner, stored.arrays)
     backend = trainer.build_backend(config, plan(config))
     try:

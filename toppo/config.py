@@ -8,6 +8,7 @@ defaults of the benchmark < preset < TOML file < options.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import tomllib
 from collections.abc import Mapping
@@ -55,7 +56,12 @@ class TrainConfig:
     reward: str = _option("v2", "Meta-World's reward version.", "Run", REWARDS)
     seed: int = _option(0, "Seed of goals, networks, exploration, minibatches and combiner orders.", "Run")
     device: str = _option("auto", "auto, cpu, cuda or cuda:N.", "Run")
-    workers: int = _option(0, "Environment processes.", "Run", stands_for="one a core, at most one an environment")
+    workers: int = _option(
+        0,
+        "Environment processes; another number rounds differently.",
+        "Run",
+        stands_for="one a core, at most one an environment",
+    )
     envs_per_task: int = _option(1, "Copies of each task's environment, seeded apart.", "Run")
 
     env_steps: int = _option(
@@ -155,10 +161,10 @@ def read_toml(file: Path) -> dict[str, Any]:
         UsageError: the file is missing or is not TOML.
     """
     try:
-        return tomllib.loads(file.read_text())
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} is not valid TOML: {error}") from None
 
 
@@ -171,6 +177,9 @@ def from_dict(values: Mapping[str, Any]) -> TrainConfig:
     for key in values:
         if key not in FIELDS:
             raise unknown("configuration key", key, [*FIELDS, "preset"])
+    for key in ("workers", "gram_every", *STEPS_PER_TASK):  # 0 is what stands for "not given"
+        if key in values and values[key] == 0:
+            raise UsageError(f"{_flag(key)} 0: must be at least 1; leave it out for the default")
     config = TrainConfig(**{key: _typed(key, value) for key, value in values.items()})
     config = dataclasses.replace(config, benchmark=",".join(part.strip() for part in config.benchmark.split(",")))
     k = config.n_tasks
@@ -190,12 +199,14 @@ def _typed(key: str, value: Any) -> Any:
     """
     kind = TYPES[key]
     if get_origin(kind) is tuple:
-        if isinstance(value, (list, tuple)) and all(isinstance(v, int) for v in value):
+        if isinstance(value, (list, tuple)) and all(type(v) is int for v in value):
             return tuple(value)
         raise UsageError(f"{key} = {value!r}: give a list of integers")
     accepted = get_args(kind) or (kind,)
     if float in accepted and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{key} = {value}: give a finite number")
     if isinstance(value, bool) != (bool in accepted) or not isinstance(value, accepted):
         wanted = " or ".join(t.__name__ for t in accepted if t is not type(None))
         raise UsageError(f"{key} = {value!r}: give a value of type {wanted}")
@@ -241,9 +252,11 @@ def _check(config: TrainConfig) -> None:
     for key in ("learning_rate", "adam_eps", "max_grad_norm", "clip", "value_coef", "popart_sigma_min"):
         if not getattr(config, key) > 0:
             raise UsageError(f"{_flag(key)} {getattr(config, key)}: must be positive")
-    for key in ("gamma", "gae_lambda", "popart_beta"):
+    for key in ("gamma", "gae_lambda"):
         if not 0 <= getattr(config, key) <= 1:
             raise UsageError(f"{_flag(key)} {getattr(config, key)}: must lie between 0 and 1")
+    if not 0 < config.popart_beta <= 1:
+        raise UsageError(f"--popart-beta {config.popart_beta}: must lie above 0 and at most at 1")
     if config.entropy_coef < 0:
         raise UsageError(f"--entropy-coef {config.entropy_coef}: must not be negative")
     if not config.hidden or min(config.hidden) < 1:

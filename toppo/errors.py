@@ -19,11 +19,15 @@ class UsageError(ToppoError):
 
 
 class Interrupted(ToppoError):
-    """The user (or the system) asked the run to stop; the last checkpoint stands. Exit code 130, as a shell expects
-    of Ctrl-C.
+    """The user (or the system) asked the run to stop; the last checkpoint stands.
+
+    The exit code is what a shell expects of a process that the signal ended: 130 for SIGINT, 143 for SIGTERM.
     """
 
-    exit_code = 130
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+        self.exit_code = 128 + signal_number
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:

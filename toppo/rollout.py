@@ -54,13 +54,12 @@ def generalised_advantage(rewards: Tensor, values: Tensor, gamma: float, lam: fl
 
 
 def stratified_minibatches(
-    n_tasks: int, n_samples: int, n_minibatches: int, generator: torch.Generator
+    n_tasks: int, n_samples: int, n_minibatches: int, generator: torch.Generator, device: torch.device
 ) -> Iterator[Tensor]:
     """Sample indices (K, n) of each minibatch of one repeat: every task's own permutation, cut into near-equal parts.
 
     Every minibatch holds the same number n of each task's samples (n_samples // n_minibatches, or one more), so the
-    batch is a dense
-    (K, n, ...) block and every g_i is defined.
+    batch is a dense (K, n, ...) block and every g_i is defined. Drawn on the CPU, moved to `device` once a repeat.
     """
     permutations = torch.rand(n_tasks, n_samples, generator=generator, dtype=torch.float64).argsort(dim=1)
-    yield from permutations.tensor_split(n_minibatches, dim=1)
+    yield from permutations.to(device).tensor_split(n_minibatches, dim=1)

@@ -13,8 +13,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from toppo.config import TrainConfig, from_dict, read_toml
+from toppo.config import FIELDS, TrainConfig, from_dict, read_toml
 from toppo.errors import ToppoError, UsageError
+from toppo.files import write_whole
 
 ROOT = Path("dumps")
 
@@ -44,11 +45,12 @@ class RunDirectory:
         try:
             run.path.mkdir(parents=True)
             run.checkpoints.mkdir()
-            run.config.write_text(config.to_toml())
+            write_whole(run.config, lambda file: file.write(config.to_toml().encode()))
         except FileExistsError:
-            raise UsageError(
-                f"{run.path} exists: give another --name, or go on with it by `toppo resume {run.path}`"
-            ) from None
+            mend = (
+                f"go on with it by `toppo resume {run.path}`" if run.config.exists() else "delete it: it holds no run"
+            )
+            raise UsageError(f"{run.path} exists: give another --name, or {mend}") from None
         except OSError as error:
             raise UsageError(f"cannot write {run.path}: {error.strerror}") from None
         return run
@@ -63,40 +65,58 @@ class RunDirectory:
         run = cls(path)
         if not run.config.is_file():
             raise UsageError(f"{path} is not a run: it has no config.toml")
-        return run, from_dict(read_toml(run.config))
+        values = read_toml(run.config)
+        missing = [key for key, field in FIELDS.items() if key not in values and field.default is not None]
+        if missing:
+            raise UsageError(f"{run.config} is damaged: it lacks {', '.join(missing)}")
+        return run, from_dict(values)
 
     def append(self, log: Path, line: dict[str, Any]) -> None:
         """Add one line to a log, on disk when this returns."""
-        with log.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise ToppoError(f"cannot write {log} ({error.strerror}): make room") from None
 
     def read(self, log: Path) -> list[dict[str, Any]]:
-        """The whole lines of a log."""
+        """The whole lines of a log.
+
+        Raises:
+            ToppoError: a whole line that is damaged.
+        """
         if not log.exists():
             return []
-        text = log.read_text()
-        return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        lines = []
+        for number, line in enumerate(
+            log.read_bytes().split(b"\n")[:-1], start=1
+        ):  # what follows the last is half a line
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                raise ToppoError(f"{log}, line {number} is damaged: delete the line to go on") from None
+        return lines
 
     def rewind(self, collect: int) -> None:
         """Cut the logs back to a checkpoint: lines of later collects, and a half-written one, go."""
         for log in (self.progress, self.timings, self.evaluation):
             if log.exists():
                 kept = [line for line in self.read(log) if line["collect"] <= collect]
-                partial = log.with_suffix(".partial")
-                partial.write_text("".join(json.dumps(line) + "\n" for line in kept))
-                partial.replace(log)
+                text = "".join(json.dumps(line) + "\n" for line in kept)
+                write_whole(log, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
 
     def same_config(self, config: TrainConfig, stored: dict[str, Any]) -> None:
-        """Refuse to go on from a checkpoint of another configuration.
+        """Refuse to go on from a checkpoint of another configuration; the device may be another one.
 
         Raises:
             ToppoError: naming the keys that differ.
         """
         ours = config.to_dict()
-        differ = [f"{k} = {ours.get(k)!r}, checkpoint {stored.get(k)!r}" for k in ours if ours.get(k) != stored.get(k)]
-        if differ or ours.keys() != stored.keys():
+        keys = sorted((ours.keys() | stored.keys()) - {"device"})
+        differ = [f"{k} = {ours.get(k)!r}, checkpoint {stored.get(k)!r}" for k in keys if ours.get(k) != stored.get(k)]
+        if differ:
             raise ToppoError(
                 f"{self.checkpoints} holds a checkpoint of another configuration ({'; '.join(differ)}): "
                 f"restore {self.config}, or start a new run with `toppo train --config {self.config}`"

@@ -76,13 +76,13 @@ def build_backend(config: TrainConfig, schedule: Schedule) -> MetaWorldBackend:
     )
 
 
-def planned_dump_bytes(schedule: Schedule, learner: Learner) -> int:
-    """Disk the run's dump will take: all snapshots and the Gram stream."""
+def planned_dump_bytes(schedule: Schedule, learner: Learner, after: int = 0) -> int:
+    """Disk the run's dump will still take after a collect: snapshots and the Gram stream."""
     config = schedule.config
     parameters = learner.slabs["actor"].size + learner.slabs["critic"].size
     snapshot = snapshot_bytes(parameters, config.n_tasks, config.dump_minibatches) if config.dump_slabs else 0
     stream = len(schedule.streamed_minibatches) * 2 * config.n_tasks**2 * 8
-    return len(schedule.snapshots) * snapshot + schedule.collects * stream
+    return sum(c > after for c in schedule.snapshots) * snapshot + (schedule.collects - after) * stream
 
 
 def require_disk(directory: Path, needed: int) -> None:
@@ -125,10 +125,16 @@ class Trainer:
             Interrupted: SIGINT or SIGTERM came; the last checkpoint stands.
             ToppoError: the run cannot go on; the last checkpoint stands.
         """
-        stored = checkpoints.load_latest(self.run.checkpoints)
+        stored = checkpoints.load_latest(self.run.checkpoints, self.display.note)
         if stored is not None:
             self.run.same_config(self.config, stored.config)
             self._restore(stored)
+        elif self.run.read(self.run.progress):
+            raise ToppoError(
+                f"{self.run.checkpoints} is empty, but {self.run.progress} has collects: put the checkpoints back, or "
+                f"start anew with `toppo train --config {self.run.config}`"
+            )
+        require_disk(self.run.path, planned_dump_bytes(self.schedule, self.learner, self.collect))
         with _stop_signals() as stop:
             backend = build_backend(self.config, self.schedule)
             try:
@@ -142,6 +148,7 @@ class Trainer:
             self.run.rewind(self.collect)
             if self.collect == 0:
                 recorder.after_commit(self._checkpoint_action())
+                recorder.flush()
             self.display.begin(self.collect)
             self._evaluate_if_due(backend, stop)
             while self.collect < self.schedule.collects:
@@ -155,6 +162,8 @@ class Trainer:
     def _recorder(self, backend: Backend) -> Recorder:
         committed = (sum(c <= self.collect for c in self.schedule.snapshots), self.collect)
         exists = self.run.dump.exists()
+        if self.collect > 0 and not exists:
+            raise ToppoError(f"{self.run.dump} is gone: put it back, or start anew with another --name")
         return Recorder(self.run.dump, self.schedule, self.learner, backend.versions, committed if exists else None)
 
     def _one_collect(self, backend: Backend, recorder: Recorder, stop: Callable[[], None]) -> None:
@@ -198,7 +207,7 @@ class Trainer:
             "mean_success": float(success.mean()),
             "worst_10_success": worst_k(success, 10),
             **statistics.summary(),
-            **({"worst_norm_deviation": float(self.learner.worst_norm_deviation)} if self.learner.pins_norm else {}),
+            **self._norm_deviation(),
             "tasks": _by_task(self.learner.tasks, {**per_task, **statistics.per_task()}),
         }
         with self.clock.phase("dump"):
@@ -210,6 +219,12 @@ class Trainer:
         timing = {"collect": self.collect, **{k: round(v, 3) for k, v in lap.items()}, **rates}
         self.run.append(self.run.timings, timing)
         self.display.collect_done(self.collect, lap, rates, line["mean_success"], line["worst_10_success"])
+
+    def _norm_deviation(self) -> dict[str, float]:
+        if not self.learner.pins_norm:
+            return {}
+        names = ("worst_norm_deviation", "worst_norm_deviation_of_live_tasks")
+        return dict(zip(names, self.learner.worst_norm_deviation.tolist(), strict=True))
 
     def _checkpoint_action(self) -> Callable[[], object]:
         arrays = {**checkpoints.learner_state(self.learner), "success_ema": self.success_ema.copy()}
@@ -281,7 +296,7 @@ def _stop_signals() -> Iterator[Callable[[], None]]:
 
     def stop() -> None:
         if received:
-            raise Interrupted(signal.Signals(received[0]).name)
+            raise Interrupted(signal.Signals(received[0]).name, received[0])
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from toppo.combiners import Combination, Combiner, FairGrad, make
+from toppo.combiners import Combination, Combiner, FairGrad, FairGradPaper, make
 from toppo.combiners.geometry import direction_norm
 from toppo.config import TrainConfig
 from toppo.errors import ToppoError
@@ -91,6 +91,10 @@ class Targets:
 Observer = Callable[[MinibatchUpdate], None]
 
 
+class StepError(Exception):
+    """A minibatch that cannot be stepped on: names task or combiner, and side."""
+
+
 class Learner:
     """Networks, PopArt, optimizer and combiners, and the update phase that moves them.
 
@@ -118,7 +122,9 @@ class Learner:
         self.optimizer = torch.optim.Adam(
             [self.theta, *self.popart.parameters()], lr=config.learning_rate, eps=config.adam_eps, fused=True
         )
-        self.worst_norm_deviation = torch.zeros((), dtype=torch.float64, device=device)
+        self.worst_norm_deviation = torch.zeros(2, dtype=torch.float64, device=device)
+        """Of the last update phase, the largest | ||d^c|| / sqrt(K) - 1 | before clipping; and the same with K counting
+        live tasks only."""
 
     def _flatten(self) -> None:
         """Lay actor and critic out in one vector theta = [theta^a | theta^c | log sigma] that Adam steps on as a
@@ -167,10 +173,10 @@ class Learner:
             if repeat > 0 and config.recompute:
                 with self.clock.phase("values"):
                     targets = self.targets(batch)
-            for samples in stratified_minibatches(k, n, config.minibatches, generator):
+            for samples in stratified_minibatches(k, n, config.minibatches, generator, self.device):
                 try:
                     observer(self.step(batch, targets, samples, index, orders))
-                except FloatingPointError as error:
+                except StepError as error:
                     where = f"collect {collect}, repeat {repeat + 1}, minibatch {index % config.minibatches + 1}"
                     raise ToppoError(f"{error} at {where}; {STANDS}") from None
                 index += 1
@@ -211,7 +217,6 @@ class Learner:
             samples: indices (K, n) into each task's N samples.
         """
         config = self.config
-        samples = samples.to(self.device, non_blocking=True)
         horizon = batch.rewards.shape[-1]
         x = with_one_hot(
             _gather(batch.obs.flatten(1, 2), samples + samples // horizon)
@@ -240,7 +245,7 @@ class Learner:
         """One minibatch update (Algorithm C.1, lines 8-15).
 
         Raises:
-            FloatingPointError: a non-finite loss or gradient, naming task and side.
+            StepError: a non-finite loss or gradient, or a combiner that refuses, naming task or combiner and side.
         """
         self.actor.log_std.grad = None
         for p in self.popart.parameters():
@@ -262,7 +267,7 @@ class Learner:
             orders: draws what the combiners leave to chance.
 
         Raises:
-            FloatingPointError: see `step`.
+            StepError: see `step`.
         """
         k = len(self.tasks)
         numbers = torch.stack([losses[name].detach().double() for name in PER_TASK], dim=1)
@@ -282,7 +287,10 @@ class Learner:
         combiner = self.combiners[side]
         order = combiner.draw_order(orders, len(self.tasks))
         scaled = gram * self.gradient_scale[side] ** 2
-        return SideUpdate(gram, combiner.combine(scaled, losses=losses, order=order), order)
+        try:
+            return SideUpdate(gram, combiner.combine(scaled, losses=losses, order=order), order)
+        except (ValueError, ImportError) as error:
+            raise StepError(f"the {side} combiner cannot go on: {error}") from None
 
     def _apply(self, sides: dict[str, SideUpdate], clip_factor: float) -> None:
         """d = sum_i w_i g_i on each side, clipped; the tasks' own rows at the mean's weight 1/K; one Adam step."""
@@ -296,18 +304,19 @@ class Learner:
         for p in self.popart.parameters():
             assert p.grad is not None
             p.grad.mul_(clip_factor * self.config.value_coef / k)
-        live = np.count_nonzero(np.diagonal(sides["critic"].gram))
-        if self.pins_norm and live:
-            # Theorem 1 asks for independent gradients: a dead task has none, and the norm is the root of the live ones.
+        if self.pins_norm:
+            # Theorem 1 asks for independent gradients: a dead task has none, and then the norm is the root of the live.
+            live = max(1, int(np.count_nonzero(np.diagonal(sides["critic"].gram))))
             realised = self._direction["critic"].square().sum().double().sqrt() / clip_factor  # sums pairwise
-            torch.maximum(self.worst_norm_deviation, (realised / sqrt(live) - 1).abs(), out=self.worst_norm_deviation)
+            deviation = torch.stack([realised / sqrt(k) - 1, realised / sqrt(live) - 1]).abs()
+            torch.maximum(self.worst_norm_deviation, deviation, out=self.worst_norm_deviation)
         self.optimizer.step()
 
     @property
     def pins_norm(self) -> bool:
         """Whether Theorem 1 fixes the critic direction's norm at sqrt(K): FairGrad at alpha = 1."""
         combiner = self.combiners["critic"]
-        return isinstance(combiner, FairGrad) and combiner.alpha == 1
+        return isinstance(combiner, (FairGrad, FairGradPaper)) and combiner.alpha == 1
 
     @torch.no_grad()
     def _forward(self, network: nn.Module, obs: Tensor) -> Tensor:
@@ -323,7 +332,7 @@ class Learner:
             for side in SIDES:
                 bad = ~np.isfinite(numbers[side])
                 if bad.any():
-                    raise FloatingPointError(f"non-finite {side} {what} of task {self.tasks[bad.argmax()]}")
+                    raise StepError(f"non-finite {side} {what} of task {self.tasks[bad.argmax()]}")
 
     def _require_finite_parameters(self, collect: int) -> None:
         for module, name in ((self.actor, "actor"), (self.critic, "critic"), (self.popart, "PopArt")):

@@ -59,13 +59,14 @@ class Backend(Protocol):
         ...
 
     def rollout(self, policy: Policy, collect: int, progress: Progress) -> Rollout:
-        """One collect of whole episodes. A pure function of seed, `collect` and the policy: nothing carries over
-        between calls.
+        """One collect of whole episodes: a function of seed, `collect` and policy, nothing carries over between calls.
+
+        (And of how environments are shared out: a policy call on other rows may round differently.)
         """
         ...
 
     def evaluate(self, policy: Policy, progress: Progress) -> Evaluation:
-        """The paper's evaluation; a pure function of seed and policy."""
+        """The paper's evaluation: a function of seed and policy, as `rollout` is."""
         ...
 
     def close(self) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -139,12 +141,16 @@ class MetaWorldBackend:
         sentinels = {worker.process.sentinel: worker for worker in self._pool}
         while pending:
             for ready in wait([*pending, *sentinels], timeout=0.1):
+                progress(self._steps())  # a signal that ends the workers too has come here first
                 if ready in pending and isinstance(ready, Connection):
                     pending[ready].receive()
                     del pending[ready]
                 elif ready in sentinels:
                     raise sentinels[ready].death()
-            progress(sum(int(worker.status[0]) for worker in self._pool))
+            progress(self._steps())
+
+    def _steps(self) -> int:
+        return sum(int(worker.status[0]) for worker in self._pool)
 
 
 def balance(slots: Sequence[Slot], n_workers: int) -> list[list[Slot]]:
@@ -171,13 +177,20 @@ class _Worker:
         self.process = context.Process(
             target=_serve, args=(theirs, layout, slots, memory, status, os.getpid()), daemon=True
         )
-        self.process.start()
+        # Ctrl-C and SIGTERM are the trainer's to handle: a worker inherits the mask, deaf from its first import on.
+        # (The resource tracker's start would lift the mask, so it comes before.)
+        resource_tracker.ensure_running()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
 
     def send(self, command: tuple[Any, ...]) -> None:
         self.status[0] = 0
         try:
-            self.connection.send(command)
+            self.connection.send_bytes(pickle.dumps(command))  # by value: torch's own pickler would share descriptors
         except (BrokenPipeError, ConnectionResetError):
             raise self.death() from None
 
@@ -205,14 +218,13 @@ def _serve(
     connection: Connection, layout: Layout, slots: list[Slot], memory: dict[str, Any], status: Any, parent: int
 ) -> None:
     """A worker's life: answer commands until the trainer goes away."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the trainer's to handle
     arrays, progress = layout.views(memory), np.frombuffer(status, np.int64)
     crew = _Crew(layout, slots, arrays, progress, parent)
     with threadpool_limits(1):
         _hold_torch_to_one_thread()
         while True:
             try:
-                name, policy, argument = connection.recv()
+                name, policy, argument = pickle.loads(connection.recv_bytes())
             except (EOFError, ConnectionResetError):
                 return
             failure = None
