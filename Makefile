@@ -36,6 +36,7 @@ test-slow: $(VENV)/dev
 bench: $(VENV)/dev
 	$(BIN)/python -m tests.benchmarks.bench_update
 	$(BIN)/python -m tests.benchmarks.bench_update --memory
+	$(BIN)/python -m tests.benchmarks.bench_update --memory-dumped
 	$(BIN)/python -m tests.benchmarks.bench_combiners
 	$(BIN)/python -m tests.benchmarks.bench_dump
 

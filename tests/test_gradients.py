@@ -55,7 +55,7 @@ def test_layout_covers_every_shared_parameter_in_order():
 
 
 def test_gram_of_a_wide_slab_is_good_to_fp32_chunks():
-    layer = torch.nn.Sequential(TaskLinear(300, 400), TaskLayerNorm(400))  # 121,200 columns: eight chunks
+    layer = torch.nn.Sequential(TaskLinear(300, 400), TaskLayerNorm(400))  # 121,200 columns: 60 chunks
     slab = Slab(layer, 10)
     slab.data.copy_(
         torch.randn(10, slab.size, generator=torch.Generator().manual_seed(2)) * torch.logspace(-3, 3, 10)[:, None]
@@ -63,7 +63,7 @@ def test_gram_of_a_wide_slab_is_good_to_fp32_chunks():
     exact = slab.data.double() @ slab.data.double().T
     norms = exact.diagonal().sqrt()
     error = (slab.gram() - exact).abs() / torch.outer(norms, norms)
-    assert error.max() < 1e-6  # an fp32 sum of 16k products; a plain fp32 product over all columns is at 1.5e-5
+    assert error.max() < 5e-7  # fp32 sums of 2k products; a plain fp32 product over all columns is at 1.5e-5
     assert torch.equal(slab.gram(), slab.gram().T)
 
 

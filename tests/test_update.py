@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from toppo.checkpoint import learner_state, restore_learner
 from toppo.combiners import make
 from toppo.config import PRESETS, TrainConfig, resolve
 from toppo.errors import ToppoError
@@ -230,12 +231,48 @@ def test_non_finite_parameter_is_found_at_the_end():
         learner.update(make_rollout(), 1, poison)
 
 
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+
+
+def make_cuda_learner(config: TrainConfig) -> Learner:
+    return Learner(config, NetworkShape(K, 6, 3, config.hidden), TASKS, torch.device("cuda"))
+
+
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@needs_cuda
 def test_cuda_gives_the_cpus_update():
-    config = small_config()
-    cpu = make_learner(config)
-    gpu = Learner(config, NetworkShape(K, 6, 3, config.hidden), TASKS, torch.device("cuda"))
+    cpu, gpu = make_learner(small_config()), make_cuda_learner(small_config())
     run(cpu, make_rollout())
     run(gpu, make_rollout())
     torch.testing.assert_close(gpu.theta.cpu(), cpu.theta, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.gpu
+@needs_cuda
+@pytest.mark.filterwarnings("always::UserWarning")
+def test_cuda_minibatch_syncs_once_out_and_once_in():
+    """The Grams come to the host, the weights go back: no sync a task."""
+    learner = make_cuda_learner(small_config())
+    batch = learner.prepare(make_rollout())
+    targets = learner.targets(batch, refresh_popart=True)
+    samples = torch.zeros(K, 5, dtype=torch.long, device="cuda")
+    learner.step(batch, targets, samples, 0, np.random.default_rng(0))  # the first one allocates
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with pytest.warns(UserWarning, match="synchroniz") as syncs:
+            learner.step(batch, targets, samples, 1, np.random.default_rng(0))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(syncs) <= 2
+
+
+@pytest.mark.gpu
+@needs_cuda
+def test_cuda_state_goes_to_the_host_and_back():
+    learner = make_cuda_learner(small_config())
+    run(learner, make_rollout(1), 1)
+    again = make_cuda_learner(small_config())
+    restore_learner(again, learner_state(learner))
+    for name, value in learner_state(learner).items():
+        np.testing.assert_array_equal(value, learner_state(again)[name])
+    run(again, make_rollout(2), 2)

@@ -14,15 +14,19 @@ import json
 import resource
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from toppo.config import resolve
 from toppo.networks import NetworkShape
+from toppo.recording import Recorder
 from toppo.rollout import Rollout
+from toppo.schedule import plan
 from toppo.update import SIDES, Batch, Learner, Targets
 
 ROUNDS = {10: 25, 50: 9}
@@ -130,20 +134,30 @@ def time_updates(n_tasks: int) -> dict[str, float]:
     return {kind: statistics.median(times) for kind, times in seconds.items()}
 
 
-def peak_memory_of_an_mt50_update() -> float:
-    """Peak resident GB of this process after one MT50 update phase, cut to one repeat, on a full-size rollout."""
-    learner = make_learner(50, repeats=1)
-    learner.update(make_rollout(50, 20), 1, lambda _: None)
+def peak_memory_of_an_mt50_update(dumped: bool) -> float:
+    """Peak resident GB of this process after one MT50 update phase, cut to one repeat, on a full-size rollout.
+
+    Args:
+        dumped: whether the phase is recorded, five minibatches of it, as by --dump-every.
+    """
+    every = {"dump_every": 1} if dumped else {}
+    learner = make_learner(50, repeats=1, env_steps=500_000, env_steps_per_epoch=500_000, **every)
+    with tempfile.TemporaryDirectory() as directory:
+        recorder = Recorder(Path(directory) / "dump.zarr", plan(learner.config), learner, {}, None)
+        recorder.begin(1)
+        learner.update(make_rollout(50, 20), 1, recorder.observe)
+        recorder.abandon()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def main() -> None:
     """Print the table, and the ratios as JSON on the last line."""
-    if "--memory" in sys.argv:
-        print(
-            f"peak memory of an MT50 update: {peak_memory_of_an_mt50_update():.2f} GB resident, torch itself included"
-        )
-        return
+    for flag, dumped in (("--memory", False), ("--memory-dumped", True)):
+        if flag in sys.argv:
+            which = ", dumped" if dumped else ""
+            peak = peak_memory_of_an_mt50_update(dumped)
+            print(f"peak memory of an MT50 update{which}: {peak:.2f} GB resident, torch itself included")
+            return
     ratios = {}
     print(f"{'K':>3} {'update':<6} {'ms':>8} {'/ plain':>8}   ({torch.get_num_threads()} threads, {torch.__version__})")
     for n_tasks in (10, 50):
