@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: demo test test-slow bench clean
+.PHONY: demo figures test test-slow bench clean
 
 # The extra "train" for running, "dev" on top for working on the code.
 $(VENV)/train: pyproject.toml constraints.txt
@@ -23,6 +23,10 @@ demo: $(VENV)/train
 		--eval-every-epochs 6 --eval-episodes 2 --dump-every 3
 	$(BIN)/toppo-diag heatmaps dumps/demo --out figures/out
 
+# The paper's mechanism figures from the archives under figures/data.
+figures: $(VENV)/train
+	$(BIN)/toppo-diag figures --jobs 2
+
 test: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -39,6 +43,7 @@ bench: $(VENV)/dev
 	$(BIN)/python -m tests.benchmarks.bench_update --memory-dumped
 	$(BIN)/python -m tests.benchmarks.bench_combiners
 	$(BIN)/python -m tests.benchmarks.bench_dump
+	$(BIN)/python -m tests.benchmarks.bench_diag --data figures/data
 
 clean:
 	rm -rf $(VENV) build *.egg-info

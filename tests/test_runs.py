@@ -207,6 +207,33 @@ def test_heatmaps_of_a_run(whole, tmp_path):
         assert all(Path(p).stat().st_size > 500 for p in made["files"])
 
 
+def test_conditions_of_runs_trained_with_and_without_popart(whole, tmp_path):
+    """A run without PopArt is one column of Figure D.1; one with PopArt two, its raw counterpart by sigma^2."""
+    from toppo_diag.conditions import critic_conditions
+
+    done = toppo(tmp_path, "train", "--name", "raw", *SMALL, "--popart", "off")
+    assert done.returncode == 0, done.stderr
+    without, normalised = open_dump(tmp_path / "dumps/raw"), open_dump(whole)
+    assert [c.label for c in critic_conditions([without])] == ["+LN"]
+    assert (without.values("popart_sigma") == 1).all()
+    assert (normalised.values("popart_sigma") != 1).all()
+    inverted, as_trained = critic_conditions([normalised])
+    assert (inverted.label, as_trained.label) == ("+LN", "+PopArt+LN")
+    figure = subprocess.run(
+        [*DIAG, "heatmaps", str(tmp_path / "dumps/raw"), str(whole), "--out", str(tmp_path / "out"), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert figure.returncode == 0, figure.stderr
+    cosine = {(n["stage"], n["condition"]): n["mean_abs_cosine"] for n in json.loads(figure.stdout)["numbers"]}
+    for stage in ("early", "late"):  # sigma^2 moves no angle
+        pair = [v for (s, label), v in cosine.items() if s == stage and "raw" not in label]
+        assert len(pair) == 2
+        assert abs(pair[0] - pair[1]) < 1e-12
+
+
 def test_resuming_a_run_that_is_still_going_is_refused_and_harms_nothing(whole, tmp_path):
     process = stopped_run(tmp_path, 0, 1)  # signal 0: it goes on
     second = toppo(tmp_path, "resume", "dumps/cut")

@@ -276,3 +276,26 @@ def test_cuda_state_goes_to_the_host_and_back():
     for name, value in learner_state(learner).items():
         np.testing.assert_array_equal(value, learner_state(again)[name])
     run(again, make_rollout(2), 2)
+
+
+def test_popart_scales_critic_gradients_by_sigma_to_the_minus_two():
+    """Equation 2 on a trained learner: the slab of the normalised loss times sigma_i^2 is that of the raw loss."""
+    learner = make_learner(small_config(value_clip=False))
+    rollout = make_rollout()
+    run(learner, rollout)
+    batch = learner.prepare(rollout)
+    targets = learner.targets(batch)
+    samples = torch.arange(10).expand(K, 10)
+    with learner.slabs["critic"].attached():
+        learner.losses(batch, targets, samples)["loss_critic"].sum().backward()
+    normalised = learner.slabs["critic"].data.clone()
+
+    rows, popart = torch.arange(K)[:, None], learner.popart
+    x = with_one_hot(batch.obs[:, :, :-1].flatten(1, 2)[rows, samples])
+    with learner.slabs["critic"].attached():
+        value, target = popart.denormalise(popart(learner.critic(x))), popart.denormalise(targets.target)[rows, samples]
+        (value - target).square().mean(1).sum().backward()
+    expected = normalised * popart.sigma[:, None].float() ** 2
+    torch.testing.assert_close(
+        learner.slabs["critic"].data, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max())
+    )

@@ -36,9 +36,9 @@ err = Console(stderr=True)
 def main() -> None:
     """Entry point: every error a user can cause ends in one line on stderr and a non-zero exit."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
+        # Outside its standalone mode typer hands back what an Exit, or its own answer to Ctrl-C, said.
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except Exception as error:

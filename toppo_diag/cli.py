@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-if TYPE_CHECKING:
-    from toppo.dump import Dump
+from toppo_diag.commands import COMMANDS
+from toppo_diag.errors import DiagnosticError
+from toppo_diag.request import Product, Request, as_texts
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="What a gradient dump shows: Gram heatmaps and the numbers behind them, offline, without torch.",
+    help="What a gradient dump shows: the paper's mechanism figures and the numbers behind them, offline, without "
+    "torch. DUMP is a run directory (finished or live), a .zarr, an .h5 archive or a URL.",
 )
-
-
-class UsageError(Exception):
-    """A wrong option: one line, exit code 2."""
 
 
 def main() -> None:
     """Entry point: every error a user can cause ends in one line on stderr and a non-zero exit."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as done:
-        sys.exit(done.exit_code)
+        # Outside its standalone mode typer hands back what an Exit, or its own answer to Ctrl-C, said.
+        code = app(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except Exception as error:
@@ -38,23 +39,115 @@ def main() -> None:
 
 def _report(error: Exception) -> int:
     from toppo.dump import DumpError
-    from toppo_diag.output import OutputError
 
     if hasattr(error, "format_message"):  # what typer raises of itself
-        print(f"error: {error.format_message()}", file=sys.stderr)
-        return 2
-    if isinstance(error, (UsageError, OutputError, DumpError, ValueError, OSError)):
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
-    raise error
+        message, code = error.format_message(), 2
+    elif isinstance(error, DiagnosticError):
+        message, code = str(error), error.exit_code
+    elif isinstance(error, (DumpError, ValueError, OSError)):
+        message, code = str(error), 1
+    elif isinstance(error, ImportError):  # what fsspec needs for a URL's protocol is the user's to install
+        message, code = f"{error}; pip install what is missing", 1
+    else:
+        raise error
+    print(f"error: {message}", file=sys.stderr)
+    return code
 
 
 Dumps = Annotated[list[str], typer.Argument(help="Runs, dumps (.zarr), archives (.h5) or URLs.", metavar="DUMP...")]
 Out = Annotated[Path, typer.Option(help="Directory for figures and tables.")]
-Formats = Annotated[str, typer.Option("--format", help="Figure formats, separated by commas: pdf, png, svg.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")]
-Stages = Annotated[str, typer.Option("--stage", help="Stages, separated by commas: early, mid, late.")]
-Side = Annotated[str, typer.Option(help="actor, critic, or another side of the dump.")]
+Side = Annotated[str | None, typer.Option(help="actor, critic, or another side of the dump.", show_default=False)]
+Stage = Annotated[str | None, typer.Option(help="early, mid, late, separated by commas.", show_default=False)]
+Snapshot = Annotated[str | None, typer.Option(help="Snapshots from 0, as 0,3,-1 or 2:5.", show_default=False)]
+Steps = Annotated[
+    str | None,
+    typer.Option(help="Nearest snapshots as 500000,4500000; a range as 500000:8000000.", show_default=False),
+]
+Tasks = Annotated[str | None, typer.Option(help="Only these, separated by commas.", show_default=False)]
+Layer = Annotated[
+    str | None,
+    typer.Option(help="Only the gradient of a parameter ('0.weight') or layer ('0').", show_default=False),
+]
+Scheduler = Annotated[
+    str, typer.Option(help="serial, threads:N, processes:N, tcp://host:port of dask, or its scheduler file.")
+]
+Formats = Annotated[str, typer.Option("--format", help="Figure formats, separated by commas: pdf, png, svg.")]
+OUT = Path("figures/out")
+
+
+def _common(
+    side: Side = None,
+    stage: Stage = None,
+    snapshot: Snapshot = None,
+    steps: Steps = None,
+    tasks: Tasks = None,
+    layer: Layer = None,
+    scheduler: Scheduler = "serial",
+    out: Out = OUT,
+    formats: Formats = "pdf,png",
+    as_json: AsJson = False,
+) -> None:
+    """The options of every figure command, for `_register` to read."""
+
+
+def _register(make: Callable[..., Product]) -> None:
+    """Make a command of a function that takes a `Request` and options of its own."""
+
+    def command(dumps: list[str], **options: Any) -> None:
+        own = {name: options.pop(name) for name in own_names}
+        out, formats, as_json = options.pop("out"), options.pop("formats"), options.pop("as_json")
+        scheduler, side, layer = options.pop("scheduler"), options.pop("side"), options.pop("layer")
+        chosen = {name: as_texts(value) for name, value in options.items()}
+        request = Request(tuple(dumps), side=side, layer=layer, scheduler=scheduler, **chosen)
+        _finish(make, request, own, out, as_texts(formats), as_json)
+
+    own_parameters = [p for p in _typed(make) if p.name != "request"]
+    own_names = [p.name for p in own_parameters]
+    first = inspect.Parameter("dumps", inspect.Parameter.KEYWORD_ONLY, annotation=Dumps)
+    parameters = [first, *own_parameters, *_typed(_common)]
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    app.command(make.__name__, help=inspect.getdoc(make))(command)
+
+
+def _typed(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """A function's parameters as keywords, their annotations resolved."""
+    names = inspect.signature(function).parameters
+    hints = get_type_hints(
+        function, {**vars(sys.modules[function.__module__]), "Product": Product}, include_extras=True
+    )
+    return [p.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY) for name, p in names.items()]
+
+
+def _finish(
+    make: Callable[..., Product],
+    request: Request,
+    own: dict[str, Any],
+    out: Path,
+    formats: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Run a command, write what it made, say so; exit code 1 if it is a check that failed."""
+    from toppo_diag.output import chosen_formats, require_writable, table_lines, write_product
+    from toppo_diag.schedulers import check_scheduler
+
+    kinds = chosen_formats(formats)
+    check_scheduler(request.scheduler)
+    require_writable(out)
+    product = make(request, **own)
+    if request.layer is not None:  # beside the figure of the whole side, not in its place
+        product = dataclasses.replace(product, name=f"{product.name}-{request.layer.replace('/', '_')}")
+    made = [str(path) for path in write_product(product, out, kinds)]
+    if as_json:
+        answer = {"files": made, "numbers": product.numbers, "notes": product.notes, "failures": product.failures}
+        print(json.dumps(answer))
+    else:
+        print("\n".join([*table_lines(product.numbers), *(f"note: {note}" for note in product.notes), *made]))
+    for failure in product.failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    if product.failures:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -81,8 +174,6 @@ def _shown(value: Any) -> str:
 @app.command()
 def verify(dump: str, as_json: AsJson = False) -> None:
     """Check a dump against itself: schema, checksums, holes, Grams recomputed from slabs. Exit code 1 if damaged."""
-    import dataclasses
-
     from toppo.dump import verify as check
 
     report = check(dump)
@@ -110,14 +201,17 @@ def export(
     print(json.dumps({"file": str(made), "bytes": size}) if as_json else f"{made} ({size / 1e6:.1f} MB)")
 
 
+for _command in COMMANDS.values():
+    _register(_command)
+
+
 @app.command("solver-bench")
-def solver_bench(out: Out = Path("figures/out"), as_json: AsJson = False) -> None:
+def solver_bench(out: Out = OUT, as_json: AsJson = False) -> None:
     """Table C.1 measured here: our FairGrad solver, the paper's, scipy's, the RL release's SGD, on five regimes."""
-    import dataclasses
-
     from toppo_diag.analysis import solver_bench as bench
-    from toppo_diag.output import write_whole
+    from toppo_diag.output import require_writable, write_whole
 
+    require_writable(out)
     rows = bench.solver_bench()
     made = [
         write_whole(out / "solver-bench.csv", bench.to_csv(rows).encode()),
@@ -131,100 +225,53 @@ def solver_bench(out: Out = Path("figures/out"), as_json: AsJson = False) -> Non
 
 
 @app.command()
-def heatmaps(
-    dumps: Dumps,
-    side: Side = "critic",
-    stage: Stages = "early,mid,late",
-    out: Out = Path("figures/out"),
+def figures(
+    manifest: Annotated[Path, typer.Argument(help="What to make from what.")] = Path("figures/paper.toml"),
+    only: Annotated[
+        str | None, typer.Option(help="Only these entries, separated by commas.", show_default=False)
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare with what is on disk; exit code 1 if it differs.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(help="Entries made at the same time, each in a process.", min=1)] = 1,
+    out: Annotated[Path | None, typer.Option(help="Directory for what is made (default: the manifest's).")] = None,
     formats: Formats = "pdf,png",
     as_json: AsJson = False,
 ) -> None:
-    """Gram heatmaps (Figures 3, D.1; --side actor: D.2): cosines, log10 G_ii, ||g_i||/K, spread; first dumped
-    minibatch of each stage.
-    """
-    from toppo.dump import open_dump
-    from toppo_diag.analysis.heatmap import gram_panel
-    from toppo_diag.analysis.stages import stage_snapshots
-    from toppo_diag.conditions import critic_conditions, plain_conditions
-    from toppo_diag.output import write_csv, write_figure
-    from toppo_diag.plots.heatmap import heatmap_figure
-    from toppo_diag.plots.style import paper_style
+    """All figures and tables of a manifest, and a page that says what was made from what."""
+    from toppo_diag.batch import check_all, make_all
+    from toppo_diag.manifest import read_manifest
+    from toppo_diag.output import chosen_formats, table_lines
 
-    opened = [open_dump(d) for d in dumps]
-    _same_tasks(opened)
-    for dump in opened:
-        dump.parameters(side)
-        if not dump.n_snapshots:
-            raise ValueError(
-                f"{dump.path}: holds no snapshot yet; wait for the run's first one, or train with --dump-every"
-            )
-    conditions = critic_conditions(opened) if side == "critic" else plain_conditions(opened)
-    panels, numbers, rows = {}, [], []
-    for condition in conditions:
-        steps = condition.dump.env_steps
-        for name, snapshot in stage_snapshots(steps, stage.split(",")).items():
-            panel = gram_panel(condition.gram(side, snapshot, 0), condition.dump.tasks)
-            panels[name, condition.label] = panel
-            where = {"stage": name, "condition": condition.label, "env_steps": int(steps[snapshot])}
-            numbers.append({**where, "spread": panel.spread, "mean_abs_cosine": panel.mean_abs_cosine})
-            rows += [
-                {**where, "task": a, "task_j": b, "cosine": panel.cosine[i, j], "log10_G_ii": panel.log10_square[i]}
-                for i, a in enumerate(panel.tasks)
-                for j, b in enumerate(panel.tasks)
-            ]
-    stages = [s for s in stage.split(",") if any(s == key[0] for key in panels)]
-    with paper_style():
-        figure = heatmap_figure(panels, _row_labels(stages, numbers), [c.label for c in conditions], side)
-    stem = out / (f"heatmaps-{side}" + ("" if len(dumps) > 1 else f"-{_slug(opened[0])}"))
-    made = [*write_figure(figure, stem, _formats(formats)), write_csv(rows, stem.with_name(f"{stem.name}.csv"))]
-    _finish(made, numbers, as_json)
-
-
-def _row_labels(stages: list[str], numbers: list[dict[str, Any]]) -> dict[str, str]:
-    """Stage to row label, with its steps where all dumps agree on them."""
-    labels = {}
-    for stage in stages:
-        steps = {n["env_steps"] for n in numbers if n["stage"] == stage}
-        labels[stage] = f"{stage}, {_million(steps.pop())}" if len(steps) == 1 else stage
-    return labels
-
-
-def _million(steps: int) -> str:
-    return f"{steps / 1e6:.3g}M steps"
-
-
-def _same_tasks(dumps: list[Dump]) -> None:
-    for dump in dumps[1:]:
-        if dump.tasks != dumps[0].tasks:
-            raise UsageError(f"{dumps[0].path} and {dump.path} have different tasks; draw them one by one")
-
-
-def _formats(text: str) -> list[str]:
-    from toppo_diag.output import FORMATS
-
-    chosen = text.split(",")
-    for kind in chosen:
-        if kind not in FORMATS:
-            raise UsageError(f"--format {text}: give some of {', '.join(FORMATS)}, separated by commas")
-    return chosen
-
-
-def _slug(dump: Dump) -> str:
-    from toppo_diag.conditions import run_name
-
-    return run_name(dump)
-
-
-def _finish(made: list[Path], numbers: list[dict[str, Any]], as_json: bool) -> None:
-    """Print the headline numbers as a small table, and the files made."""
+    plan = read_manifest(manifest, out).only(as_texts(only))
+    kinds = chosen_formats(as_texts(formats))
+    results = check_all(plan, jobs) if check else make_all(plan, kinds, jobs)
     if as_json:
-        print(json.dumps({"files": [str(p) for p in made], "numbers": numbers}))
-        return
-    if numbers:
-        columns = list(numbers[0])
-        shown = [[f"{n[c]:.4g}" if isinstance(n[c], float) else f"{n[c]}" for c in columns] for n in numbers]
-        widths = [max(len(c), *(len(row[i]) for row in shown)) for i, c in enumerate(columns)]
-        for row in [columns, *shown]:
-            print("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip())
-    for path in made:
-        print(path)
+        print(json.dumps([result.summary() for result in results]))
+    else:
+        print("\n".join(table_lines([{k: _shown(v) for k, v in result.summary().items()} for result in results])))
+        if not check:
+            print(plan.out / "index.html")
+    for result in results:
+        for failure in result.failures:
+            print(f"failed: {result.name}: {failure}", file=sys.stderr)
+    if any(result.failures for result in results):
+        raise typer.Exit(1)
+
+
+@app.command()
+def watch(
+    dump: Annotated[str, typer.Argument(help="A run directory or dump that is being written.")],
+    interval: Annotated[float, typer.Option(help="Seconds between looks.", min=0.1)] = 5.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """A live view of a run in progress: how far it is, and each task's success, gradient norms and share of the step.
+    Ends when the run does.
+    """
+    from toppo_diag.watch import follow, look
+
+    if as_json:
+        print(json.dumps(look(dump).summary()))
+    else:
+        follow(dump, interval, once)

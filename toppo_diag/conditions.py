@@ -1,17 +1,23 @@
-"""Intervention conditions of Figures 3 and D.1, as read off dumps: each dump gives itself, and one trained with
+"""Intervention conditions of Figures 3, D.1 and D.3, as read off dumps: each dump gives itself, and one trained with
 PopArt its raw counterpart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
-from toppo.dump import Dump
-from toppo_diag.analysis.heatmap import without_popart
+from toppo.dump import Dump, open_dump
+from toppo_diag.analysis.popart import without_popart
+from toppo_diag.errors import UsageError
+from toppo_diag.reading import Grams, read_grams
+from toppo_diag.request import Request
+
+ORDER = ("vanilla", "+PopArt", "+LN", "+PopArt+LN")
+"""The columns of Figure D.1."""
 
 
 @dataclass(frozen=True)
@@ -22,22 +28,30 @@ class Condition:
     dump: Dump
     invert_popart: bool
 
-    def gram(self, side: str, snapshot: int, minibatch: int) -> Float[np.ndarray, "K K"]:
-        """The Gram of one dumped minibatch under this condition."""
-        gram = self.dump.values(f"{side}_gram")[snapshot, minibatch]
-        if not self.invert_popart:
-            return np.asarray(gram)
-        return without_popart(gram, self.dump.values("popart_sigma")[snapshot])
+    def grams(self, side: str, request: Request, default: Sequence[str] = ()) -> Grams:
+        """The Grams that a request asks for, under this condition; see `read_grams`."""
+        grams = read_grams(self.dump, side, request, default)
+        return raw(grams) if self.invert_popart else grams
+
+
+def raw(grams: Grams) -> Grams:
+    """The critic Grams the unmodified loss would have given: PopArt's sigma_i of each snapshot taken back."""
+    return replace(grams, values=without_popart(grams.values, grams.beside["popart_sigma"]))
+
+
+def recorded(dump: Dump, key: str, default: Any) -> Any:
+    """What the run said of itself in its configuration."""
+    return dump.attrs.get("config", {}).get(key, default)
 
 
 def has_popart(dump: Dump) -> bool:
     """Whether the run normalised its value targets."""
-    return dump.attrs.get("config", {}).get("popart", "off") != "off" and "popart_sigma" in dump.names
+    return bool(recorded(dump, "popart", "off") != "off" and "popart_sigma" in dump.names)
 
 
 def has_critic_layernorm(dump: Dump) -> bool:
     """Whether the run's critic had LayerNorm."""
-    return bool(dump.attrs.get("config", {}).get("layernorm", "none") != "none")
+    return bool(recorded(dump, "layernorm", "none") != "none")
 
 
 def critic_conditions(dumps: Sequence[Dump]) -> list[Condition]:
@@ -52,8 +66,7 @@ def critic_conditions(dumps: Sequence[Dump]) -> list[Condition]:
             found.append(Condition(f"+PopArt{ln}", dump, invert_popart=False))
         else:
             found.append(Condition(ln or "vanilla", dump, invert_popart=False))
-    order = ("vanilla", "+PopArt", "+LN", "+PopArt+LN")
-    return _distinct(sorted(found, key=lambda c: order.index(c.label)))
+    return _distinct(sorted(found, key=lambda c: ORDER.index(c.label)))
 
 
 def plain_conditions(dumps: Sequence[Dump]) -> list[Condition]:
@@ -64,11 +77,67 @@ def plain_conditions(dumps: Sequence[Dump]) -> list[Condition]:
 def _distinct(conditions: list[Condition]) -> list[Condition]:
     labels = [c.label for c in conditions]
     return [
-        Condition(f"{c.label} ({run_name(c.dump)})".strip(), c.dump, c.invert_popart)
+        replace(c, label=f"{c.label} ({run_name(c.dump)})" if c.label else run_name(c.dump))
         if labels.count(c.label) > 1 or not c.label
         else c
         for c in conditions
     ]
+
+
+def missing_conditions(conditions: Sequence[Condition]) -> list[str]:
+    """The note on columns of Figure D.1 that no dump given can fill; [] if none is missing."""
+    there = {c.label.split(" ")[0] for c in conditions}
+    absent = [label for label in ORDER if label not in there]
+    return [f"no dump given shows {', '.join(absent)}: that takes runs with and without LayerNorm and PopArt"] * bool(
+        absent
+    )
+
+
+def open_alike(request: Request) -> list[Dump]:
+    """Every dump of a request, all with the same tasks (or all with those of --tasks).
+
+    Raises:
+        UsageError: they differ.
+    """
+    dumps = [open_dump(d) for d in request.dumps]
+    for dump in dumps[1:]:
+        if not request.tasks and dump.tasks != dumps[0].tasks:
+            raise UsageError(
+                f"{dumps[0].path} and {dump.path} have different tasks; choose common ones with --tasks, "
+                "or draw them one by one"
+            )
+    return dumps
+
+
+def gradient_scale(dump: Dump, side: str) -> float:
+    """What the trainer multiplied each g_i of a side by before it combined them (c_v, for the critic); 1 if unsaid."""
+    return float(dump.attrs.get("gradient_scale", {}).get(side, 1.0))
+
+
+def default_side(dump: Dump) -> str:
+    """The critic, where the paper looks; the last side of a dump that has none."""
+    return "critic" if "critic" in dump.sides else dump.sides[-1]
+
+
+def sides(dump: Dump, request: Request) -> tuple[str, ...]:
+    """The side asked for, or all of the dump's.
+
+    Raises:
+        DumpError: no such side.
+    """
+    if request.side is None:
+        return dump.sides
+    dump.parameters(request.side)
+    return (request.side,)
+
+
+def training_weights(dump: Dump, side: str, grams: Grams) -> np.ndarray | None:
+    """Weights w on g_i that training used, (N, K): the recorded ones times `gradient_scale`; None if not recorded.
+
+    With --tasks they are those of the chosen tasks, out of the whole problem.
+    """
+    weights = grams.beside.get(f"{side}_weights")
+    return None if weights is None else weights * gradient_scale(dump, side)
 
 
 def run_name(dump: Dump) -> str:

@@ -9,14 +9,29 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toppo_diag.errors import DiagnosticError, UsageError
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from toppo_diag.request import Product, Row
 
 FORMATS = ("pdf", "png", "svg")
 
 
-class OutputError(Exception):
+class OutputError(DiagnosticError):
     """A figure or table that cannot be written: one line that names the path and the mend."""
+
+
+def chosen_formats(formats: Sequence[str]) -> tuple[str, ...]:
+    """The formats, if they are some of `FORMATS`.
+
+    Raises:
+        UsageError: they are not.
+    """
+    if not formats or not set(formats) <= set(FORMATS):
+        raise UsageError(f"--format {','.join(formats)}: give some of {', '.join(FORMATS)}, separated by commas")
+    return tuple(formats)
 
 
 def write_whole(path: Path, content: bytes) -> Path:
@@ -38,6 +53,27 @@ def write_whole(path: Path, content: bytes) -> Path:
     return path
 
 
+def require_writable(out: Path) -> None:
+    """Find out before the work, not after it, that a directory cannot be written.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    write_whole(out / ".writable", b"").unlink()
+
+
+def write_product(product: Product, out: Path, formats: Sequence[str]) -> list[Path]:
+    """Everything a command made, under `out`: the figure in each format and a CSV for each table."""
+    made: list[Path] = []
+    if product.figure is not None:
+        from toppo_diag.plots.style import paper_style
+
+        with paper_style():
+            made += write_figure(product.figure(), out / product.name, formats)
+    made += [write_csv(rows, out / f"{product.name}{suffix}.csv") for suffix, rows in product.tables.items()]
+    return made
+
+
 def write_figure(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
     """The figure as stem.<format> for every format; no date inside, so that the same data give the same bytes."""
     made = []
@@ -49,11 +85,33 @@ def write_figure(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Pat
     return made
 
 
-def write_csv(rows: Iterable[dict[str, Any]], path: Path) -> Path:
+def to_csv(rows: Iterable[Row]) -> str:
     """Rows of equal keys as CSV; floats in full."""
     rows = list(rows)
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    return write_whole(path, text.getvalue().encode())
+    return text.getvalue()
+
+
+def write_csv(rows: Iterable[Row], path: Path) -> Path:
+    """Rows of equal keys as a CSV file."""
+    return write_whole(path, to_csv(rows).encode())
+
+
+def table_lines(rows: Sequence[Row]) -> list[str]:
+    """Rows of equal keys as aligned text."""
+    if not rows:
+        return []
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    shown = [[shown_value(row.get(c, "")) for c in columns] for row in rows]
+    widths = [max(len(c), *(len(line[i]) for line in shown)) for i, c in enumerate(columns)]
+    return [
+        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in [columns, *shown]
+    ]
+
+
+def shown_value(value: Any) -> str:
+    """A value as a table shows it: four digits of a float."""
+    return f"{value:.4g}" if isinstance(value, float) else f"{value}"

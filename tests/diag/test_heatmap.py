@@ -1,12 +1,10 @@
 """Heatmap panels, sigma^2 inversion, stages; and what the figure draws."""
 
-import matplotlib as mpl
 import numpy as np
 import pytest
 
-mpl.use("Agg")
-
-from toppo_diag.analysis.heatmap import gram_panel, without_popart
+from toppo_diag.analysis.heatmap import gram_panel
+from toppo_diag.analysis.popart import without_popart
 from toppo_diag.analysis.stages import stage_snapshots
 from toppo_diag.plots.heatmap import heatmap_figure
 from toppo_diag.plots.style import paper_style

@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Float
 
 from toppo.combiners.geometry import cosines, gradient_norms, mean_abs_cosine, spread
-from toppo.combiners.invariance import rescale
 
 
 @dataclass(frozen=True)
@@ -45,14 +44,3 @@ def gram_panel(gram: Float[np.ndarray, "K K"], tasks: tuple[str, ...]) -> Panel:
         spread=float(spread(norms)),
         mean_abs_cosine=float(mean_abs_cosine(gram)),
     )
-
-
-def without_popart(gram: Float[np.ndarray, "K K"], sigma: Float[np.ndarray, "K"]) -> Float[np.ndarray, "K K"]:
-    """The critic Gram the unmodified loss would have given on the same weights: raw g_i = sigma_i^2 g_i (Eq. 2
-    inverted; Section D.2).
-
-    Args:
-        gram: of the PopArt-normalised gradients.
-        sigma: PopArt's sigma_i of the snapshot, in units of the return.
-    """
-    return rescale(gram, sigma**2)

@@ -1,8 +1,8 @@
-"""Early, mid and late: which snapshot of a dump a stage means."""
+"""Which snapshots of a dump a stage, an index or a number of steps means."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -33,3 +33,62 @@ def stage_snapshots(env_steps: Int[np.ndarray, "S"], stages: Sequence[str] = STA
         if index[stage] not in taken.values():
             taken[stage] = index[stage]
     return taken
+
+
+def choose_snapshots(
+    env_steps: Int[np.ndarray, "S"],
+    stage: Sequence[str] = (),
+    snapshot: Sequence[str] = (),
+    steps: Sequence[str] = (),
+) -> dict[int, str]:
+    """The snapshots that one of three ways of asking means, each once; all of them where nothing is asked.
+
+    Args:
+        env_steps: of the committed snapshots, increasing.
+        stage: see `stage_snapshots`.
+        snapshot: indices "3", "-1", or ranges "2:5" with both ends.
+        steps: environment steps, each meaning the snapshot nearest to it, or ranges "1000000:4000000", meaning every
+            snapshot within.
+
+    Returns:
+        Snapshot index to label, in the order asked for.
+
+    Raises:
+        ValueError: an unknown stage, an index out of range, what is no number, or a range without snapshots.
+    """
+    if stage:
+        return {s: name for name, s in stage_snapshots(env_steps, stage).items()}
+    if snapshot:
+        found = [s for item in snapshot for s in _at_index(len(env_steps), item)]
+    elif steps:
+        found = [s for item in steps for s in _at_steps(env_steps, item)]
+    else:
+        found = list(range(len(env_steps)))
+    return {s: f"snapshot {s}" for s in found}
+
+
+def _at_index(n: int, item: str) -> Iterator[int]:
+    ends = [_number(part) for part in item.split(":")]
+    if len(ends) > 2 or not all(-n <= end < n for end in ends):
+        raise ValueError(f"has no snapshot {item}: it holds {n}, counted from 0")
+    ends = [end % n for end in ends]
+    yield from range(ends[0], ends[-1] + 1)
+
+
+def _at_steps(env_steps: Int[np.ndarray, "S"], item: str) -> Iterator[int]:
+    ends = [_number(part) for part in item.split(":")]
+    if len(ends) == 1:
+        yield int(np.abs(env_steps - ends[0]).argmin())
+        return
+    within = np.flatnonzero((env_steps >= ends[0]) & (env_steps <= ends[-1]))
+    if len(ends) > 2 or not within.size:
+        held = f"{env_steps[0]:,} to {env_steps[-1]:,}"
+        raise ValueError(f"has no snapshot within steps {item}: it holds snapshots at {held}")
+    yield from within.tolist()
+
+
+def _number(text: str) -> int:
+    try:
+        return int(text.replace("_", ""))
+    except ValueError:
+        raise ValueError(f"{text!r} is no whole number; give snapshots or steps as 3, or 3:7") from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -13,7 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from toppo_diag.analysis.heatmap import Panel
-from toppo_diag.plots.style import COSINE_MAP, DEAD, MAGNITUDE_MAP, PAGE_WIDTH, short
+from toppo_diag.plots.names import short
+from toppo_diag.plots.style import COSINE_MAP, DEAD, MAGNITUDE_MAP, PAGE_WIDTH, times
 
 _WIDEST = 1.6
 """Inches of one K x K grid, at most, where its labels allow it."""
@@ -41,7 +41,7 @@ def heatmap_figure(
     cell = max(min(room, _WIDEST), 0.075 * k)  # a page wide, unless the labels of many tasks need more
     width = left + len(columns) * cell + (len(columns) - 1) * gap + right
     height = head + len(rows) * (cell + bar + gap) + bottom
-    figure = plt.figure(figsize=(width, height))
+    figure = Figure(figsize=(width, height))
     diagonal = _range([p.log10_square for p in panels.values()])
     shares = _range([np.log10(p.share, where=p.share > 0, out=np.full(k, -np.inf)) for p in panels.values()])
 
@@ -87,7 +87,7 @@ def _draw_grid(ax: Axes, panel: Panel, diagonal: tuple[float, float]) -> None:
     off = np.ma.masked_where(np.eye(k, dtype=bool) | dead[:, None] | dead[None, :], panel.cosine)
     ax.set_facecolor(DEAD)
     ax.imshow(off, cmap=COSINE_MAP, vmin=-1, vmax=1, interpolation="nearest")
-    on = np.ma.masked_all((k, k))
+    on = np.ma.masked_array(np.zeros((k, k)), mask=True)
     live = np.flatnonzero(~dead)
     on[live, live] = panel.log10_square[live]
     ax.imshow(on, cmap=MAGNITUDE_MAP, vmin=diagonal[0], vmax=diagonal[1], interpolation="nearest")
@@ -106,8 +106,7 @@ def _draw_bars(ax: Axes, panel: Panel, shares: tuple[float, float]) -> None:
     ax.minorticks_off()
     for edge in ("top", "right"):
         ax.spines[edge].set_visible(False)
-    badge = f"{panel.spread:,.0f}\u00d7" if panel.spread >= 100 else f"{panel.spread:.3g}\u00d7"
-    ax.text(0.98, 0.97, badge, transform=ax.transAxes, ha="right", va="top", fontsize=6)
+    ax.text(0.98, 0.97, times(panel.spread), transform=ax.transAxes, ha="right", va="top", fontsize=6)
 
 
 def _colour_bars(
@@ -123,13 +122,13 @@ def _colour_bars(
     length = min((height - bottom) * 0.42, 1.5)
     for i, (mapping, label) in enumerate(
         (
-            (ScalarMappable(Normalize(-1, 1), COSINE_MAP), r"$\cos(g_i, g_j)$"),
+            (ScalarMappable(Normalize(-1, 1), COSINE_MAP), rf"$\cos(g_i, g_j)$, {side}"),
             (ScalarMappable(Normalize(*diagonal), MAGNITUDE_MAP), r"diagonal: $\log_{10} G_{ii}$"),
         )
     ):
         ax = axes(x, bottom + i * (length + 0.2), 0.09, length)
-        bar = plt.colorbar(mapping, cax=ax)
-        bar.locator = MaxNLocator(5)
+        bar = ax.figure.colorbar(mapping, cax=ax)
+        bar.locator = MaxNLocator(4, steps=[1, 2, 5, 10])
         bar.update_ticks()
-        bar.set_label(f"{label}, {side}", fontsize=6, labelpad=2)
+        bar.set_label(label, fontsize=6, labelpad=2)
         bar.ax.tick_params(labelsize=5.5, length=1.5, pad=1)

@@ -1,0 +1,297 @@
+"""Each quantity against a float64 loop written out plainly, and against closed forms."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.combiners.gradients import PROPERTY, gram_of, independent, well_conditioned
+from toppo.combiners import FairGrad, make
+from toppo_diag.analysis.conflicts import (
+    conflict_score,
+    conflicts,
+    effective_rank,
+    ranked_layers,
+    ranked_pairs,
+)
+from toppo_diag.analysis.health import direction_shares, top_1_mass
+from toppo_diag.analysis.invariance import (
+    gaussian_gram,
+    lognormal_perturbation,
+    realised,
+    single_task_sweep,
+)
+from toppo_diag.analysis.norms import norm_series
+from toppo_diag.analysis.popart import without_popart
+from toppo_diag.analysis.replay import relative_distance, replay
+from toppo_diag.analysis.series import Steps
+from toppo_diag.analysis.stages import choose_snapshots
+from toppo_diag.analysis.trap import starved_for
+
+RNG = np.random.default_rng(3)
+J = RNG.standard_normal((5, 30)) * np.array([1e-2, 1, 20, 0, 3])[:, None]  # task 3 is dead
+G = J @ J.T
+
+
+def norm(v: np.ndarray) -> float:
+    return math.sqrt(sum(float(x) * float(x) for x in v))
+
+
+def dot(u: np.ndarray, v: np.ndarray) -> float:
+    return sum(float(a) * float(b) for a, b in zip(u, v, strict=True))
+
+
+# --- Figure 2
+
+
+def test_norm_series_is_what_the_vectors_give():
+    minibatches = [J, 2 * J, 3 * J[::-1]]
+    series = norm_series(np.array([10, 10, 20]), np.stack([m @ m.T for m in minibatches]))
+    assert series.env_steps.tolist() == [10, 20]
+    for k in range(5):
+        np.testing.assert_allclose(series.norms[0, k], (norm(J[k]) + norm(2 * J[k])) / 2, rtol=1e-12)
+        np.testing.assert_allclose(series.norms[1, k], norm(3 * J[4 - k]), rtol=1e-12)
+    np.testing.assert_allclose(series.mean_norm[1], norm(minibatches[2].sum(axis=0) / 5), rtol=1e-12)
+    np.testing.assert_allclose(series.fairgrad_norm, math.sqrt(4), rtol=1e-12)  # four live tasks
+    lengths = [norm(g) for g in J if norm(g) > 0]
+    np.testing.assert_allclose(series.spread, max(lengths) / min(lengths), rtol=1e-12)
+    assert series.median_spread == pytest.approx(max(lengths) / min(lengths))
+
+
+@given(J=well_conditioned(max_spread=1e4))
+@PROPERTY
+def test_fairgrads_norm_is_root_k(J: np.ndarray):
+    series = norm_series(np.zeros(1, dtype=int), gram_of(J)[None])
+    np.testing.assert_allclose(series.fairgrad_norm, math.sqrt(len(J)), rtol=1e-9)
+
+
+# --- Figures D.3 and D.4
+
+
+def test_top_1_mass_and_shares_are_what_the_vectors_give():
+    w = np.array([3.0, 0.1, 0.02, 5.0, 0.5])
+    lengths = [norm(w[i] * J[i]) for i in range(5)]
+    assert top_1_mass(G, w) == pytest.approx(max(lengths) / sum(lengths), rel=1e-12)
+    d = sum(w[i] * J[i] for i in range(5))
+    np.testing.assert_allclose(direction_shares(G, w), [w[i] * dot(J[i], d) / dot(d, d) for i in range(5)], rtol=1e-10)
+    assert direction_shares(G, w).sum() == pytest.approx(1)
+
+
+def test_closed_forms_of_mass_and_share():
+    ten_to_one = np.diag([100.0, 1.0])
+    assert top_1_mass(ten_to_one, np.array([0.5, 0.5])) == pytest.approx(10 / 11)
+    np.testing.assert_allclose(direction_shares(ten_to_one, np.array([0.5, 0.5])), [100 / 101, 1 / 101], rtol=1e-12)
+    fair = FairGrad().combine(ten_to_one).weights
+    assert top_1_mass(ten_to_one, fair) == pytest.approx(1 / 2)
+    identical = np.ones((4, 4))
+    np.testing.assert_allclose(direction_shares(identical, np.full(4, 0.25)), 0.25)
+    nothing = np.zeros((3, 3))
+    assert top_1_mass(nothing, np.ones(3)) == 0
+    assert not direction_shares(nothing, np.ones(3)).any()
+
+
+@given(J=well_conditioned(max_spread=1e3))
+@PROPERTY
+def test_fairgrad_shares_the_direction_equally(J: np.ndarray):
+    gram = gram_of(J)
+    shares = direction_shares(gram, FairGrad().combine(gram).weights)
+    np.testing.assert_allclose(shares, 1 / len(J), rtol=1e-8)
+
+
+# --- sigma^2 inversion (Equation 2)
+
+
+def test_raw_gradients_are_sigma_squared_times_popart_ones():
+    """A critic z(s) = theta's with PopArt's head V = sigma z + mu, and both losses on the same weights, written out."""
+    rng = np.random.default_rng(0)
+    theta, sigma, mu = rng.standard_normal(6), np.array([0.05, 2.0, 40.0]), np.array([1.0, -3.0, 100.0])
+    normalised, raw = [], []
+    for i in range(3):
+        states, returns = rng.standard_normal((20, 6)), mu[i] + sigma[i] * rng.standard_normal(20)
+        z = states @ theta
+        normalised.append(np.mean([2 * (z[t] - (returns[t] - mu[i]) / sigma[i]) * states[t] for t in range(20)], 0))
+        value = sigma[i] * z + mu[i]
+        raw.append(np.mean([2 * (value[t] - returns[t]) * sigma[i] * states[t] for t in range(20)], 0))
+    found = without_popart(np.array(normalised) @ np.array(normalised).T, sigma)
+    np.testing.assert_allclose(found, np.array(raw) @ np.array(raw).T, rtol=1e-10)
+    stack = without_popart(np.stack([G, 2 * G]), np.stack([np.ones(5), np.full(5, 3.0)]))
+    np.testing.assert_allclose(stack, [G, 2 * 81 * G], rtol=1e-14)
+
+
+# --- replay (Section D.2)
+
+
+@pytest.mark.parametrize("spec", ["mean", "fairgrad:alpha=1", "mgda", "cagrad"])
+def test_replay_is_what_the_vectors_give(spec: str):
+    found = replay(make(spec), np.stack([G, 4 * G]))
+    for n, vectors in enumerate((J, 2 * J)):
+        w = make(spec).combine(vectors @ vectors.T).weights
+        d = sum(w[i] * vectors[i] for i in range(5))
+        assert found.norm[n] == pytest.approx(norm(d), rel=1e-9)
+        for i in range(5):
+            assert found.contributions[n, i] == pytest.approx(norm(w[i] * vectors[i]), rel=1e-9)
+            assert found.progress[n, i] == pytest.approx(dot(vectors[i], d), rel=1e-6, abs=1e-10)
+            if i == 3:
+                assert np.isnan(found.cosine[n, i])
+            else:
+                expected = dot(vectors[i], d) / norm(vectors[i]) / norm(d)
+                assert found.cosine[n, i] == pytest.approx(expected, abs=1e-7)
+        live = [0, 1, 2, 4]
+        assert found.worst_progress[n] == min(found.progress[n, live])
+        assert found.worst_cosine[n] == min(found.cosine[n, live])
+
+
+def test_replay_of_the_papers_ten_to_one():
+    gram = np.diag([100.0, 1.0])[None]
+    assert round(100 * float(replay(make("mean"), gram).cosine[0, 0]), 1) == 99.5
+    fair = replay(make("fairgrad:alpha=1"), gram)
+    np.testing.assert_allclose(fair.weights[0], [0.1, 1.0], rtol=1e-14)
+    np.testing.assert_allclose(fair.contributions[0], 1, rtol=1e-14)
+    np.testing.assert_allclose(fair.progress[0], [10, 1], rtol=1e-14)
+
+
+def test_replay_without_any_gradient():
+    found = replay(make("fairgrad"), np.zeros((1, 3, 3)))
+    assert np.isnan(found.worst_cosine[0])
+    assert found.worst_progress[0] == 0
+
+
+def test_relative_distance_does_not_cancel():
+    gram = np.eye(2)[None]
+    w = np.array([[1.0, 1.0]])
+    assert relative_distance(gram, w, w)[0] == 0
+    assert relative_distance(gram, w + np.array([[1e-14, 0]]), w)[0] == pytest.approx(1e-14 / math.sqrt(2), rel=0.1)
+    assert relative_distance(gram, w, 0 * w)[0] == np.inf
+
+
+# --- Figure D.5
+
+
+def test_the_sweep_holds_for_fairgrad_and_not_for_the_mean():
+    gram = gaussian_gram(4)
+    fair, mean = single_task_sweep(FairGrad(), gram), single_task_sweep(make("mean"), gram)
+    assert fair.distance.max() <= 1e-14
+    assert fair.cosine.min() >= 1 - 1e-14
+    assert mean.cosine.min() < 0.9
+    middle = len(mean.cosine) // 2  # c = 1
+    assert mean.distance[middle] <= 1e-14
+    # closed form for orthogonal gradients: the mean of (10, 1) against (1, 1)
+    apart = single_task_sweep(make("mean"), np.eye(2), np.array([10.0]))
+    assert apart.cosine[0] == pytest.approx(11 / math.sqrt(101 * 2))
+    assert apart.distance[0] == pytest.approx(9 / math.sqrt(2))
+
+
+def test_the_lognormal_band():
+    gram = gaussian_gram(4)
+    fair = lognormal_perturbation(FairGrad(), gram, np.array([0.0, 2.0]), draws=6)
+    mean = lognormal_perturbation(make("mean"), gram, np.array([0.0, 2.0]), draws=6)
+    np.testing.assert_allclose([fair.low, fair.median, fair.high], 1, atol=1e-12)
+    assert mean.median[0] == pytest.approx(1)
+    assert mean.low[1] < mean.median[1] < mean.high[1] < 1
+
+
+def test_combiners_that_take_losses_and_orders_are_handed_the_same_twice():
+    for spec in ("dwa", "famo", "pcgrad"):
+        assert single_task_sweep(make(spec), gaussian_gram(4), np.array([1.0])).distance[0] <= 1e-12
+
+
+@given(J=well_conditioned(max_spread=10, min_tasks=2), seed=st.integers(0, 2**31))
+@PROPERTY
+def test_corollary_1_on_a_minibatch(J: np.ndarray, seed: int):
+    sigma = np.exp(np.random.default_rng(seed).uniform(-3, 3, len(J)))
+    found = realised(FairGrad(), gram_of(J), sigma)
+    assert found.solved
+    assert found.distance <= 1e-12
+    assert found.norm_error <= 1e-12
+
+
+def test_a_singular_gram_is_not_held_to_theorem_1():
+    gram = np.array([[1.0, -1.0], [-1.0, 1.0]])
+    assert not realised(FairGrad(), gram, np.ones(2)).solved
+
+
+# --- conflicts
+
+
+def test_conflicts_are_what_the_vectors_give():
+    stack = np.stack([G, gram_of(independent(np.random.default_rng(1), 5))])
+    found = conflicts(stack)
+    for n in range(2):
+        pairs = [(i, j) for i in range(5) for j in range(i + 1, 5) if stack[n, i, i] > 0 and stack[n, j, j] > 0]
+        assert found.share[n] == pytest.approx(sum(stack[n, i, j] < 0 for i, j in pairs) / len(pairs))
+    assert found.pair_share[0, 3] == float(stack[1, 0, 3] < 0)  # task 3 is alive in the second alone
+    both = [stack[n, 0, 1] / math.sqrt(stack[n, 0, 0] * stack[n, 1, 1]) for n in range(2)]
+    assert found.pair_share[0, 1] == np.mean([c < 0 for c in both])
+    assert found.pair_cosine[0, 1] == pytest.approx(np.mean(both))
+    assert np.isnan(np.diag(found.pair_share)).all()
+    ranked = ranked_pairs(found)
+    assert len(ranked) == 10
+    shares = [found.pair_share[p] for p in ranked]
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_closed_forms_of_conflict():
+    assert effective_rank(np.diag([4.0, 9.0, 1e-6])) == pytest.approx(3)
+    assert effective_rank(np.ones((3, 3))) == pytest.approx(1)
+    opposed = np.array([[1.0, -2.0], [-2.0, 4.0]])
+    assert effective_rank(opposed) == pytest.approx(1)
+    assert conflict_score(opposed) == 1
+    assert effective_rank(np.diag([1.0, 0.0, 2.0])) == pytest.approx(2)
+    assert effective_rank(np.zeros((2, 2))) == 0
+    assert conflict_score(np.zeros((2, 2))) == 0
+    eigenvalues = np.linalg.eigvalsh(np.array([[1.0, 0.6], [0.6, 1.0]])) / 2
+    expected = math.exp(-sum(p * math.log(p) for p in eigenvalues))
+    assert effective_rank(np.array([[4.0, 1.2], [1.2, 1.0]])) == pytest.approx(expected)
+
+
+def test_layers_are_ranked_by_their_mean_score():
+    assert ranked_layers(np.array([[0.1, 0.5, 0.3], [0.1, 0.7, 0.3]])).tolist() == [1, 2, 0]
+
+
+# --- trap, steps, snapshots
+
+
+def test_starved_for_counts_the_longest_run():
+    shares = np.array([[0, 1, 0], [0, 1, 1], [1, 0, 0], [0, 0, 0], [0, 0, 0]], dtype=float)
+    assert starved_for(shares, 0.5).tolist() == [2, 3, 3]
+    assert starved_for(shares, 0.0).tolist() == [0, 0, 0]
+
+
+def test_steps_gather_minibatches():
+    steps = Steps.of(np.array([20, 10, 20]))
+    assert steps.env_steps.tolist() == [10, 20]
+    np.testing.assert_array_equal(steps.mean(np.array([1.0, 5.0, 3.0])), [5, 2])
+    np.testing.assert_array_equal(steps.median(np.array([[1.0], [5.0], [3.0]])), [[5], [2]])
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ({}, [0, 1, 2, 3, 4]),
+        ({"stage": ["late", "early"]}, [4, 0]),
+        ({"snapshot": ["-1", "0", "1:2"]}, [4, 0, 1, 2]),
+        ({"steps": ["190", "99"]}, [1, 0]),
+        ({"steps": ["200:400"]}, [1, 2, 3]),
+        ({"snapshot": ["2", "2"]}, [2]),
+    ],
+)
+def test_choosing_snapshots(how: dict, expected: list[int]):
+    assert list(choose_snapshots(np.array([100, 200, 300, 400, 500]), **how)) == expected
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"snapshot": ["5"]}, "has no snapshot 5: it holds 5"),
+        ({"snapshot": ["x"]}, "'x' is no whole number"),
+        ({"steps": ["600:900"]}, "no snapshot within steps 600:900"),
+        ({"stage": ["erly"]}, "unknown stage 'erly': give early, mid, late"),
+    ],
+)
+def test_choosing_snapshots_that_are_not_there(how: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        choose_snapshots(np.array([100, 200, 300, 400, 500]), **how)

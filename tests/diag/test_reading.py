@@ -1,0 +1,182 @@
+"""From dump to Grams: choice, layers, and every scheduler alike."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.diag import runs
+from toppo.dump import DumpError, open_dump
+from toppo_diag.errors import DiagnosticError, UsageError
+from toppo_diag.reading import grams_of_slabs, read_grams, read_stream
+from toppo_diag.request import Request
+from toppo_diag.schedulers import map_on
+
+
+def plain_gram(J: np.ndarray) -> np.ndarray:
+    """The inner products, written out."""
+    rows = [[float(x) for x in row] for row in J]
+    return np.array([[sum(a * b for a, b in zip(u, v, strict=True)) for v in rows] for u in rows])
+
+
+def test_all_of_a_side(run: str):
+    grams = read_grams(open_dump(run), "critic", Request((run,)))
+    assert grams.values.shape == (10, 4, 4)
+    assert grams.tasks == runs.TASKS
+    np.testing.assert_allclose(grams.values[3], plain_gram(runs.gradients("critic", 1, 1)), rtol=1e-12)
+    assert grams.where(3) == {"env_steps": 1_000_000, "snapshot": 1, "minibatch": 1}
+    np.testing.assert_array_equal(grams.beside["popart_sigma"][3], runs.sigma(1, 4))
+
+
+def test_some_snapshots_and_tasks(run: str):
+    tasks = ("drawer-close-v3", "reach-v3")
+    grams = read_grams(open_dump(run), "critic", Request((run,), snapshot=("-1",), tasks=tasks))
+    J = runs.gradients("critic", 4, 0)[[3, 0]]
+    np.testing.assert_allclose(grams.values[0], plain_gram(J), rtol=1e-12)
+    np.testing.assert_array_equal(grams.beside["popart_sigma"][0], runs.sigma(4, 4)[[3, 0]])
+    assert grams.stages == {4: "snapshot 4"}
+
+
+@pytest.mark.parametrize(("layer", "columns"), [("trunk.0.bias", slice(48, 54)), ("trunk.0", slice(0, 54))])
+def test_one_layer(run: str, layer: str, columns: slice):
+    grams = read_grams(open_dump(run), "critic", Request((run,), layer=layer, stage=("mid",)))
+    J = runs.gradients("critic", 2, 1)[:, columns]
+    np.testing.assert_allclose(grams.values[1], plain_gram(J), rtol=1e-12)
+
+
+def test_the_stream_is_read_unless_snapshots_are_chosen(run: str):
+    dump = open_dump(run)
+    stream = read_stream(dump, "actor", Request((run,)))
+    assert len(stream.values) == runs.SNAPSHOTS * runs.ENTRIES
+    np.testing.assert_allclose(stream.values[4], plain_gram(runs.gradients("actor", 1, 1)), rtol=1e-12)
+    assert len(read_stream(dump, "actor", Request((run,), stage=("early",))).values) == runs.MINIBATCHES
+
+
+def test_minibatches_that_are_not_finite_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    clean = runs.gradients
+
+    def spoiled(side: str, snapshot: int, minibatch: int, *rest: object) -> np.ndarray:
+        J = clean(side, snapshot, minibatch, *rest)  # type: ignore[arg-type]
+        if (snapshot, minibatch) == (0, 1):
+            J[0, 0] = np.nan
+        return J
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "gradients", spoiled)
+        path = runs.record(tmp_path / "nan", snapshots=1, stream=False, bare=True)
+    grams = read_grams(open_dump(path), "critic", Request((str(path),)))
+    assert (len(grams.values), grams.dropped) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tasks": ("reach",)}, "has no task 'reach'"),
+        ({"layer": "trunk.1"}, "has no such layer; it has trunk.0.weight"),
+        ({"stage": ("erly",)}, "unknown stage 'erly'"),
+        ({"snapshot": ("9",)}, "has no snapshot 9"),
+    ],
+)
+def test_what_is_not_there_is_named(run: str, options: dict, message: str):
+    with pytest.raises(UsageError, match=message):
+        read_grams(open_dump(run), "critic", Request((run,), **options))
+
+
+def test_two_ways_of_choosing_snapshots_at_once():
+    with pytest.raises(UsageError, match="--stage and --steps both choose"):
+        Request(("x",), stage=("early",), steps=("1",))
+
+
+def test_an_archive_has_no_layers(archive: Path):
+    with pytest.raises(DumpError, match="needs gradient slabs"):
+        read_grams(open_dump(archive), "critic", Request((str(archive),), layer="out"))
+
+
+# --- schedulers
+
+CUTS = [(slice(0, 48),), (slice(48, 54), slice(54, 64)), (slice(0, 64),)]
+
+
+def on(scheduler: str, path: str) -> np.ndarray:
+    dump = open_dump(path)
+    index = [(s, m) for s in range(runs.SNAPSHOTS) for m in range(runs.MINIBATCHES)]
+    return grams_of_slabs(dump, "critic", index, CUTS, scheduler)
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "threads:3", "processes:2"])
+def test_schedulers_agree_to_the_bit(run: str, scheduler: str):
+    np.testing.assert_array_equal(on(scheduler, run), on("serial", run))
+
+
+def test_layers_sum_to_the_whole(run: str):
+    grams = on("serial", run)
+    np.testing.assert_allclose(grams[:, 0] + grams[:, 1], grams[:, 2], rtol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A dask scheduler over tcp with one worker process under a nanny."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, protocol="tcp", dashboard_address=None, processes=True
+    ) as cluster:
+        yield cluster
+
+
+def test_dask_over_tcp_agrees_to_the_bit(run: str, cluster, tmp_path: Path):
+    assert cluster.scheduler_address.startswith("tcp://")
+    np.testing.assert_array_equal(on(cluster.scheduler_address, run), on("serial", run))
+    address_file = tmp_path / "cluster.json"
+    cluster.scheduler_file = str(address_file)
+    address_file.write_text(f'{{"address": "{cluster.scheduler_address}", "type": "Scheduler", "id": "x"}}')
+    np.testing.assert_array_equal(on(str(address_file), run), on("serial", run))
+
+
+def die_once(mark: str, n: int) -> int:
+    """The square of n; the first process to come to 3 is killed outright."""
+    if n == 3 and not Path(mark).exists():
+        Path(mark).write_text(str(os.getpid()))
+        os.kill(os.getpid(), signal.SIGKILL)
+    return n * n
+
+
+def test_a_killed_worker_loses_nothing(tmp_path: Path):
+    mark = tmp_path / "died"
+    assert map_on("processes:2", die_once, [(str(mark), n) for n in range(8)]) == [n * n for n in range(8)]
+    assert mark.exists()
+
+
+def test_a_killed_dask_worker_loses_nothing(tmp_path: Path, cluster):
+    mark = tmp_path / "died"
+    found = map_on(cluster.scheduler_address, die_once, [(str(mark), n) for n in range(8)])
+    assert found == [n * n for n in range(8)]
+    assert mark.exists()
+
+
+def die(n: int) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return n
+
+
+def test_workers_that_keep_dying_end_in_one_line(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("toppo_diag.schedulers.ATTEMPTS", 1)
+    with pytest.raises(DiagnosticError, match="its workers died 1 times"):
+        map_on("processes:1", die, [(1,)])
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "message"),
+    [
+        ("thread", "give serial, threads:N"),
+        ("threads:0", "1 or more"),
+        ("processes:x", "1 or more"),
+        ("none.json", "no such scheduler file"),
+    ],
+)
+def test_no_such_scheduler(scheduler: str, message: str):
+    with pytest.raises(DiagnosticError, match=message):
+        map_on(scheduler, abs, [(1,)])

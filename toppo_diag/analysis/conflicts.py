@@ -1,0 +1,85 @@
+"""Beyond the paper: which tasks pull against each other, how often, and in which layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from toppo.combiners.geometry import cosines, gradient_norms
+
+
+@dataclass(frozen=True)
+class Conflicts:
+    """Signs of the cosines of N Grams.
+
+    Attributes:
+        share: negative pairs over pairs of live tasks, by Gram, (N,); 0 where there is no pair.
+        effective_rank: of the live tasks' cosine matrix, by Gram, (N,).
+        pair_share: how often cos(g_i, g_j) < 0, over the Grams in which both are alive, (K, K); NaN on the diagonal and
+            for pairs never alive together.
+        pair_cosine: mean cosine over the same Grams, (K, K); NaN likewise.
+    """
+
+    share: Float[np.ndarray, "N"]
+    effective_rank: Float[np.ndarray, "N"]
+    pair_share: Float[np.ndarray, "K K"]
+    pair_cosine: Float[np.ndarray, "K K"]
+
+
+def conflicts(gram: Float[np.ndarray, "N K K"]) -> Conflicts:
+    """Who conflicts with whom, over a stack of Grams."""
+    cosine, pairs = cosines(gram), live_pairs(gram)
+    met = pairs.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        pair_share = np.where(met > 0, ((cosine < 0) & pairs).sum(axis=0) / met, np.nan)
+        pair_cosine = np.where(met > 0, (cosine * pairs).sum(axis=0) / met, np.nan)
+    return Conflicts(conflict_score(gram), effective_rank(gram), pair_share, pair_cosine)
+
+
+def live_pairs(gram: Float[np.ndarray, "*n K K"]) -> np.ndarray:
+    """Whether i != j are both alive, (..., K, K)."""
+    live = gradient_norms(gram) > 0
+    pairs: np.ndarray = live[..., :, None] & live[..., None, :] & ~np.eye(gram.shape[-1], dtype=bool)
+    return pairs
+
+
+def conflict_score(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n"]:
+    """Share of the pairs of live tasks with cos(g_i, g_j) < 0; 0 where there is no pair.
+
+    Of a layer's Gram it is Recon's conflict score at threshold S = 0, over the number of pairs (Shi et al., Recon,
+    ICLR 2023): the layers where it is highest are those to split.
+    """
+    pairs = live_pairs(gram)
+    n = pairs.sum(axis=(-2, -1))
+    share: np.ndarray = ((gram < 0) & pairs).sum(axis=(-2, -1)) / np.maximum(n, 1)
+    return share
+
+
+def effective_rank(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n"]:
+    """exp(-sum_k p_k log p_k), p the eigenvalues of the cosine matrix over their sum (Roy and Vetterli, 2007).
+
+    The number of live tasks if their gradients are orthogonal, 1 if they are parallel or anti-parallel; 0 if all are
+    dead.
+    """
+    live = gradient_norms(gram) > 0
+    values = np.clip(np.linalg.eigvalsh(cosines(gram)), 0.0, None)
+    total = values.sum(axis=-1, keepdims=True)
+    p = np.divide(values, total, out=np.zeros_like(values), where=total > 0)
+    entropy = -np.sum(p * np.log(p, out=np.zeros_like(p), where=p > 0), axis=-1)
+    rank: np.ndarray = np.where(live.any(axis=-1), np.exp(entropy), 0.0)
+    return rank
+
+
+def ranked_pairs(found: Conflicts) -> list[tuple[int, int]]:
+    """Pairs i < j that met, most often in conflict first; among equals, the lower mean cosine."""
+    k = len(found.pair_share)
+    pairs = [(i, j) for i in range(k) for j in range(i + 1, k) if np.isfinite(found.pair_share[i, j])]
+    return sorted(pairs, key=lambda p: (-found.pair_share[p], found.pair_cosine[p]))
+
+
+def ranked_layers(scores: Float[np.ndarray, "N L"]) -> Int[np.ndarray, "L"]:
+    """Layers by their mean conflict score, highest first."""
+    order: np.ndarray = np.argsort(-scores.mean(axis=0), kind="stable")
+    return order

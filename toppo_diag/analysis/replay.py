@@ -1,0 +1,97 @@
+"""What any combiner would have made of recorded Grams, and how far from what training made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from toppo.combiners import Combiner
+from toppo.combiners.geometry import contributions, direction_norm, gradient_norms, spread
+from toppo_diag.analysis.health import top_1_mass
+
+
+@dataclass(frozen=True)
+class Replay:
+    """N Grams combined again, d = sum_i w_i g_i.
+
+    Attributes:
+        weights: w, (N, K).
+        contributions: ||w_i g_i||, (N, K).
+        progress: <g_i, d>, first-order decrease of task i's loss per unit step, (N, K).
+        cosine: of g_i and d, (N, K); NaN for a dead task, or where d = 0.
+        norm: ||d||, (N,).
+        worst_progress: min_i <g_i, d> over live tasks, (N,).
+        worst_cosine: min_i cos(g_i, d), likewise, (N,); NaN where there is none.
+        spread: max over min of the contributions of live tasks, (N,).
+        top_1: largest contribution over their sum, (N,).
+        residual: of the combiner's own equation, (N,).
+        status: `toppo.combiners.Status`, (N,).
+    """
+
+    weights: Float[np.ndarray, "N K"]
+    contributions: Float[np.ndarray, "N K"]
+    progress: Float[np.ndarray, "N K"]
+    cosine: Float[np.ndarray, "N K"]
+    norm: Float[np.ndarray, "N"]
+    worst_progress: Float[np.ndarray, "N"]
+    worst_cosine: Float[np.ndarray, "N"]
+    spread: Float[np.ndarray, "N"]
+    top_1: Float[np.ndarray, "N"]
+    residual: Float[np.ndarray, "N"]
+    status: Int[np.ndarray, "N"]
+
+
+def replay(
+    combiner: Combiner,
+    gram: Float[np.ndarray, "N K K"],
+    losses: Float[np.ndarray, "N K"] | None = None,
+    orders: Int[np.ndarray, "N ..."] | None = None,
+) -> Replay:
+    """Combine every Gram anew. A stateful combiner starts afresh and moves from one to the next.
+
+    Args:
+        combiner: which.
+        gram: G of the gradients the combiner is to see.
+        losses, orders: handed to it, where it takes them.
+
+    Raises:
+        ValueError: as `Combiner.solve_many`.
+    """
+    combiner.restore({})
+    found = combiner.solve_many(gram, losses=losses, orders=orders)
+    w = found.weights
+    progress = np.einsum("nij,nj->ni", gram, w)
+    lengths, norm = gradient_norms(gram), direction_norm(gram, w)
+    live = lengths > 0
+    product = lengths * norm[:, None]
+    cosine = np.divide(progress, product, out=np.full_like(product, np.nan), where=product > 0)
+    contributed = contributions(gram, w)
+    least_cosine = np.min(cosine, axis=1, initial=np.inf, where=np.isfinite(cosine))
+    return Replay(
+        weights=w,
+        contributions=contributed,
+        progress=progress,
+        cosine=np.clip(cosine, -1, 1),
+        norm=norm,
+        worst_progress=np.where(live.any(axis=1), np.min(progress, axis=1, initial=np.inf, where=live), 0.0),
+        worst_cosine=np.where(np.isfinite(least_cosine), np.clip(least_cosine, -1, 1), np.nan),
+        spread=spread(contributed),
+        top_1=top_1_mass(gram, w),
+        residual=found.residual,
+        status=found.status,
+    )
+
+
+def relative_distance(
+    gram: Float[np.ndarray, "N K K"], weights: Float[np.ndarray, "N K"], reference: Float[np.ndarray, "N K"]
+) -> Float[np.ndarray, "N"]:
+    """||d - d_ref|| / ||d_ref|| of the steps that two sets of weights make of the same gradients, without cancellation.
+
+    Infinite where d_ref = 0 and d is not; 0 where both are.
+    """
+    apart, length = direction_norm(gram, weights - reference), direction_norm(gram, reference)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio: np.ndarray = np.where(apart > 0, apart / length, 0.0)
+    return ratio

@@ -1,0 +1,62 @@
+"""How figures name things."""
+
+from __future__ import annotations
+
+METAWORLD = (
+    "reach",
+    "push",
+    "pick-place",
+    "door-open",
+    "drawer-open",
+    "drawer-close",
+    "button-press-topdown",
+    "peg-insert-side",
+    "window-open",
+    "window-close",
+    "assembly",
+    "basketball",
+    "bin-picking",
+    "box-close",
+    "button-press-topdown-wall",
+    "button-press",
+    "button-press-wall",
+    "coffee-button",
+    "coffee-pull",
+    "coffee-push",
+    "dial-turn",
+    "disassemble",
+    "door-close",
+    "door-lock",
+    "door-unlock",
+    "hand-insert",
+    "faucet-open",
+    "faucet-close",
+    "hammer",
+    "handle-press-side",
+    "handle-press",
+    "handle-pull-side",
+    "handle-pull",
+    "lever-pull",
+    "pick-place-wall",
+    "pick-out-of-hole",
+    "plate-slide",
+    "plate-slide-side",
+    "plate-slide-back",
+    "plate-slide-back-side",
+    "peg-unplug-side",
+    "soccer",
+    "stick-push",
+    "stick-pull",
+    "push-wall",
+    "push-back",
+    "reach-wall",
+    "shelf-place",
+    "sweep-into",
+    "sweep",
+)
+"""The tasks of MT10, then those of MT50, without version: fixes each one's colour, whatever other tasks a run has."""
+
+
+def short(task: str) -> str:
+    """A task's name without Meta-World's version suffix."""
+    return task.removesuffix("-v3").removesuffix("-v2")

@@ -1,0 +1,263 @@
+"""From a dump to the Grams a figure is made of: some snapshots, some tasks, all of a side or one layer of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from toppo.combiners.blas import single_thread
+from toppo.dump import Dump, DumpError, gram, open_dump
+from toppo_diag.analysis.stages import choose_snapshots
+from toppo_diag.errors import DiagnosticError, UsageError
+from toppo_diag.request import Request
+from toppo_diag.schedulers import map_on
+
+_PARTS = 5
+"""Reads of one slab."""
+
+
+@dataclass(frozen=True)
+class Grams:
+    """N Grams of one side of a dump, and where each was taken. Those with a NaN or infinity are not among them.
+
+    Attributes:
+        tasks: K names.
+        values: G, (N, K, K) float64.
+        env_steps: at each, (N,).
+        snapshot: index of its snapshot in the dump (of its collect, in the Gram stream), (N,).
+        minibatch: index among the snapshot's dumped minibatches (the collect's entries), (N,).
+        stages: snapshot index to what to call it, in the order asked for: a stage, or "snapshot 3".
+        beside: what was recorded with each, by name: (N, ...), tasks chosen as in `values`.
+        dropped: how many were left out because they were not finite.
+    """
+
+    tasks: tuple[str, ...]
+    values: Float[np.ndarray, "N K K"]
+    env_steps: Int[np.ndarray, "N"]
+    snapshot: Int[np.ndarray, "N"]
+    minibatch: Int[np.ndarray, "N"]
+    stages: dict[int, str]
+    beside: dict[str, np.ndarray]
+    dropped: int
+
+    def where(self, n: int) -> dict[str, int]:
+        """The first columns of a table: where Gram n was taken."""
+        return {
+            "env_steps": int(self.env_steps[n]),
+            "snapshot": int(self.snapshot[n]),
+            "minibatch": int(self.minibatch[n]),
+        }
+
+
+def require_snapshots(dump: Dump) -> None:
+    """Raise DumpError if nothing was dumped yet."""
+    if not dump.n_snapshots:
+        mend = "wait for the run's first one, or train with --dump-every"
+        raise DumpError(f"{dump.path}: holds no snapshot yet; {mend}")
+
+
+def chosen_snapshots(dump: Dump, request: Request, default: Sequence[str] = ()) -> dict[int, str]:
+    """Snapshot index to label, as the request says; by default these stages, or all snapshots.
+
+    Raises:
+        DumpError: the dump has none.
+        UsageError: no such stage, index or step.
+    """
+    require_snapshots(dump)
+    stage = request.stage or (() if request.chooses_snapshots else tuple(default))
+    try:
+        return choose_snapshots(dump.env_steps, stage, request.snapshot, request.steps)
+    except ValueError as error:
+        raise UsageError(f"{dump.path}: {error}") from None
+
+
+def chosen_tasks(dump: Dump, request: Request) -> list[int]:
+    """Indices of the tasks to keep, in the order asked for.
+
+    Raises:
+        UsageError: a task the dump does not have.
+    """
+    wanted = request.tasks or dump.tasks
+    unknown = [task for task in wanted if task not in dump.tasks]
+    if unknown:
+        raise UsageError(f"--tasks: {dump.path} has no task {unknown[0]!r}; it has {', '.join(dump.tasks)}")
+    return [dump.tasks.index(task) for task in wanted]
+
+
+def layer_cuts(dump: Dump, side: str, layer: str) -> tuple[slice, ...]:
+    """Columns of a layer: of the parameter of that name, or of all whose names go on from it after a dot.
+
+    Raises:
+        DumpError: no such side.
+        UsageError: no such layer.
+    """
+    parts = dump.parameters(side)
+    found = tuple(part.slice for part in parts if part.name == layer or part.name.startswith(f"{layer}."))
+    if not found:
+        names = ", ".join(part.name for part in parts)
+        raise UsageError(f"--layer {layer}: side {side!r} of {dump.path} has no such layer; it has {names}")
+    return found
+
+
+def read_grams(dump: Dump, side: str, request: Request, default: Sequence[str] = ()) -> Grams:
+    """The Grams of the dumped minibatches that the request asks for.
+
+    Args:
+        dump: where from.
+        side: which.
+        request: snapshots, tasks, layer and scheduler.
+        default: stages, where the request chooses no snapshots; () for all of them.
+
+    Raises:
+        DumpError, UsageError, DiagnosticError: what is asked for is not there, or not finite.
+    """
+    dump.parameters(side)
+    stages = chosen_snapshots(dump, request, default)
+    index = [(s, m) for s in stages for m in range(dump.n_minibatches)]
+    at = np.array(index)
+    if request.layer is None:
+        values = dump.values(f"{side}_gram")[at[:, 0], at[:, 1]]
+    else:
+        cuts = (layer_cuts(dump, side, request.layer),)
+        values = grams_of_slabs(dump, side, index, cuts, request.scheduler)[:, 0]
+    kept = chosen_tasks(dump, request)
+    beside = {}
+    for name, spec in dump.source.specs.items():
+        # What a trainer recorded: small arrays by snapshot (and minibatch), not the store's own.
+        per_minibatch = spec.dims[:2] == ("snapshot", "minibatch")
+        if not (spec.dims[:1] == ("snapshot",) and set(spec.dims[1:]) <= {"minibatch", "task", "other"}):
+            continue
+        recorded = dump.values(name)
+        recorded = recorded[at[:, 0], at[:, 1]] if per_minibatch else recorded[at[:, 0]]
+        if spec.dims[-1] == "task":
+            recorded = recorded[:, kept]
+        beside[name] = recorded
+    grams = Grams(
+        tasks=tuple(dump.tasks[i] for i in kept),
+        values=values[:, kept][:, :, kept],
+        env_steps=dump.env_steps[at[:, 0]],
+        snapshot=at[:, 0],
+        minibatch=at[:, 1],
+        stages=stages,
+        beside=beside,
+        dropped=0,
+    )
+    return _finite(grams, dump, side)
+
+
+def read_stream(dump: Dump, side: str, request: Request) -> Grams:
+    """The Grams of every collect where the dump has a Gram stream and the request does not ask for snapshots or a
+    layer, else those of `read_grams`.
+    """
+    if request.chooses_snapshots or request.layer or not dump.n_stream:
+        return read_grams(dump, side, request)
+    dump.parameters(side)
+    stream = dump.values(f"{side}_gram_stream")
+    collects, entries = stream.shape[:2]
+    kept = chosen_tasks(dump, request)
+    grams = Grams(
+        tasks=tuple(dump.tasks[i] for i in kept),
+        values=stream.reshape(collects * entries, *stream.shape[2:])[:, kept][:, :, kept],
+        env_steps=np.repeat(dump.values("stream_env_steps"), entries),
+        snapshot=np.repeat(np.arange(collects), entries),
+        minibatch=np.tile(np.arange(entries), collects),
+        stages={},
+        beside={},
+        dropped=0,
+    )
+    return _finite(grams, dump, side)
+
+
+def grams_of_slabs(
+    dump: Dump,
+    side: str,
+    index: Sequence[tuple[int, int]],
+    layers: Sequence[tuple[slice, ...]],
+    scheduler: str = "serial",
+) -> Float[np.ndarray, "N L K K"]:
+    """Grams of some columns of dumped slabs: each slab is read once, whichever layers are asked for.
+
+    Args:
+        dump: with slabs.
+        side: which.
+        index: (snapshot, minibatch) of each slab.
+        layers: the columns of each layer, as slices.
+        scheduler: see `toppo_diag.schedulers.map_on`.
+
+    Raises:
+        DumpError: no slabs here, or damage.
+    """
+    dump.require_slabs()
+    work = [(dump.path, dump.n_snapshots, side, s, m, tuple(layers)) for s, m in index]
+    with progress(f"{side} slabs of {dump.path}") as done:
+        return np.stack(map_on(scheduler, _layer_grams, work, done))
+
+
+def _layer_grams(
+    path: str, n_snapshots: int, side: str, snapshot: int, minibatch: int, layers: tuple[tuple[slice, ...], ...]
+) -> Float[np.ndarray, "L K K"]:
+    slab = _slab(_opened(path, n_snapshots), side, snapshot, minibatch)
+    with single_thread():
+        return np.stack([np.sum([gram(slab[:, cut]) for cut in cuts], axis=0) for cuts in layers])
+
+
+def _slab(dump: Dump, side: str, snapshot: int, minibatch: int) -> Float[np.ndarray, "K P"]:
+    """`Dump.slab_values` a few rows at a time: decoding takes three times the memory of what it gives, and so stays
+    below that of one slab.
+    """
+    k = len(dump.tasks)
+    slab = np.empty(dump.source.specs[f"{side}_grad"].shape[2:], dtype=np.float32)
+    rows = -(-k // _PARTS)
+    for start in range(0, k, rows):
+        part = slice(start, min(start + rows, k))
+        slab[part] = dump.source.read(f"{side}_grad", (snapshot, minibatch, part, slice(None)))
+    return slab
+
+
+@lru_cache(maxsize=4)
+def _opened(path: str, n_snapshots: int) -> Dump:
+    """The dump, opened once a worker; again when a live run has gone on."""
+    return open_dump(path)
+
+
+def _finite(grams: Grams, dump: Dump, side: str) -> Grams:
+    good = np.isfinite(grams.values).all(axis=(1, 2))
+    if good.all():
+        return grams
+    if not good.any():
+        raise DiagnosticError(f"{dump.path}: no {side} Gram that was asked for is finite; see `toppo-diag verify`")
+    return replace(
+        grams,
+        **{name: getattr(grams, name)[good] for name in ("values", "env_steps", "snapshot", "minibatch")},
+        beside={name: value[good] for name, value in grams.beside.items()},
+        stages={s: label for s, label in grams.stages.items() if s in grams.snapshot[good]},
+        dropped=int(np.sum(~good)),
+    )
+
+
+def dropped_note(dump: Dump, side: str, grams: Grams) -> list[str]:
+    """The note that some minibatches were not finite; [] if all were."""
+    if not grams.dropped:
+        return []
+    return [f"{dump.path}: {grams.dropped} {side} Grams are not finite and were left out"]
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], object] | None]:
+    """A bar on a terminal's stderr, for work of some seconds; None elsewhere."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task: Any = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
