@@ -152,14 +152,19 @@ class RemoteFiles:
             yield str(path)[len(self._root) :].lstrip("/")
 
     def missing(self, keys: Iterable[str]) -> list[str]:
-        """See `Files`: one request for one key, one listing for more."""
+        """See `Files`: one request for one key, one listing for more, and one each where a listing tells no sizes."""
         wanted = list(keys)
         if len(wanted) == 1:
             path = self._path(wanted[0])
             return [] if self._fs.exists(path) and self._fs.size(path) else wanted
         self._fs.invalidate_cache()
         found = self._fs.find(self._root, detail=True)
-        return [key for key in wanted if not found.get(self._path(key), {}).get("size")]
+
+        def size(path: str) -> int | None:
+            told: int | None = found.get(path, {}).get("size", 0)
+            return self._fs.size(path) if told is None else told
+
+        return [key for key in wanted if not size(self._path(key))]
 
     def delete(self, key: str) -> None:
         """See `Files`."""
