@@ -133,6 +133,8 @@ class Recorder:
                 grams={side: update.sides[side].gram for side in SIDES},
                 scalars=_scalars(update),
             )
+        else:
+            self._writer.start_writing()
 
     def finish(self, env_steps: int, scalars: Mapping[str, np.ndarray]) -> None:
         """The update phase is over: hand over its part of the stream and, if it was dumped, commit the snapshot."""

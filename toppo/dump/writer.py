@@ -25,6 +25,9 @@ from toppo.dump.schema import DumpError, Header, Layout, ParameterSlice, ScalarS
 Values = Mapping[str, Any]
 Slot = dict[str, npt.NDArray[np.float32]]
 
+READY_SLOTS = 1
+"""Buffers of one minibatch's slabs made in advance; a snapshot recorded all at once makes the rest as it needs them."""
+
 
 @dataclass(frozen=True)
 class Minibatch:
@@ -57,14 +60,16 @@ class DumpWriter:
         self._specs = header.layout.arrays(*header.allocated)
         # the training thread counts what it handed over, the background thread (in _header) what is committed
         self._snapshot, self._collect = header.committed
-        # writing waits for the commit: it would slow down the copies of the minibatches to come
-        self._recorded: dict[int, Minibatch] = {}
+        # of the current snapshot: all that was recorded, what still waits to be handed over, what the background wrote
+        self._recorded: set[int] = set()
+        self._waiting: dict[int, Minibatch] = {}
+        self._written: dict[int, dict[str, npt.NDArray[Any]]] = {}
         self._ended = False
         # one snapshot's slabs may wait: a whole one is taken without blocking, memory stays bounded
-        self._slots_left = max(2, header.layout.minibatches)
+        self._slots_left = max(READY_SLOTS, header.layout.minibatches)
         self._slots: queue.LifoQueue[Slot] = queue.LifoQueue()
         if header.layout.slabs:
-            while self._slots_left:
+            for _ in range(READY_SLOTS):
                 self._slots.put(self._new_slot())
         self._background = Background(depth=4, explain=self._explain)
 
@@ -252,7 +257,24 @@ class DumpWriter:
         for side, slab in wanted.items():
             with np.errstate(over="ignore"):
                 np.copyto(slot[side], slab, casting="same_kind")
-        self._recorded[minibatch] = Minibatch(slot, tuple(wanted), small)
+        self._waiting[minibatch] = Minibatch(slot, tuple(wanted), small)
+        self._recorded.add(minibatch)
+
+    def start_writing(self) -> None:
+        """Let the background write the minibatches recorded so far, and so give their buffers back.
+
+        For a loop whose minibatches lie apart: without it they wait for the commit, so that writing one does not slow
+        down the copy of the next. Nothing of them can be seen before the commit either way.
+
+        Raises:
+            DumpError: the background thread failed.
+        """
+        self._check_open()
+        if not self._waiting:
+            return
+        snapshot, waiting, written = self._snapshot, self._waiting, self._written
+        self._background.submit(lambda: self._write_minibatches(snapshot, waiting, written))
+        self._waiting = {}
 
     def commit_snapshot(self, *, env_steps: int, collect: int, scalars: Values | None = None) -> None:
         """End the current snapshot; the background thread commits it once it is written.
@@ -268,14 +290,15 @@ class DumpWriter:
         self._check_open()
         layout = self._header.layout
         at = f"snapshot {self._snapshot}"
-        missing = sorted(set(range(layout.minibatches)) - self._recorded.keys())
+        missing = sorted(set(range(layout.minibatches)) - self._recorded)
         if missing:
             raise DumpError(f"{self._where}: {at} cannot be committed, minibatches {missing} were not recorded")
         values = self._conform(dict(scalars or {}), layout.snapshot_scalars, at)
         values |= {"env_steps": np.array(int(env_steps)), "collect": np.array(int(collect))}
-        snapshot, recorded = self._snapshot, self._recorded
-        self._background.submit(lambda: self._commit_snapshot(snapshot, recorded, values))
-        self._recorded = {}
+        self.start_writing()
+        snapshot, written = self._snapshot, self._written
+        self._background.submit(lambda: self._commit_snapshot(snapshot, written, values))
+        self._recorded, self._written = set(), {}
         self._snapshot += 1
 
     def record_stream(self, collect: int, *, grams: Values, env_steps: int) -> None:
@@ -439,7 +462,7 @@ class DumpWriter:
     def _new_slot(self) -> Slot:
         layout = self._header.layout
         self._slots_left -= 1
-        # written, not just allocated: the first snapshot should not pay for the page faults
+        # written, not just allocated: the copies should not pay for the page faults
         return {side: np.full((len(layout.tasks), layout.parameters(side)), 0, np.float32) for side in layout.sides}
 
     def _take_slot(self) -> Slot:
@@ -453,10 +476,16 @@ class DumpWriter:
 
     # On the background thread
 
-    def _commit_snapshot(
-        self, snapshot: int, recorded: dict[int, Minibatch], values: dict[str, npt.NDArray[Any]]
+    def _write_minibatches(
+        self, snapshot: int, waiting: dict[int, Minibatch], written: dict[int, dict[str, npt.NDArray[Any]]]
     ) -> None:
-        parts = [self._write_slabs(snapshot, minibatch, recorded.pop(minibatch)) for minibatch in sorted(recorded)]
+        for minibatch in sorted(waiting):
+            written[minibatch] = self._write_slabs(snapshot, minibatch, waiting.pop(minibatch))
+
+    def _commit_snapshot(
+        self, snapshot: int, written: dict[int, dict[str, npt.NDArray[Any]]], values: dict[str, npt.NDArray[Any]]
+    ) -> None:
+        parts = [written[minibatch] for minibatch in sorted(written)]
         values |= {name: np.stack([part[name] for part in parts]) for name in parts[0]}
         self._commit(values, snapshot, (snapshot + 1, self._header.stream_committed))
 
