@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: demo figures test test-slow bench clean
+.PHONY: demo figures test test-slow bench profile clean
 
 # The extra "train" for running, "dev" on top for working on the code.
 $(VENV)/train: pyproject.toml constraints.txt
@@ -38,12 +38,17 @@ test-slow: $(VENV)/dev
 	$(BIN)/python -m pytest -m slow
 
 bench: $(VENV)/dev
-	$(BIN)/python -m tests.benchmarks.bench_update
+	$(BIN)/python -m tests.benchmarks.bench_update --json build/bench-update.json
 	$(BIN)/python -m tests.benchmarks.bench_update --memory
 	$(BIN)/python -m tests.benchmarks.bench_update --memory-dumped
 	$(BIN)/python -m tests.benchmarks.bench_combiners
 	$(BIN)/python -m tests.benchmarks.bench_dump
 	$(BIN)/python -m tests.benchmarks.bench_diag --data figures/data
+
+# Where the time of a real run goes: three collects of MT10, two evaluations, a snapshot.
+profile: $(VENV)/dev
+	rm -rf dumps/profile
+	$(BIN)/python -m tests.benchmarks.bench_run --env-steps 300000 --name profile
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -1,5 +1,5 @@
-"""`toppo train | resume | evaluate | params`: options in, one run or one table out. Torch is imported by the commands
-that need it.
+"""`toppo train | resume | sweep | evaluate | params`: options in, runs or a table out. Torch is imported by the
+commands that need it.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ import dataclasses
 import importlib.util
 import inspect
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from toppo.errors import Interrupted, ToppoError, UsageError
+from toppo.errors import Interrupted, ToppoError, UsageError, WorkerDied
 
 if TYPE_CHECKING:
     from toppo.config import TrainConfig
@@ -197,7 +198,8 @@ def _go(run: RunDirectory, config: TrainConfig, learner: Learner, as_json: bool)
         first_line = (str(error) or "out of memory").splitlines()[0]
         raise ToppoError(f"{first_line}; make room, then {go_on}") from None
     except (ToppoError, DumpError, OSError) as error:
-        raise ToppoError(f"{error}; {go_on}") from None
+        kind = WorkerDied if isinstance(error, WorkerDied) else ToppoError
+        raise kind(f"{error}; {go_on}") from None
     lines = run.read(run.evaluation)
     made = {"run": str(run.path), "collects": plan(config).collects, "mean_success": lines[-1]["mean_success"]}
     if as_json:
@@ -205,6 +207,75 @@ def _go(run: RunDirectory, config: TrainConfig, learner: Learner, as_json: bool)
     else:
         console.print(
             f"{run.path}: {made['collects']} collects, mean success {made['mean_success']:.3f}", highlight=False
+        )
+
+
+@app.command()
+def sweep(
+    file: Annotated[Path, typer.Argument(help="TOML file of rungs, benchmarks and seeds; see figures/sweeps/.")],
+    jobs: Annotated[
+        int | None, typer.Option(help="Runs at a time on this machine, which share its cores (default: 1).", min=1)
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="tcp://host:port of a dask scheduler, or its scheduler file: one run a thread of its workers, which "
+            "must see this directory."
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs, and do nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what ran as JSON.")] = False,
+) -> None:
+    """Train every rung of a sweep on every benchmark with every seed: what is finished is skipped, what was cut off
+    goes on. Exit code 1 if a run failed.
+    """
+    from toppo.sweep import State, expand, read_sweep, states
+    from toppo.sweep_display import SweepDisplay, outcome_table, plan_table
+    from toppo.sweep_jobs import Outcome, cores_of_a_job, run_all, skipped
+
+    if jobs is not None and scheduler is not None:
+        raise UsageError("--jobs and --scheduler both say where runs go; give one of them")
+    runs = expand(read_sweep(file), cores_of_a_job(jobs or 1))
+    require_training()
+    from toppo.envs.metaworld import task_names
+
+    for benchmark in dict.fromkeys(run.config.benchmark for run in runs):
+        task_names(benchmark)
+    found = states(runs, Path.cwd())
+    if dry_run and as_json:
+        plans = [
+            {"run": str(r.path), "rung": r.rung, "state": found[r.name].value, "config": r.config.to_dict()}
+            for r in runs
+        ]
+        print(json.dumps(plans))
+        return
+    if dry_run:
+        Console().print(plan_table(runs, found, f"{file}: {len(runs)} runs"))
+        return
+    outcomes: dict[str, Outcome] = {str(r.path): skipped(r) for r in runs if found[r.name] is State.FINISHED}
+    left = [run for run in runs if str(run.path) not in outcomes]
+    console = err if as_json else Console()
+    with SweepDisplay(left, console) as display:
+
+        def done(outcome: Outcome) -> None:
+            outcomes[outcome.run] = outcome
+            display.done(outcome)
+
+        signal_number = run_all(left, jobs or 1, scheduler, done, display.tick)
+    in_order = [outcomes[str(run.path)] for run in runs]
+    if as_json:
+        print(json.dumps([dataclasses.asdict(outcome) for outcome in in_order]))
+    else:
+        console.print(outcome_table(in_order, str(file)))
+    if signal_number is not None:
+        raise Interrupted(
+            f"stopped by {signal.Signals(signal_number).name}; go on with the same command", signal_number
+        )
+    failed = [o for o in in_order if o.status == "failed"]
+    if failed:
+        raise ToppoError(
+            f"{len(failed)} of {len(runs)} runs failed, first {failed[0].run} ({failed[0].note}); "
+            "the same command goes on with them"
         )
 
 

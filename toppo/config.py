@@ -184,8 +184,8 @@ def from_dict(values: Mapping[str, Any]) -> TrainConfig:
     config = dataclasses.replace(config, benchmark=",".join(part.strip() for part in config.benchmark.split(",")))
     k = config.n_tasks
     filled: dict[str, Any] = {key: getattr(config, key) or per_task * k for key, per_task in STEPS_PER_TASK.items()}
-    filled["actor_combiner"] = _combiner(config.actor_combiner, k, fairgrad_alpha=2.0)
-    filled["critic_combiner"] = _combiner(config.critic_combiner, k, fairgrad_alpha=1.0)
+    filled["actor_combiner"] = _combiner(config.actor_combiner, k, config.seed, on_actor=True)
+    filled["critic_combiner"] = _combiner(config.critic_combiner, k, config.seed, on_actor=False)
     filled["gram_every"] = config.gram_every or config.minibatches
     filled["workers"] = config.workers or min(os.cpu_count() or 1, k * config.envs_per_task)
     config = dataclasses.replace(config, **filled)
@@ -213,19 +213,25 @@ def _typed(key: str, value: Any) -> Any:
     return value
 
 
-def _combiner(spec: str, n_tasks: int, fairgrad_alpha: float) -> str:
-    """The spec with the paper's defaults made explicit: FairGrad's alpha of this side (Table B.1), CAGrad's c
-    (Section B.4).
+def _combiner(spec: str, n_tasks: int, seed: int, on_actor: bool) -> str:
+    """The spec with its defaults made explicit: FairGrad's alpha of this side (Table B.1), CAGrad's c (Section B.4),
+    the run's seed and, for the actor's losses of either sign, loss=raw of TaskForce.
     """
-    from toppo.combiners import CAGrad, FairGrad, FairGradPaper, parse_spec  # scipy: too slow for --help
+    from toppo.combiners import CAGrad, FairGrad, FairGradPaper, TaskForce, parse_spec  # scipy: too slow for --help
 
     try:
         kind, options = parse_spec(spec)
         if kind in (FairGrad, FairGradPaper):
-            options.setdefault("alpha", fairgrad_alpha)
+            options.setdefault("alpha", 2.0 if on_actor else 1.0)
         if kind is CAGrad:
             options.setdefault("c", 0.9 if n_tasks <= 10 else 0.5)
-        return kind(**options).spec
+        if kind is TaskForce:
+            options.setdefault("seed", seed)
+            if on_actor and options.setdefault("loss", "raw") == "log":
+                raise ValueError("--actor-combiner taskforce:loss=log: PPO's actor losses are of either sign; loss=raw")
+        combiner = kind(**options)
+        combiner.check_use(n_tasks)
+        return combiner.spec
     except ValueError as error:
         raise UsageError(str(error)) from None
 

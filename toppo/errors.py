@@ -18,6 +18,10 @@ class UsageError(ToppoError):
     exit_code = 2
 
 
+class WorkerDied(ToppoError):
+    """A process of the run was ended from outside, say for want of memory: the same run may well go on elsewhere."""
+
+
 class Interrupted(ToppoError):
     """The user (or the system) asked the run to stop; the last checkpoint stands.
 

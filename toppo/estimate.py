@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from toppo.envs.costs import STEP_MICROSECONDS, step_cost
-from toppo.envs.metaworld import ACTION_DIM, HORIZON, OBS_DIM, Episode, task_specs
+from toppo.envs.metaworld import ACTION_DIM, HORIZON, OBS_DIM, Episode, not_compared, task_specs
 from toppo.rollout import Rollout
 from toppo.schedule import Schedule
 from toppo.update import Learner
@@ -38,7 +38,7 @@ def measure(schedule: Schedule, learner: Learner) -> Estimate:
 
 def _seconds_per_step(reward: str) -> float:
     (spec,) = task_specs(_REFERENCE, seed=0)
-    env = Episode(spec, reward, seed=0)
+    env = Episode(spec, reward, seed=0, accelerated=not not_compared())
     env.reset(0)
     action = np.zeros(ACTION_DIM, np.float32)
     steps = 300

@@ -74,7 +74,7 @@ class Display:
 
     def _headline(self) -> str:
         total, rate = self._schedule.config.env_steps, self._rate()
-        left = _duration((total - self._steps) / rate) if rate > 0 else "?"
+        left = duration((total - self._steps) / rate) if rate > 0 else "?"
         return f"{self._steps:,} / {total:,} steps, {rate:,.0f} steps/s, {left} left"
 
     def _split(self) -> str:
@@ -93,6 +93,7 @@ class Display:
         return table
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A time as a person says it."""
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"

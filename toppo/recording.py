@@ -35,6 +35,8 @@ def _minibatch_scalars(learner: Learner) -> dict[str, ScalarSpec]:
         specs[f"{side}_iterations"] = ScalarSpec((), "i8", "1", "iterations of the combiner")
         specs[f"{side}_status"] = ScalarSpec((), "i8", "1", "toppo.combiners.Status")
         specs[f"{side}_ridge"] = ScalarSpec((), "f8", "1", "ridge on the correlation matrix")
+        for name, meaning in learner.combiners[side].reports.items():
+            specs[f"{side}_{name}"] = ScalarSpec((), "f8", "1", meaning)
         if learner.combiners[side].needs_order:
             specs[f"{side}_order"] = ScalarSpec(("task", "other"), "i8", "1", "random order handed to the combiner")
     return specs
@@ -172,6 +174,7 @@ def _scalars(update: MinibatchUpdate) -> dict[str, Any]:
         scalars[f"{side}_iterations"] = record.iterations
         scalars[f"{side}_status"] = int(record.status)
         scalars[f"{side}_ridge"] = record.ridge
+        scalars |= {f"{side}_{name}": value for name, value in s.combination.reports.items()}
         if s.order is not None:
             scalars[f"{side}_order"] = s.order
     return scalars

@@ -5,15 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from toppo.combiners.geometry import gradient_norms, mean_abs_cosine, spread
 from toppo.update import PER_TASK, SIDES, MinibatchUpdate
-
-
-def worst_k(success: Float[np.ndarray, "K"], k: int) -> float:
-    """Mean success of the k tasks with the least (of all, where there are fewer)."""
-    return float(np.sort(success)[:k].mean())
 
 
 class UpdateStatistics:

@@ -7,7 +7,6 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from toppo import checkpoint as checkpoints
 from toppo.checkpoint import Checkpoint
 from toppo.config import TrainConfig
+from toppo.dump import worst_k
 from toppo.envs.interface import Backend, Evaluation
 from toppo.envs.metaworld import ACTION_DIM, OBS_DIM
 from toppo.envs.workers import MetaWorldBackend
@@ -27,7 +27,8 @@ from toppo.recording import Recorder, snapshot_bytes
 from toppo.rollout import Rollout
 from toppo.rundir import RunDirectory
 from toppo.schedule import Schedule, plan
-from toppo.statistics import UpdateStatistics, worst_k
+from toppo.signals import noted_signals
+from toppo.statistics import UpdateStatistics
 from toppo.update import Learner
 
 SUCCESS_EMA_RATE = 0.05
@@ -137,6 +138,8 @@ class Trainer:
         require_disk(self.run.path, planned_dump_bytes(self.schedule, self.learner, self.collect))
         with _stop_signals() as stop:
             backend = build_backend(self.config, self.schedule)
+            for notice in backend.notices:
+                self.display.note(notice)
             try:
                 self._train(backend, stop)
             finally:
@@ -205,7 +208,7 @@ class Trainer:
             "collect": self.collect,
             "env_steps": env_steps,
             "mean_success": float(success.mean()),
-            "worst_10_success": worst_k(success, 10),
+            "worst_10_success": float(worst_k(success, 10)),
             **statistics.summary(),
             **self._norm_deviation(),
             "tasks": _by_task(self.learner.tasks, {**per_task, **statistics.per_task()}),
@@ -215,10 +218,10 @@ class Trainer:
             self.run.append(self.run.progress, line)
             recorder.after_commit(self._checkpoint_action())
         lap = self.clock.lap()
-        rates = throughput(lap, self.schedule)
-        timing = {"collect": self.collect, **{k: round(v, 3) for k, v in lap.items()}, **rates}
+        rates = throughput(lap.phases, self.schedule)
+        timing = {"collect": self.collect, **_rounded(lap.phases), "update_parts": _rounded(lap.update_parts), **rates}
         self.run.append(self.run.timings, timing)
-        self.display.collect_done(self.collect, lap, rates, line["mean_success"], line["worst_10_success"])
+        self.display.collect_done(self.collect, lap.phases, rates, line["mean_success"], line["worst_10_success"])
 
     def _norm_deviation(self) -> dict[str, float]:
         if not self.learner.pins_norm:
@@ -246,6 +249,10 @@ class Trainer:
         line = evaluation_line(evaluation, self.learner.tasks, self.collect, env_steps)
         self.run.append(self.run.evaluation, line)
         self.display.note(f"evaluation at {env_steps:,} steps: mean success {line['mean_success']:.3f}")
+
+
+def _rounded(seconds: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in seconds.items()}
 
 
 def throughput(lap: dict[str, float], schedule: Schedule) -> dict[str, int]:
@@ -277,7 +284,7 @@ def evaluation_line(evaluation: Evaluation, tasks: tuple[str, ...], collect: int
         "collect": collect,
         "env_steps": env_steps,
         "mean_success": float(success.mean()),
-        "worst_10_success": worst_k(success, 10),
+        "worst_10_success": float(worst_k(success, 10)),
         "tasks": _by_task(tasks, {"success": success, "return": evaluation.returns.mean(axis=1)}),
     }
 
@@ -289,18 +296,10 @@ def _by_task(tasks: tuple[str, ...], numbers: dict[str, np.ndarray]) -> dict[str
 @contextmanager
 def _stop_signals() -> Iterator[Callable[[], None]]:
     """Within this context SIGINT and SIGTERM are noted; the function it gives raises `Interrupted` once one came."""
-    received: list[int] = []
+    with noted_signals() as received:
 
-    def note(number: int, _: FrameType | None) -> None:
-        received.append(number)
+        def stop() -> None:
+            if received:
+                raise Interrupted(signal.Signals(received[0]).name, received[0])
 
-    def stop() -> None:
-        if received:
-            raise Interrupted(signal.Signals(received[0]).name, received[0])
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -250,7 +250,7 @@ class Learner:
         self.actor.log_std.grad = None
         for p in self.popart.parameters():
             p.grad = None
-        with self.slabs["actor"].attached(), self.slabs["critic"].attached():
+        with self.clock.phase("gradients"), self.slabs["actor"].attached(), self.slabs["critic"].attached():
             losses = self.losses(batch, targets, samples)
             # Every task's loss enters once: the slabs' rows are then the g_i themselves; c_v and 1/K come with the
             # weights.
@@ -270,17 +270,20 @@ class Learner:
             StepError: see `step`.
         """
         k = len(self.tasks)
-        numbers = torch.stack([losses[name].detach().double() for name in PER_TASK], dim=1)
-        on_device = torch.cat([*(self.slabs[side].gram() for side in SIDES), numbers], dim=1)
-        host = on_device.cpu().numpy()  # the one transfer
+        with self.clock.phase("grams"):
+            numbers = torch.stack([losses[name].detach().double() for name in PER_TASK], dim=1)
+            on_device = torch.cat([*(self.slabs[side].gram() for side in SIDES), numbers], dim=1)
+            host = on_device.cpu().numpy()  # the one transfer
         grams = {"actor": host[:, :k], "critic": host[:, k : 2 * k]}
         per_task = dict(zip(PER_TASK, np.ascontiguousarray(host[:, 2 * k :].T), strict=True))
         self._require_finite(grams, per_task)
 
-        sides = {side: self._combine(side, grams[side], per_task[f"loss_{side}"], orders) for side in SIDES}
+        with self.clock.phase("combiners"):
+            sides = {side: self._combine(side, grams[side], per_task[f"loss_{side}"], orders) for side in SIDES}
         norms = [direction_norm(s.gram, s.combination.weights * self.gradient_scale[side]) for side, s in sides.items()]
         clip_factor = min(1.0, self.config.max_grad_norm / max(float(np.hypot(*norms)), 1e-300))
-        self._apply(sides, clip_factor)
+        with self.clock.phase("step"):
+            self._apply(sides, clip_factor)
         return MinibatchUpdate(index, sides, per_task, clip_factor)
 
     def _combine(self, side: str, gram: np.ndarray, losses: np.ndarray, orders: np.random.Generator) -> SideUpdate:

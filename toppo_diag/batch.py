@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from toppo.dump import DumpError
-from toppo_diag.commands import COMMANDS, TABLES
+from toppo_diag.commands import COMMANDS, OF_RUNS, TABLES
 from toppo_diag.errors import DiagnosticError
 from toppo_diag.manifest import Entry, Manifest
 from toppo_diag.output import require_writable, to_csv, write_product, write_whole
@@ -103,7 +103,9 @@ def _pool(jobs: int) -> Iterator[Runner]:
 
 def _produce(entry: Entry) -> Product:
     """An entry's product, under the entry's name."""
-    if entry.request is None:
+    if entry.runs:
+        product = OF_RUNS[entry.command](entry.runs, **entry.options)
+    elif entry.request is None:
         product = TABLES[entry.command](**entry.options)
     else:
         product = COMMANDS[entry.command](entry.request, **entry.options)
@@ -133,6 +135,11 @@ def _check(entry: Entry, out: str) -> Result:
             failures.append(f"{path} is not there; make it first")
         elif difference := first_difference(path.read_text(), to_csv(rows), product.measured):
             failures.append(f"{path}: {difference}; make it again")
+    for ending in product.texts:  # what they say is in the tables that were compared
+        path = Path(out) / f"{entry.name}{ending}"
+        files.append(path.name)
+        if not path.is_file():
+            failures.append(f"{path} is not there; make it first")
     return Result(entry, tuple(files), tuple(product.numbers), tuple(product.notes), tuple(failures))
 
 

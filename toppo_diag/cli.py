@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from toppo_diag.commands import COMMANDS
+from toppo_diag.commands import COMMANDS, RUN_FIGURES, RUN_TABLES
 from toppo_diag.errors import DiagnosticError
 from toppo_diag.request import Product, Request, as_texts
 
@@ -55,6 +55,7 @@ def _report(error: Exception) -> int:
 
 
 Dumps = Annotated[list[str], typer.Argument(help="Runs, dumps (.zarr), archives (.h5) or URLs.", metavar="DUMP...")]
+Runs = Annotated[list[str], typer.Argument(help="Run directories, or archives (.h5) of them.", metavar="RUN...")]
 Out = Annotated[Path, typer.Option(help="Directory for figures and tables.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")]
 Side = Annotated[str | None, typer.Option(help="actor, critic, or another side of the dump.", show_default=False)]
@@ -100,15 +101,54 @@ def _register(make: Callable[..., Product]) -> None:
         scheduler, side, layer = options.pop("scheduler"), options.pop("side"), options.pop("layer")
         chosen = {name: as_texts(value) for name, value in options.items()}
         request = Request(tuple(dumps), side=side, layer=layer, scheduler=scheduler, **chosen)
-        _finish(make, request, own, out, as_texts(formats), as_json)
+        _finish(lambda: _of_dumps(make, request, own), out, as_texts(formats), as_json)
 
-    own_parameters = [p for p in _typed(make) if p.name != "request"]
-    own_names = [p.name for p in own_parameters]
-    first = inspect.Parameter("dumps", inspect.Parameter.KEYWORD_ONLY, annotation=Dumps)
-    parameters = [first, *own_parameters, *_typed(_common)]
+    own_names = _add(make, command, "dumps", Dumps, _common)
+
+
+def _of_dumps(make: Callable[..., Product], request: Request, own: dict[str, Any]) -> Product:
+    from toppo_diag.schedulers import check_scheduler
+
+    check_scheduler(request.scheduler)
+    product = make(request, **own)
+    if request.layer is None:
+        return product
+    # beside the figure of the whole side, not in its place
+    return dataclasses.replace(product, name=f"{product.name}-{request.layer.replace('/', '_')}")
+
+
+def _common_of_tables(out: Out = OUT, as_json: AsJson = False) -> None:
+    """The options of every command that reads tables off runs."""
+
+
+def _common_of_curves(out: Out = OUT, formats: Formats = "pdf,png", as_json: AsJson = False) -> None:
+    """The options of every command that draws runs."""
+
+
+def _register_of_runs(make: Callable[..., Product], common: Callable[..., None]) -> None:
+    """Make a command of a function that takes the paths of runs and options of its own."""
+
+    def command(runs: list[str], **options: Any) -> None:
+        own = {name: options.pop(name) for name in own_names}
+        formats = as_texts(options.get("formats", "pdf"))
+        _finish(lambda: make(tuple(runs), **own), options["out"], formats, options["as_json"])
+
+    own_names = _add(make, command, "runs", Runs, common)
+
+
+def _add(
+    make: Callable[..., Product], command: Callable[..., None], name: str, kind: Any, common: Callable[..., None]
+) -> list[str]:
+    """Add a command to the app: an argument, what `make` takes beside it, the common options. The names of what `make`
+    takes.
+    """
+    own_parameters = _typed(make)[1:]
+    first = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind)
+    parameters = [first, *own_parameters, *_typed(common)]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     app.command(make.__name__, help=inspect.getdoc(make))(command)
+    return [p.name for p in own_parameters]
 
 
 def _typed(function: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -120,24 +160,13 @@ def _typed(function: Callable[..., Any]) -> list[inspect.Parameter]:
     return [p.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY) for name, p in names.items()]
 
 
-def _finish(
-    make: Callable[..., Product],
-    request: Request,
-    own: dict[str, Any],
-    out: Path,
-    formats: tuple[str, ...],
-    as_json: bool,
-) -> None:
+def _finish(make: Callable[[], Product], out: Path, formats: tuple[str, ...], as_json: bool) -> None:
     """Run a command, write what it made, say so; exit code 1 if it is a check that failed."""
     from toppo_diag.output import chosen_formats, require_writable, table_lines, write_product
-    from toppo_diag.schedulers import check_scheduler
 
     kinds = chosen_formats(formats)
-    check_scheduler(request.scheduler)
     require_writable(out)
-    product = make(request, **own)
-    if request.layer is not None:  # beside the figure of the whole side, not in its place
-        product = dataclasses.replace(product, name=f"{product.name}-{request.layer.replace('/', '_')}")
+    product = make()
     made = [str(path) for path in write_product(product, out, kinds)]
     if as_json:
         answer = {"files": made, "numbers": product.numbers, "notes": product.notes, "failures": product.failures}
@@ -203,6 +232,10 @@ def export(
 
 for _command in COMMANDS.values():
     _register(_command)
+for _command in RUN_TABLES.values():
+    _register_of_runs(_command, _common_of_tables)
+for _command in RUN_FIGURES.values():
+    _register_of_runs(_command, _common_of_curves)
 
 
 @app.command("solver-bench")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from toppo_diag.commands import COMMANDS, TABLES
+from toppo_diag.commands import COMMANDS, OF_RUNS, TABLES
 from toppo_diag.errors import UsageError
 from toppo_diag.request import Request, as_texts
 
@@ -24,8 +24,9 @@ class Entry:
     Attributes:
         name: unique; stem of its files.
         title: what it is, for the summary page.
-        command: one of `COMMANDS` or `TABLES`.
+        command: one of `COMMANDS`, `OF_RUNS` or `TABLES`.
         request: dumps and common options; None for a command that needs no dump.
+        runs: of a command that takes runs.
         options: the command's own.
     """
 
@@ -33,7 +34,13 @@ class Entry:
     title: str
     command: str
     request: Request | None
+    runs: tuple[str, ...]
     options: Mapping[str, Any]
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Dumps or runs."""
+        return self.request.dumps if self.request else self.runs
 
 
 @dataclass(frozen=True)
@@ -57,11 +64,11 @@ class Manifest:
 
 
 def read_manifest(path: Path, out: Path | None = None) -> Manifest:
-    """A manifest from its file; local dumps and `out` are relative to it.
+    """A manifest from its file; local dumps, runs, `published` and `out` are relative to it.
 
     Args:
-        path: the TOML file: `out`, and a table [figures.NAME] an entry, with `command`, `dumps`, and options by the
-            names that they have on the command line.
+        path: the TOML file: `out`, and a table [figures.NAME] an entry, with `command`, `dumps` or `runs`, and options
+            by the names that they have on the command line.
         out: in place of the manifest's.
 
     Raises:
@@ -85,22 +92,31 @@ def read_manifest(path: Path, out: Path | None = None) -> Manifest:
 
 def _entry(label: str, name: str, table: Mapping[str, Any], where: Path) -> Entry:
     command = table.get("command")
-    makers = COMMANDS | TABLES
+    makers = COMMANDS | OF_RUNS | TABLES
     if command not in makers:
         raise UsageError(f"{label}: unknown command {command!r}; give one of {', '.join(makers)}")
-    own = [p for p in inspect.signature(makers[command]).parameters if p != "request"]
-    common = _COMMON if command in COMMANDS else ()
+    own = [p for p in inspect.signature(makers[command]).parameters if p not in ("request", "runs")]
+    common = _COMMON if command in COMMANDS else ("runs",) if command in OF_RUNS else ()
     given = {key.replace("-", "_"): value for key, value in table.items() if key not in ("command", "title")}
     if unknown := [key for key in given if key not in (*common, *own)]:
         raise UsageError(f"{label}: {command} has no option {unknown[0]!r}; it has {', '.join((*common, *own))}")
     request = None
-    if command in COMMANDS:
-        dumps = as_texts(given.get("dumps"))
-        if not dumps:
-            raise UsageError(f"{label}: names no dumps; give dumps = [...]")
+    runs: tuple[str, ...] = ()
+    if command in OF_RUNS:
+        runs = _sources(label, "runs", given, where)
+    elif command in COMMANDS:
+        dumps = _sources(label, "dumps", given, where)
         chosen: dict[str, Any] = {key: value for key, value in given.items() if key in common}
         chosen |= {key: as_texts(given.get(key)) for key in _LISTS}
-        chosen["dumps"] = tuple(d if "://" in d else str(where / d) for d in dumps)
+        chosen["dumps"] = dumps
         request = Request(**chosen)
-    options = {key: value for key, value in given.items() if key in own}
-    return Entry(name, str(table.get("title", name)), command, request, options)
+    options = {key: str(where / value) if key == "published" else value for key, value in given.items() if key in own}
+    return Entry(name, str(table.get("title", name)), command, request, runs, options)
+
+
+def _sources(label: str, key: str, given: Mapping[str, Any], where: Path) -> tuple[str, ...]:
+    """Dumps or runs, relative to the manifest."""
+    names = as_texts(given.get(key))
+    if not names:
+        raise UsageError(f"{label}: names no {key}; give {key} = [...]")
+    return tuple(name if "://" in name else str(where / name) for name in names)

@@ -63,7 +63,9 @@ def require_writable(out: Path) -> None:
 
 
 def write_product(product: Product, out: Path, formats: Sequence[str]) -> list[Path]:
-    """Everything a command made, under `out`: the figure in each format and a CSV for each table."""
+    """Everything a command made, under `out`: the figure in each format, a CSV for each table, and its
+    texts.
+    """
     made: list[Path] = []
     if product.figure is not None:
         from toppo_diag.plots.style import paper_style
@@ -71,6 +73,7 @@ def write_product(product: Product, out: Path, formats: Sequence[str]) -> list[P
         with paper_style():
             made += write_figure(product.figure(), out / product.name, formats)
     made += [write_csv(rows, out / f"{product.name}{suffix}.csv") for suffix, rows in product.tables.items()]
+    made += [write_whole(out / f"{product.name}{ending}", text.encode()) for ending, text in product.texts.items()]
     return made
 
 

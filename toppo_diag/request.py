@@ -73,6 +73,7 @@ class Product:
         numbers: the headline, a small table.
         notes: what is missing and why, one line each.
         failures: why a check failed, one line each; exit code 1.
+        texts: further files, by what follows the stem in their name ("-2.md").
         measured: columns that differ from run to run (times), which no later check compares.
     """
 
@@ -83,6 +84,7 @@ class Product:
     notes: Sequence[str] = ()
     failures: Sequence[str] = field(default=())
     measured: Sequence[str] = ()
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 def as_texts(value: object) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toppo_diag.output import shown_value
+from toppo_diag.request import as_texts
 
 if TYPE_CHECKING:
     from toppo_diag.batch import Result
@@ -36,7 +37,7 @@ def summary_page(manifest: Manifest, results: Sequence[Result]) -> str:
         entry = result.entry
         parts.append(f'<h2 id="{escape(entry.name)}">{escape(entry.title)}</h2>')
         parts.append(f"<p><code>{escape(command_line(result))}</code></p>")
-        if sources := [source(dump) for dump in (entry.request.dumps if entry.request else ())]:
+        if sources := [source(dump) for dump in entry.sources]:
             parts.append(f"<p>From {escape('; '.join(sources))}.</p>")
         parts += [f'<p class="failed">{escape(failure)}</p>' for failure in result.failures]
         if picture := next((f for f in result.files if f.endswith((".png", ".svg"))), None):
@@ -67,9 +68,9 @@ def command_line(result: Result) -> str:
     """The command that makes one entry alone."""
     entry = result.entry
     words = ["toppo-diag", entry.command]
+    words += entry.sources
     if entry.request is not None:
         request = entry.request
-        words += request.dumps
         for name in ("stage", "snapshot", "steps", "tasks"):
             if values := getattr(request, name):
                 words += [f"--{name}", ",".join(values)]
@@ -77,6 +78,6 @@ def command_line(result: Result) -> str:
             if value := getattr(request, name):
                 words += [f"--{name}", value]
     for name, value in entry.options.items():
-        text = str(value)
+        text = ",".join(as_texts(value))
         words += [f"--{name.replace('_', '-')}", f"'{text}'" if ";" in text or " " in text else text]
     return " ".join(words)

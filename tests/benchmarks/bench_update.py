@@ -16,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -97,8 +97,13 @@ def naive_update(learner: Learner, batch: Batch, targets: Targets) -> Callable[[
     return update
 
 
-def time_updates(n_tasks: int) -> dict[str, float]:
-    """Median seconds of each kind of update, interleaved so that a slow spell of the machine hits all alike."""
+def time_updates(n_tasks: int, without: Sequence[str] = ()) -> dict[str, float]:
+    """Median seconds of each kind of update, interleaved so that a slow spell of the machine hits all alike.
+
+    Args:
+        n_tasks: K.
+        without: kinds to leave out.
+    """
     n = 3_125 // 10
     rollout = make_rollout(n_tasks, 2)
     kinds: dict[str, Callable[[torch.Tensor], object]] = {}
@@ -108,6 +113,8 @@ def time_updates(n_tasks: int) -> dict[str, float]:
         ("plain", {}),
         ("naive", {}),
     ):
+        if kind in without:
+            continue
         learner = make_learner(n_tasks, **combiners)
         batch = learner.prepare(rollout)
         targets = learner.targets(batch, refresh_popart=True)
@@ -151,21 +158,28 @@ def peak_memory_of_an_mt50_update(dumped: bool) -> float:
 
 
 def main() -> None:
-    """Print the table, and the ratios as JSON on the last line."""
+    """Print the table, and the ratios as JSON: on the last line and, after --json, to a file."""
+    per_sample: dict[int, float] = {}
     for flag, dumped in (("--memory", False), ("--memory-dumped", True)):
         if flag in sys.argv:
             which = ", dumped" if dumped else ""
             peak = peak_memory_of_an_mt50_update(dumped)
             print(f"peak memory of an MT50 update{which}: {peak:.2f} GB resident, torch itself included")
             return
-    ratios = {}
+    ratios: dict[str, float] = {}
     print(f"{'K':>3} {'update':<6} {'ms':>8} {'/ plain':>8}   ({torch.get_num_threads()} threads, {torch.__version__})")
     for n_tasks in (10, 50):
         times = time_updates(n_tasks)
+        per_sample[n_tasks] = times["toppo"] / n_tasks  # as many samples a task at any K
         for kind, seconds in times.items():
             ratios[f"{kind}_{n_tasks}"] = round(seconds / times["plain"], 3)
             print(f"{n_tasks:>3} {kind:<6} {1e3 * seconds:>8.1f} {seconds / times['plain']:>8.2f}")
+    ratios["toppo_per_sample_50_to_10"] = round(per_sample[50] / per_sample[10], 3)
     print(json.dumps(ratios))
+    if "--json" in sys.argv:
+        target = Path(sys.argv[sys.argv.index("--json") + 1])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(ratios, indent=2) + "\n")
 
 
 if __name__ == "__main__":

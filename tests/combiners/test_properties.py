@@ -11,7 +11,7 @@ from tests.combiners.gradients import PROPERTY, any_gradients, gram_of, well_con
 from toppo.combiners import Combination, Combiner, Status, make, names
 
 SPECS = [
-    *(name for name in names() if name != "torchjd"),
+    *names(torch_free=True),
     "fairgrad:alpha=2",
     "fairgrad:alpha=0.5",
     "pcgrad:order=shared,reduction=sum",

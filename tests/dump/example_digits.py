@@ -1,25 +1,29 @@
 """Recording somebody else's multi-task training: ten binary tasks ("is it a 0?" ... "is it a 9?") on a shared trunk.
 
 Run `python tests/dump/example_digits.py digits.zarr`, then `toppo-diag info digits.zarr`,
-`toppo-diag heatmaps digits.zarr --side trunk` and so on. The lines that record are marked.
+`toppo-diag heatmaps digits.zarr --side trunk` and so on. The lines that record are marked. Any combiner's name after
+the path weighs the tasks: `taskforce` learns to.
 """
 
 from __future__ import annotations
 
 import sys
 
+import numpy as np
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from toppo.dump import DumpWriter, ParameterSlice  # <- records
+from toppo.combiners import make
+from toppo.dump import DumpWriter, ParameterSlice, gram  # <- records
 
 STEPS, EVERY = 300, 30
 
 
-def train(path: str) -> list[float]:
+def train(path: str, combiner_spec: str = "mean") -> list[float]:
     """Train for STEPS full-batch steps, recording every EVERY-th; returns the per-task accuracies."""
     torch.manual_seed(0)
+    combiner, orders = make(combiner_spec), np.random.default_rng(0)
     images, digits = load_digits(return_X_y=True)
     x = torch.tensor(images / 16, dtype=torch.float32)
     y = torch.nn.functional.one_hot(torch.tensor(digits), 10).float()
@@ -35,17 +39,19 @@ def train(path: str) -> list[float]:
         for step in range(STEPS):
             logits = heads(trunk(x))
             losses = nn.functional.binary_cross_entropy_with_logits(logits, y, reduction="none").mean(0)
+            rows = [torch.autograd.grad(loss, list(shared.values()), retain_graph=True) for loss in losses]
+            slab = torch.stack([torch.cat([part.flatten() for part in row]) for row in rows])
+            order = combiner.draw_order(orders, len(tasks))
+            w = combiner.combine(gram(slab.numpy()), losses=losses.detach().numpy(), order=order).weights
             if step % EVERY == 0:
-                rows = [torch.autograd.grad(loss, list(shared.values()), retain_graph=True) for loss in losses]
-                slab = torch.stack([torch.cat([part.flatten() for part in row]) for row in rows])
                 accuracy = ((logits > 0) == (y > 0.5)).float().mean(0)
-                dump.record(step=step, trunk=slab, loss=losses, accuracy=accuracy)  # <- records
+                dump.record(step=step, trunk=slab, loss=losses, accuracy=accuracy, trunk_weights=w)  # <- records
             optimiser.zero_grad()
-            losses.mean().backward()
+            (torch.tensor(w, dtype=torch.float32) * losses).sum().backward()
             optimiser.step()
     accuracies: list[float] = ((heads(trunk(x)) > 0) == (y > 0.5)).float().mean(0).tolist()
     return accuracies
 
 
 if __name__ == "__main__":
-    print("accuracy per task:", [round(a, 3) for a in train(sys.argv[1])])
+    print("accuracy per task:", [round(a, 3) for a in train(*sys.argv[1:])])

@@ -31,4 +31,15 @@ def test_its_dump(tmp_path: Path) -> None:
     assert (loss[-1] < loss[0]).all()
     G = dump.gram("trunk").isel(snapshot=0, minibatch=0)
     assert (np.diagonal(G) > 0).all()
-    assert describe(dump)["scalars"] == ["loss", "accuracy"]
+    assert describe(dump)["scalars"] == ["loss", "accuracy", "trunk_weights"]
+
+
+def test_agents_can_weigh_it(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("sklearn")
+    from tests.dump.example_digits import train
+
+    assert min(train(str(tmp_path / "digits.zarr"), "taskforce:hidden=16,batch=16")) > 0.9
+    weights = open_dump(tmp_path / "digits.zarr").values("trunk_weights")
+    np.testing.assert_allclose(weights.sum(axis=-1), 1, rtol=1e-12)
+    assert weights.std(axis=0).min() > 0

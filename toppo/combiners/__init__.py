@@ -18,6 +18,7 @@ from toppo.combiners.gram import check_gram
 from toppo.combiners.invariance import Invariance, invariance, popart_scales
 from toppo.combiners.pcgrad import PCGrad
 from toppo.combiners.registry import make, names, parse_spec
+from toppo.combiners.taskforce import TaskForce
 
 __all__ = [
     "CAGrad",
@@ -31,6 +32,7 @@ __all__ = [
     "PCGrad",
     "Record",
     "Status",
+    "TaskForce",
     "check_gram",
     "invariance",
     "kkt_residual",

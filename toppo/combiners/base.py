@@ -77,10 +77,12 @@ class Combination:
     Attributes:
         weights: w, shape (K,), float64.
         record: see `Record`.
+        reports: the numbers that the method names in `Combiner.reports`.
     """
 
     weights: Float[np.ndarray, "K"]
     record: Record
+    reports: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +145,17 @@ class Combiner(ABC):
         name: what `make` knows it by.
         needs_losses: whether `combine` must be given the tasks' losses.
         needs_order: whether `combine` must be given what `draw_order` draws.
+        needs_torch: whether `combine` imports torch.
         state_names: the arrays it carries from call to call.
+        reports: numbers of its own that every call gives in `Combination.reports`, and what each is.
     """
 
     name: ClassVar[str]
     needs_losses: ClassVar[bool] = False
     needs_order: ClassVar[bool] = False
+    needs_torch: ClassVar[bool] = False
     state_names: ClassVar[tuple[str, ...]] = ()
+    reports: ClassVar[Mapping[str, str]] = {}
 
     _memory: dict[str, np.ndarray] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -164,6 +170,13 @@ class Combiner(ABC):
         defaults."""
         options = ",".join(f"{f.name}={_option(getattr(self, f.name))}" for f in option_fields(type(self)))
         return f"{self.name}:{options}" if options else self.name
+
+    def check_use(self, n_tasks: int) -> None:  # noqa: B027 (most have nothing to refuse)
+        """Refuse, before the first call, what a loop that calls `combine` and nothing else could not go on with.
+
+        Raises:
+            ValueError: these options, or this number of tasks, need something else.
+        """
 
     def draw_order(self, rng: np.random.Generator, n_tasks: int) -> Int[np.ndarray, "..."] | None:
         """Draw what this method leaves to chance, to be passed to `combine` and stored for a replay; None where nothing

@@ -21,6 +21,7 @@ from toppo.combiners.linear import Mean, Sum
 from toppo.combiners.mgda import MGDA
 from toppo.combiners.nash_mtl import NashMTL
 from toppo.combiners.pcgrad import PCGrad
+from toppo.combiners.taskforce import TaskForce
 from toppo.combiners.torchjd import TorchJD
 from toppo.combiners.uncertainty import UncertaintyWeighting
 
@@ -44,14 +45,15 @@ _COMBINERS: dict[str, type[Combiner]] = {
         DWA,
         UncertaintyWeighting,
         FAMO,
+        TaskForce,
         TorchJD,
     )
 }
 
 
-def names() -> list[str]:
-    """Every name `make` knows."""
-    return list(_COMBINERS)
+def names(*, torch_free: bool = False) -> list[str]:
+    """Every name `make` knows, or those whose methods need no torch."""
+    return [name for name, kind in _COMBINERS.items() if not (torch_free and kind.needs_torch)]
 
 
 def parse_spec(spec: str) -> tuple[type[Combiner], dict[str, Any]]:

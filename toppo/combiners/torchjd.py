@@ -1,5 +1,4 @@
-"""TorchJD's own weightings, behind the same interface: the originals, to compare with. The only place that imports
-torch, on use."""
+"""TorchJD's own weightings, behind the same interface: the originals, to compare with. Imports torch on use."""
 
 from __future__ import annotations
 
@@ -35,6 +34,7 @@ class TorchJD(Combiner):
     """
 
     name: ClassVar[str] = "torchjd"
+    needs_torch: ClassVar[bool] = True
     state_names: ClassVar[tuple[str, ...]] = ("nash_weights",)
 
     weighting: Literal["AlignedMTL", "ConFIG", "DualProj", "IMTLG", "MGDA", "NashMTL", "UPGrad"] = "UPGrad"

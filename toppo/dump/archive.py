@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from toppo.dump import numerics
 from toppo.dump.files import local_path
+from toppo.dump.logs import LOGS, run_logs
 from toppo.dump.reader import Source, open_dump
 from toppo.dump.schema import ArraySpec, DumpError, Header, checksum
 from toppo.dump.zarr_store import Index, guarded
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import h5py
 
 _HEADER = "header"
+_RUN = "run"
 _WHOLE = slice(None)
 
 
@@ -69,10 +71,15 @@ class H5Source:
         return self.path.stat().st_size
 
     def damaged_metadata(self) -> list[tuple[str, str]]:
-        """(what, how) for a header that does not match its checksum."""
+        """(what, how) for a header that does not match its checksum, and for logs that cannot be read."""
+        damages = []
         if self._record.get("checksum") != checksum(self._record):
-            return [(_HEADER, "does not match its checksum")]
-        return []
+            damages.append((_HEADER, "does not match its checksum"))
+        try:
+            run_logs(self.path)
+        except DumpError as error:
+            damages.append((_RUN, str(error)))
+        return damages
 
     def leftovers(self) -> list[str]:
         """None: an archive is written whole."""
@@ -96,6 +103,8 @@ def export(
     progress: Callable[[int, int], object] | None = None,
 ) -> Path:
     """Write what is committed of a dump to one HDF5 file, whole or not at all; a file of that name is replaced.
+
+    The configuration and logs of its run (see `run_logs`) go along, so that the archive is a record of the whole run.
 
     Args:
         path: whatever `open_dump` takes.
@@ -128,6 +137,7 @@ def export(
     try:
         with _open(partial, "w") as file:
             _write(file, dump.source, header, keepbits, progress)
+            _write_logs(file, run_logs(path))
         partial.replace(target)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -178,6 +188,29 @@ def _write(
             if name != dim:
                 file[name].dims[axis].attach_scale(file[dim])
                 file[name].dims[axis].label = dim
+
+
+def _write_logs(file: h5py.File, logs: Mapping[str, str]) -> None:
+    """Bytes, not HDF5 strings: those have no checksum."""
+    for name, text in logs.items():
+        data = np.frombuffer(text.encode(), dtype=np.uint8)
+        how = {"compression": "gzip", "shuffle": False, "fletcher32": True} if data.size else {}
+        dataset = file.create_dataset(f"{_RUN}/{name}", data=data, **how)
+        dataset.attrs["description"] = f"the run's {name}, UTF-8"
+
+
+def archived_logs(path: Path) -> dict[str, bytes]:
+    """What an archive keeps of its run directory, by file name; {} for one made of a bare dump.
+
+    Raises:
+        DumpError: not an archive, or damaged.
+    """
+
+    def get() -> dict[str, bytes]:
+        with _open(path) as file:
+            return {name: file[f"{_RUN}/{name}"][()].tobytes() for name in LOGS if f"{_RUN}/{name}" in file}
+
+    return guarded(get, f"{path}: the run's logs")
 
 
 def _open(path: Path, mode: str = "r") -> h5py.File:

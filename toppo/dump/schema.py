@@ -25,7 +25,7 @@ GRAM_TOLERANCE: Final = 1e-5
 log = logging.getLogger("toppo.dump")
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_RESERVED = ("header", "parameters")  # an archive keeps these beside the arrays
+_RESERVED = ("header", "parameters", "run")  # an archive keeps these beside the arrays
 _DTYPES = ("f8", "f4", "i8", "i4", "i1")
 _GRADIENT_UNITS = "loss per unit of parameter"
 

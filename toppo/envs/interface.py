@@ -55,7 +55,12 @@ class Backend(Protocol):
 
     @property
     def versions(self) -> Mapping[str, str]:
-        """Name and version of the packages that define the environments."""
+        """Name and version of the packages that define the environments, and by which path they are stepped."""
+        ...
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What its user should know of how it differs from the official package as it is; a line each."""
         ...
 
     def rollout(self, policy: Policy, collect: int, progress: Progress) -> Rollout:

@@ -11,12 +11,14 @@ seed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 import metaworld
 import numpy as np
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS, MT10_V3, MT25_V3, MT50_V3
+from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
 from toppo.errors import unknown
 from toppo.schedule import HORIZON
@@ -65,9 +67,30 @@ def task_specs(benchmark: str, seed: int) -> tuple[TaskSpec, ...]:
     return tuple(TaskSpec(i, name, tuple(t for t in drawn if t.env_name == name)) for i, name in enumerate(names))
 
 
-def versions() -> dict[str, str]:
-    """Versions of what defines the environments."""
-    return {name: version(name) for name in ("metaworld", "mujoco", "gymnasium")}
+COMPARED = {"metaworld": ("3.1.1",), "mujoco": ("3.3.0",)}
+"""Versions whose 50 accelerated classes were compared with the official ones, bit for bit, over whole episodes."""
+
+
+def not_compared() -> str:
+    """Installed packages that `toppo.envs.accelerated` was not compared with, as "metaworld 3.2.0"; "" if none."""
+    return ", ".join(f"{name} {version(name)}" for name, known in COMPARED.items() if version(name) not in known)
+
+
+def versions(accelerated: bool) -> dict[str, str]:
+    """Versions of what defines the environments, and whether they run as the package has them."""
+    packages = {name: version(name) for name in ("metaworld", "mujoco", "gymnasium")}
+    return {**packages, "metaworld_path": "accelerated" if accelerated else "official"}
+
+
+@cache
+def environment_class(name: str, accelerated: bool) -> type[SawyerXYZEnv]:
+    """The class of a task: Meta-World's own, or the faster one with the same results."""
+    official = ALL_V3_ENVIRONMENTS[name]
+    if not accelerated:
+        return official
+    from toppo.envs import accelerated as module  # reaches into the package: only where it is a known one
+
+    return module.accelerated(official)
 
 
 class Episode:
@@ -77,11 +100,12 @@ class Episode:
         spec: the task.
         reward: "v1" or "v2".
         seed: of the environment's generator, which draws the goals.
+        accelerated: whether on the faster class.
     """
 
-    def __init__(self, spec: TaskSpec, reward: str, seed: int) -> None:
+    def __init__(self, spec: TaskSpec, reward: str, seed: int, accelerated: bool) -> None:
         self.spec = spec
-        self._env = ALL_V3_ENVIRONMENTS[spec.name](reward_function_version=reward)
+        self._env = environment_class(spec.name, accelerated)(reward_function_version=reward)
         self._env.seed(seed)
 
     def reset(self, goal: int | None = None) -> np.ndarray:
@@ -96,9 +120,9 @@ class Episode:
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
         """Observation (39,) float64, reward, success at this step, and whether the episode is over, after an action
-        (4,) clipped to [-1, 1].
+        (4,) within [-1, 1].
         """
-        obs, reward, _, truncated, info = self._env.step(np.clip(action, -1, 1))
+        obs, reward, _, truncated, info = self._env.step(action)
         return obs, float(reward), bool(info["success"]), bool(truncated)
 
 
@@ -114,7 +138,9 @@ __all__ = [
     "OBS_DIM",
     "Episode",
     "TaskSpec",
+    "environment_class",
     "environment_seed",
+    "not_compared",
     "task_names",
     "task_specs",
     "versions",

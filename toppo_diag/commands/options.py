@@ -15,9 +15,12 @@ Combiners = Annotated[
     str, typer.Option(help="Specs separated by ';', as 'mean;cagrad:c=0.4', or all.", metavar="SPEC;...|all")
 ]
 
+PUBLISHED = "figures/published"
+PublishedIn = Annotated[str, typer.Option(help="Directory of the paper's numbers.", metavar="DIR")]
+
 
 def chosen_combiners(text: str) -> dict[str, Combiner]:
-    """Spec to combiner; "all" is every one that needs no torch, FairGrad at alpha 1 and 2.
+    """Spec to combiner; "all" is every one that needs no torch (name the others), FairGrad at alpha 1 and 2.
 
     Raises:
         UsageError: no such combiner or option.
@@ -27,9 +30,8 @@ def chosen_combiners(text: str) -> dict[str, Combiner]:
     specs: list[str] = []
     for item in text.split(";"):
         if item.strip() == "all":
-            for name in names():
-                if name != "torchjd":  # it is torch's; name it, if it is installed
-                    specs += ["fairgrad:alpha=1", "fairgrad:alpha=2"] if name == "fairgrad" else [name]
+            for name in names(torch_free=True):
+                specs += ["fairgrad:alpha=1", "fairgrad:alpha=2"] if name == "fairgrad" else [name]
         elif item.strip():
             specs.append(item.strip())
     if not specs:

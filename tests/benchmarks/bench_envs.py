@@ -1,0 +1,159 @@
+"""What environment steps cost: the official package as it is, accelerated, and MuJoCo alone, all in one run.
+
+    collects    the same workers, with the policy: steps a second, and a CPU second where other work disturbs
+    per task    CPU time of a step under random actions, in this process, interleaved; and of a reset
+
+Run by `make bench`; `--costs` prints the table of `toppo/envs/costs.py` instead. Ratios go to the last line as JSON.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+import psutil
+import torch
+
+from toppo.envs.metaworld import ACTION_DIM, HORIZON, OBS_DIM, TaskSpec, environment_class, task_names, task_specs
+from toppo.envs.workers import MetaWorldBackend
+from toppo.networks import Actor, NetworkShape
+from toppo.policy import ActorPolicy
+
+PATHS = ("official", "accelerated")
+WORKERS = 2
+EPISODES = {"MT10": (2, 5), "MT50": (1, 3)}  # collects of each path, and episodes a task of each: a real one has 20
+ROUNDS, STEPS = 8, 25  # of each path and task
+
+
+def make_policy(n_tasks: int) -> ActorPolicy:
+    """The paper's actor, untrained."""
+    shape = NetworkShape(n_tasks, OBS_DIM, ACTION_DIM, (400, 400, 400))
+    return ActorPolicy(Actor(shape, False, torch.Generator().manual_seed(0)))
+
+
+def collect_rates(benchmark: str) -> dict[str, tuple[float, float]]:
+    """Steps a second, and steps a CPU second of the workers, of collects on each path in turn."""
+    collects, episodes = EPISODES[benchmark]
+    backends = {
+        path: MetaWorldBackend(
+            benchmark,
+            reward="v2",
+            seed=0,
+            workers=WORKERS,
+            copies=1,
+            episodes_per_env=episodes,
+            eval_episodes=1,
+            accelerated=path == "accelerated",
+        )
+        for path in PATHS
+    }
+    wall, cpu = dict.fromkeys(PATHS, 0.0), dict.fromkeys(PATHS, 0.0)
+    try:
+        for collect in range(collects):
+            for path, backend in backends.items():
+                policy = make_policy(len(backend.tasks))
+                before, start = worker_seconds(backend), time.perf_counter()
+                backend.rollout(policy, collect, lambda _: None)
+                wall[path] += time.perf_counter() - start
+                cpu[path] += worker_seconds(backend) - before
+        steps = collects * len(backends["official"].tasks) * episodes * HORIZON
+    finally:
+        for backend in backends.values():
+            backend.close()
+    return {path: (steps / wall[path], steps / cpu[path]) for path in PATHS}
+
+
+def worker_seconds(backend: MetaWorldBackend) -> float:
+    """CPU time its workers have spent."""
+    return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in backend.worker_pids)
+
+
+@dataclass(frozen=True)
+class Times:
+    """CPU microseconds of one task: the best of some rounds, since other work on the machine only ever adds."""
+
+    official: float
+    accelerated: float
+    physics: float
+    """mj_step of a step's five substeps, without which there is no Meta-World."""
+    reset: float
+    """Accelerated."""
+
+
+def task_times(spec: TaskSpec) -> Times:
+    """A few steps on every path, again and again."""
+    actions = np.random.default_rng(0).standard_normal((STEPS, ACTION_DIM), dtype=np.float32).clip(-1, 1)
+    envs = [environment_class(spec.name, fast)(reward_function_version="v2") for fast in (False, True)]
+    for env in envs:
+        env.set_task(spec.goals[0])
+        env.reset()
+    resets = [microseconds(envs[1].reset) for _ in range(3)]
+    rounds = []
+    for _ in range(ROUNDS):
+        model, data = envs[1].model, copy.copy(envs[1].data)
+        steps: list[Callable[[np.ndarray], object]] = [env.step for env in envs]
+        steps.append(lambda _, m=model, d=data: mujoco.mj_step(m, d, nstep=5))  # type: ignore[misc]
+        rounds.append([microseconds(lambda step=step: [step(a) for a in actions]) / STEPS for step in steps])
+    return Times(*np.min(rounds, axis=0).tolist(), reset=min(resets))
+
+
+def microseconds(work: Callable[[], object]) -> float:
+    """CPU time of this thread."""
+    start = time.thread_time()
+    work()
+    return 1e6 * (time.thread_time() - start)
+
+
+def policy_row(rows: int = 5) -> float:
+    """CPU microseconds of the paper's actor for one of some rows."""
+    policy, obs = make_policy(10), np.zeros((rows, OBS_DIM))
+    return min(microseconds(lambda: policy.act(obs, np.arange(rows))) for _ in range(200)) / rows
+
+
+def print_costs() -> None:
+    """The table of `toppo/envs/costs.py`."""
+    row = policy_row()
+    for spec in task_specs("MT50", 0):
+        times = task_times(spec)
+        print(f'    "{spec.name}": {times.accelerated + times.reset / HORIZON + row:.0f},', flush=True)
+
+
+def main() -> None:
+    """Print the tables, and the ratios as JSON on the last line."""
+    torch.set_num_threads(1)
+    if "--costs" in sys.argv:
+        print_costs()
+        return
+    ratios: dict[str, float] = {}
+    print(f"{f'collects, {WORKERS} workers':<30} {'official':>9} {'accelerated':>12} {'ratio':>6}")
+    for benchmark in EPISODES:
+        rates = collect_rates(benchmark)
+        for kind, official, accelerated in zip(("s", "CPU second"), *(rates[path] for path in PATHS), strict=True):
+            ratios[f"{benchmark}_a_{kind.replace(' ', '_')}"] = round(accelerated / official, 3)
+            label = f"{benchmark} steps a {kind}"
+            print(f"{label:<30} {official:>9.0f} {accelerated:>12.0f} {accelerated / official:>6.2f}", flush=True)
+    print(f"\n{'us of CPU a step':<30} {'official':>9} {'accelerated':>12} {'ratio':>6} {'mj_step':>8} {'reset':>8}")
+    every = {spec.name: task_times(spec) for spec in task_specs("MT50", 0)}
+    for name, t in every.items():
+        ratios[name] = round(t.official / t.accelerated, 3)
+        numbers = f"{t.official:>9.0f} {t.accelerated:>12.0f} {ratios[name]:>6.2f} {t.physics:>8.0f} {t.reset:>8.0f}"
+        print(f"{name:<30} {numbers}", flush=True)
+    for benchmark in EPISODES:
+        mean = [statistics.mean(getattr(every[n], kind) for n in task_names(benchmark)) for kind in (*PATHS, "physics")]
+        ratios[f"{benchmark}_steps"] = round(mean[0] / mean[1], 3)
+        ratios[f"{benchmark}_limit"] = round(mean[0] / mean[2], 3)
+        print(
+            f"{'mean of ' + benchmark:<30} {mean[0]:>9.0f} {mean[1]:>12.0f} {mean[0] / mean[1]:>6.2f} {mean[2]:>8.0f}"
+        )
+    print(json.dumps(ratios))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""Where the time of a real run goes, and how far it is from the least it could take.
+
+    make profile                                         # three collects of MT10: the README's table
+    python -m tests.benchmarks.bench_run --benchmark MT10 --env-steps 2000000 --name demo-2m
+
+Trains a real run into dumps/<name> with the paper's settings, dumps every 5 collects and the paper's evaluations. After
+every collect it stops the run's clock and times a sample of the floor on the same machine in the same minute: a plain
+forward and backward of both networks for every minibatch, and the accelerated environment steps alone, no policy, on
+all cores; and two lower limits, mj_step alone and the matrix products of that forward and backward alone. What a slow
+spell of the machine does to a collect it does to its floor, so judge by the ratio.
+
+Prints the table and writes it, with the ratio, to dumps/<name>/profile.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+import mujoco
+import numpy as np
+import torch
+from rich.console import Console
+
+from toppo.config import TrainConfig, resolve
+from toppo.envs.metaworld import ACTION_DIM, HORIZON, OBS_DIM, Episode, environment_seed, task_names, task_specs
+from toppo.envs.workers import Slot, balance
+from toppo.networks import Actor, Critic, NetworkShape, with_one_hot
+from toppo.progress import Display
+from toppo.rundir import RunDirectory
+from toppo.schedule import Schedule, plan
+from toppo.trainer import Trainer, build_learner
+
+MINIBATCHES = 12
+"""Sampled after each collect for the floor of the update."""
+
+
+def play(connection: Connection, slots: list[Slot], reward: str, seed: int) -> None:
+    """A process that plays one episode of each of its environments, or as many bare physics steps, when told to."""
+    episodes = [Episode(slot.spec, reward, environment_seed(seed, slot.spec.index)) for slot in slots]
+    rng = np.random.default_rng(seed)
+    actions = rng.standard_normal((HORIZON, len(slots), ACTION_DIM)).astype(np.float32)
+    while True:
+        what = connection.recv()
+        if what == "reset":
+            for episode in episodes:
+                episode.reset()
+        elif what == "steps":
+            for step in actions:
+                for episode, action in zip(episodes, step, strict=True):
+                    episode.step(action)
+        else:  # "physics"
+            for episode in episodes:
+                env = episode._env
+                for _ in range(HORIZON):
+                    mujoco.mj_step(env.model, env.data, nstep=env.frame_skip)
+        connection.send(None)
+
+
+class Floor:
+    """Times what no trainer of this kind can do without, in seconds a collect.
+
+    Args:
+        config: resolved; its environments are shared out among as many processes as the run has workers.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        schedule = plan(config)
+        self._scale_environment = config.env_steps_per_collect / (HORIZON * config.n_tasks)
+        self._scale_update = schedule.updates / MINIBATCHES
+        self._n = schedule.steps_per_task // config.minibatches
+        context = multiprocessing.get_context("spawn")
+        self._pool: list[tuple[Any, Connection]] = []
+        for part in balance([Slot(spec, 0) for spec in task_specs(config.benchmark, config.seed)], config.workers):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=play, args=(theirs, part, config.reward, config.seed), daemon=True)
+            process.start()
+            self._pool.append((process, ours))
+        shape = NetworkShape(config.n_tasks, OBS_DIM, ACTION_DIM, config.hidden)
+        generator = torch.Generator().manual_seed(0)
+        self._networks = (Actor(shape, False, generator), Critic(shape, config.layernorm != "none", generator))
+        self._obs = torch.randn(config.n_tasks, self._n, OBS_DIM, generator=generator)
+
+    def sample(self) -> dict[str, float]:
+        """Seconds a collect of each part of the floor, now."""
+        self._all("reset")
+        return {
+            "environment": self._all("steps") * self._scale_environment,
+            "physics": self._all("physics") * self._scale_environment,
+            "update": self._timed(self._forward_backward) * self._scale_update,
+            "products": self._timed(self._products) * self._scale_update,
+        }
+
+    def close(self) -> None:
+        """End the processes."""
+        for process, _ in self._pool:
+            process.kill()
+
+    def _all(self, what: str) -> float:
+        start = time.perf_counter()
+        for _, connection in self._pool:
+            connection.send(what)
+        for _, connection in self._pool:
+            connection.recv()
+        return time.perf_counter() - start
+
+    def _timed(self, work: Callable[[], None]) -> float:
+        start = time.perf_counter()
+        for _ in range(MINIBATCHES):
+            work()
+        return time.perf_counter() - start
+
+    def _forward_backward(self) -> None:
+        for network in self._networks:
+            network.zero_grad(set_to_none=True)
+            network(with_one_hot(self._obs)).square().mean().backward()
+
+    @torch.no_grad()
+    def _products(self) -> None:
+        """y = x W', dx = dy W, dW = dy' x for every layer, without the rest (and no dx for the first)."""
+        rows = self.config.n_tasks * self._n
+        for network in self._networks:
+            weights = [p for name, p in network.named_parameters() if p.ndim == 2 and name != "log_std"]
+            for i, weight in enumerate(weights):
+                x = torch.ones(rows, weight.shape[1])
+                dy = x @ weight.t()
+                dy.t() @ x
+                if i > 0:
+                    dy @ weight
+
+
+class ProfilingDisplay(Display):
+    """The run's display, which measures the floor after every collect and keeps that out of the run's time."""
+
+    def __init__(self, title: str, schedule: Schedule, console: Console, floor: Floor) -> None:
+        super().__init__(title, schedule, console)
+        self._floor = floor
+        self.samples: list[dict[str, float]] = []
+        self.paused = 0.0
+
+    def collect_done(self, *arguments: Any) -> None:
+        """See `Display.collect_done`."""
+        super().collect_done(*arguments)
+        start = time.perf_counter()
+        self.samples.append(self._floor.sample())
+        self.paused += time.perf_counter() - start
+
+
+@contextmanager
+def floor_of(config: TrainConfig) -> Iterator[Floor]:
+    """A floor whose processes end with the block."""
+    floor = Floor(config)
+    try:
+        yield floor
+    finally:
+        floor.close()
+
+
+def profile(run: RunDirectory, config: TrainConfig) -> dict[str, Any]:
+    """Train the run and say where its time went, in seconds per 1,000 environment steps."""
+    schedule = plan(config)
+    console = Console()
+    learner = build_learner(config, task_names(config.benchmark))
+    with floor_of(config) as floor, ProfilingDisplay(str(run.path), schedule, console, floor) as display:
+        floor.sample()  # the first warms up
+        start = time.perf_counter()
+        Trainer(run, config, learner, display).train()
+        wall = time.perf_counter() - start - display.paused
+    laps = run.read(run.timings)
+    thousands = config.env_steps / 1000
+    total = {name: sum(lap[name] for lap in laps) / thousands for name in ("environment", "values", "update", "dump")}
+    parts = {name: sum(lap["update_parts"][name] for lap in laps) / thousands for name in laps[0]["update_parts"]}
+    least = {name: sum(sample[name] for sample in display.samples) / thousands for name in display.samples[0]}
+    # The last evaluation, starting and ending are in the wall time alone.
+    total["evaluation and the rest"] = wall / thousands - sum(total.values())
+    return {
+        "benchmark": config.benchmark,
+        "env_steps": config.env_steps,
+        "workers": config.workers,
+        "threads": torch.get_num_threads(),
+        "wall_s": round(wall, 1),
+        "per_1000_steps": _rounded(total),
+        "update_parts": _rounded(parts),
+        "floor": _rounded(least),
+        "ratio": round(wall / thousands / (least["environment"] + least["update"]), 3),
+        "evaluations": len(schedule.evaluations),
+        "mean_success": run.read(run.evaluation)[-1]["mean_success"],
+    }
+
+
+def _rounded(seconds: dict[str, float]) -> dict[str, float]:
+    return {name: round(value, 4) for name, value in seconds.items()}
+
+
+def describe(found: dict[str, Any]) -> str:
+    """The table of a profile."""
+    wall = found["wall_s"] / (found["env_steps"] / 1000)
+    floor = found["floor"]
+    lines = [f"{'s per 1,000 steps':<32} {'run':>8} {'share':>7} {'floor':>8}   limit"]
+    limits = {
+        "environment": (floor["environment"], f"mj_step alone {floor['physics']:.4f}"),
+        "update": (floor["update"], f"matrix products alone {floor['products']:.4f}"),
+    }
+    for name, seconds in found["per_1000_steps"].items():
+        least, limit = limits.get(name, (None, ""))
+        shown = "" if least is None else f"{least:.4f}"
+        lines.append(f"{name:<32} {seconds:>8.4f} {seconds / wall:>7.1%} {shown:>8}   {limit}".rstrip())
+        if name == "update":
+            for part, own in found["update_parts"].items():
+                lines.append(f"  {part:<30} {own:>8.4f} {own / wall:>7.1%}")
+    lines.append(f"{'all':<32} {wall:>8.4f} {1:>7.1%} {floor['environment'] + floor['update']:>8.4f}")
+    hours = wall * 20_000 / 3600
+    lines.append(
+        f"{found['benchmark']}, {found['env_steps']:,} steps in {found['wall_s'] / 60:.1f} min "
+        f"({found['evaluations']} evaluations, {found['workers']} workers, {found['threads']} threads): "
+        f"{found['ratio']:.2f} times the floor; 20M steps would take {hours:.1f} h"
+    )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Profile one run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--benchmark", default="MT10")
+    parser.add_argument("--env-steps", type=int, required=True)
+    parser.add_argument("--name", default=None)
+    given = parser.parse_args()
+    options = {"benchmark": given.benchmark, "env_steps": given.env_steps, "device": "cpu"}
+    config = resolve(options, preset="toppo")
+    every = min(5, plan(config).collects)
+    config = resolve({**options, "dump_every": every}, preset="toppo")
+    run = RunDirectory.create(given.name, config)
+    found = profile(run, config)
+    (run.path / "profile.json").write_text(json.dumps(found, indent=2) + "\n")
+    print(describe(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""`toppo-diag weights`: the shares, their moving average, where they stand in time, and the figure."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.diag import runs
+from tests.diag.test_cli import diag  # noqa: F401 (a fixture)
+from tests.diag.test_plots import assert_legible, line, names
+from toppo.dump import DumpWriter, ScalarSpec, gram
+from toppo_diag.analysis.weights import moving_average, weight_shares
+from toppo_diag.plots.style import paper_style
+from toppo_diag.plots.weights import weights_figure
+
+
+def test_shares_sum_to_one_in_size():
+    w = np.array([[1.0, 3.0], [-1.0, 3.0], [0.0, 0.0], [0.2, 0.8]])
+    np.testing.assert_allclose(weight_shares(w), [[0.25, 0.75], [-0.25, 0.75], [0, 0], [0.2, 0.8]], rtol=1e-15)
+
+
+@pytest.mark.parametrize("window", [1, 4, 10, 100])
+def test_a_moving_average_is_that_of_the_last_few(window: int):
+    values = np.random.default_rng(0).normal(size=(30, 3))
+    expected = [values[max(0, n + 1 - window) : n + 1].mean(axis=0) for n in range(30)]
+    # differences of running sums of 30 numbers of size 1
+    np.testing.assert_allclose(moving_average(values, window), expected, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("k", [4, 50])
+def test_the_figure_draws_what_it_is_given(k: int):
+    shares = np.random.default_rng(0).dirichlet(np.ones(k), 30)
+    steps = np.linspace(0, 3e5, 30)
+    with paper_style():
+        figure = weights_figure(
+            {"critic": (steps, shares), "actor": (steps, shares[::-1])},
+            {"critic": "taskforce", "actor": "pcgrad"},
+            names(k),
+            10,
+        )
+        for i, task in enumerate(names(k)):
+            np.testing.assert_array_equal(line(figure.axes[0], f"task {task}"), shares[:, i])
+            np.testing.assert_array_equal(line(figure.axes[1], f"task {task}"), shares[::-1, i])
+        np.testing.assert_array_equal(line(figure.axes[0], "even"), 1 / k)
+        assert_legible(figure)
+
+
+@pytest.fixture(scope="module")
+def rewarded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three snapshots of four minibatches with weights and rewards of a critic, none of the actor's."""
+    path = tmp_path_factory.mktemp("runs") / "tf"
+    scalars = {name: ScalarSpec(()) for name in ("critic_reward", "critic_reward_loss", "critic_reward_gradient")}
+    writer = DumpWriter.create(
+        path / "dump.zarr",
+        tasks=list(runs.TASKS),
+        sides={"actor": runs.LAYERS, "critic": runs.LAYERS},
+        snapshots=3,
+        minibatches=4,
+        slabs=False,
+        minibatch_scalars={"critic_weights": ScalarSpec(("task",)), **scalars},
+        attrs={"combiners": {"critic": "taskforce:every=2"}, "env_steps_per_collect": 1000},
+    )
+    for s in range(3):
+        for m in range(4):
+            grams = {side: gram(runs.gradients(side, s, m)) for side in ("actor", "critic")}
+            weights = np.random.default_rng([s, m]).dirichlet(np.ones(4))
+            rewards = {name: float(10 * s + m) for name in scalars}
+            writer.record_minibatch(m, grams=grams, scalars={"critic_weights": weights, **rewards})
+        writer.commit_snapshot(env_steps=5000 * (s + 1), collect=s + 1)
+    writer.close()
+    return path
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_command(diag, rewarded):  # noqa: F811
+    code, out, err = diag("weights", rewarded, "--window", 3, "--json", "--format", "svg", "--out", "o")
+    assert (code, err) == (0, "")
+    answer = json.loads(out)
+    assert [Path(f).name for f in answer["files"]] == ["weights-tf.svg", "weights-tf.csv", "weights-tf-rewards.csv"]
+    assert any("no weights of the actor were recorded" in note for note in answer["notes"])
+    w = np.stack([np.random.default_rng([s, m]).dirichlet(np.ones(4)) for s in range(3) for m in range(4)])
+    rows = table(Path("o/weights-tf.csv"))
+    np.testing.assert_allclose([float(r["weight"]) for r in rows], w.ravel(), rtol=1e-15)
+    smooth = moving_average(w, 3)
+    np.testing.assert_allclose([float(r["moving_average"]) for r in rows], smooth.ravel(), rtol=1e-12)
+    numbers = {n["task"]: n for n in answer["numbers"]}
+    assert numbers["reach-v3"]["share_last"] == pytest.approx(smooth[-1, 0])
+    assert numbers["reach-v3"]["share_first"] == pytest.approx(w[:3, 0].mean())
+    rewards = table(Path("o/weights-tf-rewards.csv"))
+    assert [float(r["reward"]) for r in rewards] == [10.0 * s + m for s in range(3) for m in range(4)]
+    code, _, err = diag("weights", rewarded, rewarded)
+    assert code == 2
+    assert "one dump at a time" in err
+    code, _, err = diag("weights", rewarded, "--window", 0)
+    assert code == 2

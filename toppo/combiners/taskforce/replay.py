@@ -1,0 +1,123 @@
+"""The replay buffer: a ring of transitions (O, A, R, O') that keeps an observation once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+_FIRST = 256
+"""Transitions allocated at first; the buffer doubles until it holds its capacity."""
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """B sampled transitions, float32; the rewards as they were earned, not normalised."""
+
+    observations: Float[np.ndarray, "B D"]
+    actions: Float[np.ndarray, "B K"]
+    rewards: Float[np.ndarray, "B"]
+    next_observations: Float[np.ndarray, "B D"]
+
+
+class ReplayBuffer:
+    """The last `capacity` transitions. `begin` opens one with O and A, `end` completes it with R and O'.
+
+    Where each transition begins with the observation that ended the last (stride 1), that observation is kept once;
+    where each has two of its own (stride 2), both are.
+
+    Args:
+        capacity: transitions to keep.
+        n_tasks: K.
+        size: D, of a joint observation.
+        stride: observations a transition.
+    """
+
+    names = ("observations", "actions", "rewards", "transitions")
+
+    def __init__(self, capacity: int, n_tasks: int, size: int, stride: int) -> None:
+        self._slots = capacity + 1  # the newest may be open
+        self._capacity, self._stride = capacity, stride
+        self.transitions = 0
+        """Completed so far, those overwritten included."""
+        self._observations = np.empty((0, size), dtype=np.float32)
+        self._actions = np.empty((0, n_tasks), dtype=np.float32)
+        self._rewards = np.empty(0, dtype=np.float32)
+
+    def begin(self, observation: Float[np.ndarray, "D"], action: Float[np.ndarray, "K"]) -> None:
+        """Open a transition: O and A."""
+        slot = self.transitions % self._slots
+        self._reach(self.transitions + 1)
+        self._put(self.transitions * self._stride, observation)
+        self._actions[slot] = action
+
+    def end(self, observation: Float[np.ndarray, "D"], reward: float) -> None:
+        """Complete it: R and O'."""
+        slot = self.transitions % self._slots
+        self._reach(self.transitions + 2)
+        self._put(self.transitions * self._stride + 1, observation)
+        self._rewards[slot] = reward
+        self.transitions += 1
+
+    @property
+    def observation_size(self) -> int:
+        """D."""
+        return self._observations.shape[1]
+
+    def __len__(self) -> int:
+        return min(self.transitions, self._capacity)
+
+    def sample(self, n: int, rng: np.random.Generator) -> Transitions:
+        """n of the transitions kept, each as likely, with replacement."""
+        chosen = self.transitions - 1 - rng.integers(0, len(self), n)
+        first = chosen * self._stride
+        slots, rows = chosen % self._slots, self._slots * self._stride
+        return Transitions(
+            self._observations[first % rows],
+            self._actions[slots],
+            self._rewards[slots],
+            self._observations[(first + 1) % rows],
+        )
+
+    def reward_scale(self) -> tuple[float, float]:
+        """Mean and standard deviation of the rewards kept; the latter 1 where they are all the same."""
+        rewards = self._rewards[: self.transitions].astype(np.float64)
+        if self.transitions >= self._slots:
+            rewards = np.delete(rewards, self.transitions % self._slots)  # the slot of the open one
+        deviation = float(rewards.std())
+        return float(rewards.mean()), deviation if deviation > 0 else 1.0
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Copies of what is kept."""
+        used = min(self.transitions + 1, self._slots)
+        return {
+            "observations": self._observations[: used * self._stride].copy(),
+            "actions": self._actions[:used].copy(),
+            "rewards": self._rewards[:used].copy(),
+            "transitions": np.array(self.transitions),
+        }
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Put back what `state` gave."""
+        self.transitions = int(state["transitions"])
+        self._observations, self._actions, self._rewards = (state[name].copy() for name in self.names[:3])
+
+    def _put(self, index: int, observation: Float[np.ndarray, "D"]) -> None:
+        self._observations[index % (self._slots * self._stride)] = observation
+
+    def _reach(self, transitions: int) -> None:
+        """Allocate for so many, the open one included."""
+        have = len(self._actions)
+        if have >= min(transitions, self._slots):
+            return
+        n = min(max(transitions, 2 * have, _FIRST), self._slots)
+        self._observations = _grown(self._observations, n * self._stride)
+        self._actions, self._rewards = _grown(self._actions, n), _grown(self._rewards, n)
+
+
+def _grown(array: np.ndarray, n: int) -> np.ndarray:
+    grown = np.zeros((n, *array.shape[1:]), dtype=array.dtype)
+    grown[: len(array)] = array
+    return grown

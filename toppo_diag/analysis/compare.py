@@ -1,0 +1,57 @@
+"""Ours and the paper's, number by number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from toppo_diag.analysis.measures import Measure
+from toppo_diag.published import PAPER, Published
+
+
+def compare(found: Iterable[Measure], published: Published) -> list[dict[str, Any]]:
+    """A row for each of the paper's own numbers that ours have a counterpart to, by method, benchmark, reward, metric,
+    k and task; where two of its tables print the same number, both.
+
+    Args:
+        found: ours.
+        published: the paper's.
+
+    Returns:
+        Rows: `difference` is ours less the paper's in `unit`, `in_std` the same in the paper's standard deviations
+        (blank where it has none, or 0), `budget_percent` how much of the paper's budget ours had.
+    """
+    ours: dict[tuple[object, ...], list[Measure]] = {}
+    for measure in found:
+        ours.setdefault(measure.key, []).append(measure)
+    rows = []
+    for row in published.rows:
+        if row.source != PAPER or row.value is None or row.metric == "budget":
+            continue
+        budget = published.budget(row.benchmark)
+        for m in ours.get((row.method, row.benchmark, row.reward, row.metric, row.k, row.task), ()):
+            difference = m.value - row.value
+            rows.append(
+                {
+                    "table": row.source_table,
+                    "method": m.label if m.metric != "step_to_match" else m.method,
+                    "benchmark": row.benchmark,
+                    "reward": row.reward,
+                    "metric": row.metric,
+                    "k": "" if row.k is None else row.k,
+                    "task": row.task,
+                    "unit": row.unit,
+                    "ours": m.value,
+                    "ours_std": "" if m.std is None else m.std,
+                    "n": m.n,
+                    "paper": row.value,
+                    "paper_std": "" if row.std is None else row.std,
+                    "paper_n": "" if row.n is None else row.n,
+                    "difference": difference,
+                    "in_std": difference / row.std if row.std else "",
+                    "env_steps": m.env_steps,
+                    "paper_env_steps": "" if budget is None else budget,
+                    "budget_percent": "" if budget is None else 100 * m.env_steps / budget,
+                }
+            )
+    return rows

@@ -1,0 +1,138 @@
+"""Success over training and over tasks, as Figures 1, 4 and D.6 to D.10 draw it. Success rates are in percent here, as
+the published ones are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from toppo.dump import worst_k
+from toppo_diag.analysis.measures import WORST
+from toppo_diag.analysis.success import bootstrap_interval, iqm, sem, std, step_reached
+from toppo_diag.published import PAPER, Published, PublishedRow
+from toppo_diag.runs import Aligned
+
+BANDS = ("std", "sem", "iqm")
+TAIL = 10
+"""k of Figure 4b's worst-k."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """A statistic over seeds and its spread, in percent.
+
+    Attributes:
+        centre: the mean, or the IQM.
+        low: lower edge; NaN for one seed.
+        high: upper edge; NaN for one seed.
+    """
+
+    centre: Float[np.ndarray, "..."]
+    low: Float[np.ndarray, "..."]
+    high: Float[np.ndarray, "..."]
+
+
+def band(success: Float[np.ndarray, "... n"], kind: str) -> Band:
+    """What a figure shows of one success rate a seed.
+
+    Args:
+        success: 0 to 1, seeds on the last axis.
+        kind: "std" or "sem", mean and mean -+ that; "iqm", the IQM and its 95% bootstrap interval.
+    """
+    values = 100 * success
+    if kind == "iqm":
+        return Band(iqm(values), *bootstrap_interval(values))
+    centre, spread = values.mean(axis=-1), {"std": std, "sem": sem}[kind](values)
+    return Band(centre, centre - spread, centre + spread)
+
+
+def worst_ks(n_tasks: int) -> tuple[int, ...]:
+    """Table 2's k that a benchmark has, the last of them all its tasks."""
+    return (*(k for k in WORST if k < n_tasks), n_tasks)
+
+
+def worst_bands(runs: Aligned, kind: str) -> dict[int, Band]:
+    """Each seed's k worst tasks at the last evaluation, by k (Table 2, Figure 1b)."""
+    return {k: band(worst_k(runs.success[-1], k), kind) for k in worst_ks(len(runs.tasks))}
+
+
+def worst_first(groups: Sequence[Aligned]) -> list[int]:
+    """Indices of the tasks, the least successful under the last group first, as Tables D.5 to D.7 sort them."""
+    final = groups[-1].success[-1].mean(axis=0)
+    return [int(i) for i in np.argsort(final, kind="stable")]
+
+
+def baselines(published: Published, benchmark: str, reward: str, n_tasks: int) -> dict[str, PublishedRow]:
+    """What others report as the success over all tasks at the full budget, best first: means (Table 2) or, under V1
+    rewards, IQMs (Table 3).
+    """
+    found = [
+        row
+        for row in _of_others(published, benchmark, reward)
+        if (row.metric in ("final", "iqm") and not row.task) or (row.metric, row.k) == ("worst_k", n_tasks)
+    ]
+    return {row.method: row for row in sorted(found, key=level, reverse=True)}
+
+
+def best_worst_k(published: Published, benchmark: str, reward: str, n_tasks: int) -> dict[int, PublishedRow]:
+    """The strongest published mean at each k (Table 2); at K, the success over all tasks."""
+    best: dict[int, PublishedRow] = {}
+    for row in _of_others(published, benchmark, reward):
+        k = n_tasks if row.metric == "final" and not row.task else row.k if row.metric == "worst_k" else None
+        if k is not None and (k not in best or level(row) > level(best[k])):
+            best[k] = row
+    return best
+
+
+def _of_others(published: Published, benchmark: str, reward: str) -> list[PublishedRow]:
+    """Numbers of Tables 2 and 3 that are not the paper's own."""
+    return [
+        row
+        for table in ("2", "3")
+        for row in published.of(table)
+        if row.source != PAPER and (row.benchmark, row.reward) == (benchmark, reward) and row.value is not None
+    ]
+
+
+def level(row: PublishedRow) -> float:
+    """A published number that is there, in percent."""
+    assert row.value is not None  # `_of_others` has left the others out
+    return row.value
+
+
+def reached(runs: Aligned, kind: str, levels: Mapping[str, PublishedRow]) -> dict[str, int | None]:
+    """Where the curve of a figure reaches each published number for good (Section 5.2), in environment steps; None
+    where it does not.
+    """
+    curve = band(runs.curves, kind).centre
+    return {method: step_reached(runs.env_steps, curve, level(row)) for method, row in levels.items()}
+
+
+def spread_out(heights: Float[np.ndarray, "N"], gap: float, low: float, high: float) -> Float[np.ndarray, "N"]:
+    """Places for labels of points on a line: nearest to the points in least squares, in their order, `gap` apart and
+    within bounds (where they fit).
+
+    Args:
+        heights: of the points, in any order.
+        gap: least distance of two labels.
+        low: bound of the lowest label.
+        high: bound of the highest one.
+    """
+    order = np.argsort(heights, kind="stable")
+    # Less the gaps below it, a label may not come to lie under its lower neighbour: a monotone regression.
+    pools: list[list[float]] = []  # mean and number of labels that touch
+    for i, height in enumerate(heights[order]):
+        pools.append([float(height) - i * gap, 1])
+        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
+            mean, n = pools.pop()
+            below, m = pools[-1]
+            pools[-1] = [(below * m + mean * n) / (m + n), m + n]
+    placed = np.concatenate([np.full(int(n), mean) for mean, n in pools]) if pools else np.empty(0)
+    top = max(low, high - (len(heights) - 1) * gap)
+    made = np.empty(len(heights))
+    made[order] = np.clip(placed, low, top) + gap * np.arange(len(heights))
+    return made

@@ -1,0 +1,196 @@
+"""Every number of the paper's tables that runs of one label give, named as `toppo_diag.published` names them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from toppo.dump import worst_k
+from toppo_diag.analysis.success import (
+    AGGREGATORS,
+    best_checkpoint_steps,
+    iqm,
+    step_distribution,
+    step_reached,
+    summarise,
+)
+from toppo_diag.published import PAPER, Published, PublishedRow
+from toppo_diag.runs import Aligned
+
+WORST = (5, 10, 20, 30, 40, 50)
+"""k of Tables 2 and D.4."""
+HEADLINE = "TOPPO"
+PERCENT = "%"
+POINTS = "pp"
+STEPS = "M env steps"
+
+_POPART = {
+    "PopArt without FG-c": ("+ LN-c", "+ LN-c + PopArt"),
+    "PopArt with FG-c": ("+ LN-c + FG-c", "+ LN-c + PopArt + FG-c"),
+}
+"""The differences under Tables D.1 and D.3: second less first."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number of ours.
+
+    Attributes:
+        label: of the runs; of a difference, what it is the difference of.
+        method: theirs, the key to the paper's rows; of step_to_match, the baseline that is matched.
+        benchmark, reward, metric, unit, k, task: see `PublishedRow`.
+        value: over the seeds, in `unit`.
+        n: seeds.
+        env_steps: the last evaluation that counts.
+        std: sample standard deviation over the seeds; None for one seed, or where it makes no sense.
+        sem: std / sqrt(n), likewise.
+        low: of an IQM, the lower end of its 95% bootstrap interval, else None.
+        high: its upper end.
+    """
+
+    label: str
+    method: str
+    benchmark: str
+    reward: str
+    metric: str
+    value: float
+    n: int
+    env_steps: int
+    unit: str
+    k: int | None = None
+    task: str = ""
+    std: float | None = None
+    sem: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What it is called in the paper's tables."""
+        return self.method, self.benchmark, self.reward, self.metric, self.k, self.task
+
+
+def measures(runs: Aligned, published: Published) -> list[Measure]:
+    """Success under every aggregator, worst-k and IQM at the last checkpoint, each task there, where each seed was
+    best; of the headline also where it matches Table 3's baselines.
+
+    Args:
+        runs: of one label.
+        published: with the baselines.
+    """
+    curves = runs.curves
+    found = [_success(runs, metric, aggregate(runs.env_steps, curves)) for metric, aggregate in AGGREGATORS.items()]
+    found.append(_success(runs, "iqm", curves[-1]))
+    last = runs.success[-1]
+    found += [_success(runs, "worst_k", worst_k(last, k), k=k) for k in WORST if k <= len(runs.tasks)]
+    found += [_success(runs, "final", last[:, i], task=task) for i, task in enumerate(runs.tasks)]
+    best = step_distribution(best_checkpoint_steps(runs.env_steps, curves))
+    steps = {
+        "budget": float(runs.env_steps[-1]),
+        "best_step_median": best.median,
+        "best_step_q25": best.q25,
+        "best_step_q75": best.q75,
+        "best_step_min": best.least,
+        "best_step_max": best.most,
+    }
+    found += [_plain(runs, metric, step / 1e6, STEPS) for metric, step in steps.items()]
+    return found + (_steps_to_match(runs, published.of("3")) if runs.label == HEADLINE else [])
+
+
+def _steps_to_match(runs: Aligned, rows: Sequence[PublishedRow]) -> list[Measure]:
+    """Where the IQM over the seeds reaches for good that of a baseline on the same benchmark and reward (Table 3);
+    nothing for one that it does not reach.
+    """
+    curve = iqm(runs.curves)
+    reached = {
+        row.method: step
+        for row in rows
+        if (row.metric, row.benchmark, row.reward) == ("iqm", *runs.setting)
+        and row.source != PAPER
+        and row.value is not None
+        and (step := step_reached(runs.env_steps, 100 * curve, row.value)) is not None
+    }
+    return [_plain(runs, "step_to_match", step / 1e6, STEPS, method=baseline) for baseline, step in reached.items()]
+
+
+def differences(
+    found: Sequence[Measure], wanted: Collection[tuple[str, int | None, str]]
+) -> tuple[list[Measure], list[str]]:
+    """What PopArt adds with and without FG-c (under Tables D.1 and D.3), and each rung's IQM on V2 less that on V1.
+
+    Args:
+        found: measures of several labels.
+        wanted: (metric, k, reward) of those to make.
+
+    Returns:
+        The differences, and a note for each that cannot be had because its two sides end at different steps.
+    """
+    by_key = {m.key: m for m in found if m.label == m.method and not m.task}
+    made: list[Measure] = []
+    notes: list[str] = []
+
+    def between(label: str, reward: str, metric: str, less: Measure, of: Measure) -> None:
+        if less.env_steps == of.env_steps:
+            difference = replace(
+                of,
+                label=label,
+                method=label,
+                reward=reward,
+                metric=metric,
+                value=of.value - less.value,
+                n=min(less.n, of.n),
+                unit=POINTS,
+                std=None,
+                sem=None,
+                low=None,
+                high=None,
+            )
+            made.append(difference)
+        else:
+            notes.append(
+                f"no {metric} of {label}: {less.label} ({less.reward}) ends at {less.env_steps:,} steps, "
+                f"{of.label} ({of.reward}) at {of.env_steps:,}"
+            )
+
+    for setting in sorted({(m.benchmark, m.reward) for m in by_key.values()}):
+        for label, (without, with_popart) in _POPART.items():
+            for metric, k in (("final", None), ("worst_k", 10), ("iqm", None)):
+                pair = [by_key.get((method, *setting, metric, k, "")) for method in (without, with_popart)]
+                if pair[0] and pair[1] and (f"{metric}_difference", k, setting[1]) in wanted:
+                    between(label, setting[1], f"{metric}_difference", pair[0], pair[1])
+    for m in list(by_key.values()):
+        v2 = by_key.get((m.method, m.benchmark, "v2", "iqm", None, ""))
+        if m.metric == "iqm" and m.reward == "v1" and v2 is not None and ("iqm_gap", None, "v1-v2") in wanted:
+            between(m.method, "v1-v2", "iqm_gap", m, v2)
+    return made, notes
+
+
+def _success(
+    runs: Aligned, metric: str, values: Float[np.ndarray, "n"], k: int | None = None, task: str = ""
+) -> Measure:
+    """A success rate a seed, in percent."""
+    over = summarise(100 * values)
+    measure = _plain(runs, metric, over.iqm if metric == "iqm" else over.mean, PERCENT)
+    measure = replace(measure, k=k, task=task)
+    if over.n == 1:
+        return measure
+    measure = replace(measure, std=over.std, sem=over.sem)
+    return replace(measure, low=over.iqm_low, high=over.iqm_high) if metric == "iqm" else measure
+
+
+def _plain(runs: Aligned, metric: str, value: float, unit: str, method: str | None = None) -> Measure:
+    """A number without a spread over seeds."""
+    return Measure(
+        label=runs.label,
+        method=method or runs.method,
+        benchmark=runs.benchmark,
+        reward=runs.reward,
+        metric=metric,
+        value=value,
+        n=len(runs.seeds),
+        env_steps=runs.last_step,
+        unit=unit,
+    )

@@ -1,0 +1,304 @@
+"""Tables 2, 3 and D.1 to D.11 in the paper's shape: its rows, and ours under or beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from toppo_diag.analysis.layouts import (
+    NOTHING,
+    PROTOCOLS,
+    Cell,
+    Layout,
+    Line,
+    Setting,
+    combiner_of,
+    millions,
+    percent,
+)
+from toppo_diag.analysis.measures import STEPS, Measure, differences, measures
+from toppo_diag.published import Published, PublishedRow
+from toppo_diag.runs import Aligned
+
+PAPER_SEEDS = 10
+"""Of each of the paper's own rows (Section 5.1)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table."""
+
+    cells: tuple[str, ...]
+    ours: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table, ready to be typeset.
+
+    Attributes:
+        number: the paper's.
+        title: what it shows.
+        spans: a heading above each column, "" for none; equal neighbours belong together.
+        header: the columns.
+        rows: the paper's, then ours; in per-task tables ours are columns.
+        notes: what a reader must know of our numbers, one line each.
+        numbers: every number in full, one a row, the paper's and ours.
+        ours: labels of ours.
+    """
+
+    number: str
+    title: str
+    spans: tuple[str, ...]
+    header: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    numbers: tuple[dict[str, Any], ...]
+    ours: tuple[str, ...]
+
+    @property
+    def stem(self) -> str:
+        """Of its files: "2", "d10"."""
+        return self.number.lower().replace(".", "")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its columns are words rather than numbers."""
+        return self.number in PROTOCOLS
+
+
+@dataclass(frozen=True)
+class _Ours:
+    """Runs of one label, and what was measured on them."""
+
+    runs: Aligned
+    measures: Sequence[Measure]
+
+
+_Grid = tuple[tuple[str, ...], tuple[str, ...], tuple[Row, ...]]
+"""Spans, header, rows."""
+
+
+def number_table(layout: Layout, groups: Sequence[Aligned], published: Published) -> Table:
+    """One of the paper's tables with the groups that belong in it.
+
+    Args:
+        layout: which.
+        groups: ours, any.
+        published: the paper's.
+    """
+    theirs = published.of(layout.number)
+    ours = [
+        _Ours(runs, measures(runs, published))
+        for runs in groups
+        if runs.setting in layout.settings and layout.keeps(runs)
+    ]
+    found = [m for group in ours for m in group.measures]
+    between, missing = differences(found, {(row.metric, row.k, row.reward) for row in theirs})
+    spans, header, rows = _by_method(layout, ours, between, theirs) if layout.columns else _by_task(ours, theirs)
+    shown = {(row.metric, row.k, row.benchmark, row.reward, bool(row.task)) for row in theirs}
+    kept = [m for m in found if (m.metric, m.k, m.benchmark, m.reward, bool(m.task)) in shown]
+    deltas = [
+        f"ours: {m.label}, {m.metric.replace('_', ' ')} on {m.benchmark} {m.reward}: {m.value:+.2f} {m.unit}"
+        for m in between
+        if m.metric != "iqm_gap"  # a column, not a line under the table
+    ]
+    return Table(
+        number=layout.number,
+        title=layout.title,
+        spans=spans,
+        header=header,
+        rows=rows,
+        notes=(*group_notes([group.runs for group in ours], published), *missing, *deltas),
+        numbers=(*map(_published_number, theirs), *(_our_number(layout.number, m) for m in (*kept, *between))),
+        ours=tuple(dict.fromkeys(group.runs.label for group in ours)),
+    )
+
+
+def _by_method(
+    layout: Layout, ours: Sequence[_Ours], between: Sequence[Measure], theirs: Sequence[PublishedRow]
+) -> _Grid:
+    """Lines are methods: the paper's in its order, then ours."""
+    lines = [*_published_lines(layout, ours, theirs), *_our_lines(layout, ours, between)]
+    rows = tuple(Row((line.name, *(column.text(line) for column in layout.columns)), line.ours) for line in lines)
+    spans = ("", *(column.span for column in layout.columns))
+    return spans, ("Method", *(column.header for column in layout.columns)), rows
+
+
+def _published_lines(layout: Layout, ours: Sequence[_Ours], theirs: Sequence[PublishedRow]) -> list[Line]:
+    matched = {m.method: m.value for group in ours for m in group.measures if m.metric == "step_to_match"}
+    of_method: dict[str, list[PublishedRow]] = {}
+    for row in theirs:
+        if not row.metric.endswith("_difference"):
+            of_method.setdefault(row.method, []).append(row)
+    return [
+        Line(
+            name=method,
+            ours=False,
+            method=method,
+            actor=rows[0].details.get("actor", ""),
+            critic=rows[0].details.get("critic", ""),
+            note=rows[0].note,
+            benchmark=benchmark,
+            cells={(row.metric, row.k, row.benchmark, row.reward): Cell(row.value, row.std) for row in rows},
+            matched=matched.get(method),
+        )
+        for benchmark in (dict.fromkeys(b for b, _ in layout.settings) if layout.by_benchmark else [""])
+        for method, rows in of_method.items()
+    ]
+
+
+def _our_lines(layout: Layout, ours: Sequence[_Ours], between: Sequence[Measure]) -> list[Line]:
+    """A line a label where a table holds both rewards (D.3) or both benchmarks (2, D.10) of it."""
+    lines: dict[tuple[str, ...], list[_Ours]] = {}
+    for group in ours:
+        key = (group.runs.label, group.runs.benchmark) if layout.by_benchmark else (group.runs.label,)
+        lines.setdefault(key, []).append(group)
+    made = []
+    for (label, *_), groups in lines.items():
+        runs = groups[0].runs
+        found = [m for group in groups for m in group.measures if not m.task and m.method == runs.method]
+        found += [m for m in between if m.label == label]
+        extent = "; ".join(_extent(group.runs, where=len(groups) > 1) for group in groups)
+        made.append(
+            Line(
+                name=f"ours: {label} ({extent})",
+                ours=True,
+                method=runs.method,
+                actor=combiner_of(runs, "actor"),
+                critic=combiner_of(runs, "critic"),
+                note="",
+                benchmark=runs.benchmark,
+                cells={(m.metric, m.k, m.benchmark, m.reward): Cell(m.value, m.std) for m in found},
+            )
+        )
+    return made
+
+
+def _by_task(ours: Sequence[_Ours], theirs: Sequence[PublishedRow]) -> _Grid:
+    """Lines are tasks in the paper's order, columns the paper's rungs and then ours."""
+    columns: dict[str, dict[str, Cell]] = {}
+    for row in theirs:
+        columns.setdefault(row.method, {})[row.task] = Cell(row.value, row.std)
+    for group in ours:
+        columns[f"ours: {group.runs.label} ({_extent(group.runs)})"] = {
+            m.task: Cell(m.value, m.std) for m in group.measures if m.task
+        }
+    tasks = dict.fromkeys(row.task for row in theirs)
+    rows = tuple(Row((task, *(percent(column.get(task)) for column in columns.values()))) for task in tasks)
+    return ("",) * (1 + len(columns)), ("Task", *columns), rows
+
+
+def _extent(runs: Aligned, where: bool = False) -> str:
+    """How much there is of ours."""
+    said = f"n = {len(runs.seeds)}, {millions(runs.last_step)} steps"
+    return f"{runs.benchmark} {runs.reward}: {said}" if where else said
+
+
+def group_notes(groups: Sequence[Aligned], published: Published) -> tuple[str, ...]:
+    """What sets our numbers apart from the paper's: seeds, budgets, cuts."""
+    notes = ["ours: mean ± sample standard deviation over n seeds at the last evaluation that all of them have"]
+    for runs in groups:
+        budget = published.budget(runs.benchmark)
+        n = len(runs.seeds)
+        said = f"ours: {runs.label} on {runs.benchmark} {runs.reward}: "
+        said += f"{n} seeds ({', '.join(map(str, runs.seeds))})" if n > 1 else f"seed {runs.seeds[0]} alone, so no std"
+        if n < PAPER_SEEDS:
+            said += f", the paper has {PAPER_SEEDS}"
+        if budget:
+            share = f"{100 * runs.last_step / budget:.3g}%"
+            said += f"; {millions(runs.last_step)} of the paper's {millions(budget)} steps ({share})"
+        notes += [said, *runs.notes]
+    if len({(runs.setting, runs.last_step) for runs in groups}) > len({runs.setting for runs in groups}):
+        notes.append("ours are not at one budget: compare rows with their steps in mind")
+    return tuple(notes)
+
+
+def protocol_table(number: str, groups: Sequence[Aligned], published: Published) -> Table:
+    """Table D.8 or D.9, one row of ours a benchmark and reward."""
+    records = [dict(record) for record in published.texts.get(number, ())]
+    columns = [c for c in (records[0] if records else {}) if c != "source_table"]
+    settings: dict[Setting, list[Aligned]] = {}
+    for group in groups:
+        settings.setdefault(group.setting, []).append(group)
+    for (benchmark, reward), members in settings.items():
+        steps = sorted({group.last_step for group in members})
+        reached = " to ".join(f"{s / 1e6:g}" for s in ([steps[0], steps[-1]] if len(steps) > 1 else steps))
+        seeds = sorted({len(group.seeds) for group in members})
+        ours = {
+            "paper": f"ours: {benchmark} {reward}",
+            "reported": "these runs",
+            f"total_{benchmark.lower()}": reached,
+            "unit": STEPS,
+            "verification": "last evaluation that all seeds have",
+            "seeds": " to ".join(map(str, [seeds[0], seeds[-1]] if len(seeds) > 1 else seeds)),
+            "aggregator": "all of A/B/C/D",
+            "description": "best/peak/final/late, all reported",
+            "dispersion": "std",
+            "eval_episodes": ", ".join(str(e) for e in sorted({group.config["eval_episodes"] for group in members})),
+            "reward": reward,
+        }
+        records.append({"source_table": number, **{column: ours.get(column, "") for column in columns}})
+    rows = tuple(Row(tuple(r[c] or NOTHING for c in columns), ours=r["paper"].startswith("ours:")) for r in records)
+    header = tuple(column.replace("_", " ") for column in columns)
+    notes = tuple(note for group in groups for note in group.notes)
+    labels = tuple(dict.fromkeys(group.label for group in groups))
+    return Table(
+        number=number,
+        title=PROTOCOLS[number],
+        spans=("",) * len(header),
+        header=header,
+        rows=rows,
+        notes=notes,
+        numbers=tuple(records),
+        ours=labels,
+    )
+
+
+def _published_number(row: PublishedRow) -> dict[str, Any]:
+    return {
+        "table": row.source_table,
+        "whose": "paper",
+        "method": row.method,
+        "benchmark": row.benchmark,
+        "reward": row.reward,
+        "metric": row.metric,
+        "k": _blank(row.k),
+        "task": row.task,
+        "value": _blank(row.value),
+        "std": _blank(row.std),
+        "sem": "",
+        "low": "",
+        "high": "",
+        "n": _blank(row.n),
+        "unit": row.unit,
+        "env_steps": "",
+        "source": row.source,
+    }
+
+
+def _our_number(table: str, measure: Measure) -> dict[str, Any]:
+    return {
+        "table": table,
+        "whose": "ours",
+        "method": measure.label if measure.metric != "step_to_match" else measure.method,
+        "benchmark": measure.benchmark,
+        "reward": measure.reward,
+        "metric": measure.metric,
+        "k": _blank(measure.k),
+        "task": measure.task,
+        "value": measure.value,
+        "std": _blank(measure.std),
+        "sem": _blank(measure.sem),
+        "low": _blank(measure.low),
+        "high": _blank(measure.high),
+        "n": measure.n,
+        "unit": measure.unit,
+        "env_steps": measure.env_steps,
+        "source": "these runs",
+    }
+
+
+def _blank(value: Any) -> Any:
+    return "" if value is None else value

@@ -1,0 +1,264 @@
+"""`toppo-diag curves`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from toppo_diag.commands.options import PUBLISHED, PublishedIn
+from toppo_diag.errors import UsageError
+from toppo_diag.request import Product
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from toppo_diag.published import Published
+    from toppo_diag.request import Row
+    from toppo_diag.runs import Aligned
+
+FIGURES = ("success", "per-task", "worst-k", "ladder")
+
+Figure = Annotated[str, typer.Option(help="Which one.", metavar="|".join(FIGURES))]
+Band = Annotated[
+    str, typer.Option(help="Mean and std, mean and SEM, or IQM and its 95% bootstrap interval.", metavar="std|sem|iqm")
+]
+
+
+def curves(
+    runs: tuple[str, ...],
+    figure: Figure = "success",
+    band: Band = "std",
+    published: PublishedIn = PUBLISHED,
+) -> Product:
+    """Learning curves over seeds, one line a rung, with published baselines at the right (Figures 1a, D.6, D.7); each
+    task by itself (D.8 to D.10); the k worst tasks (1b); final mean and worst-10 of each rung (4).
+    """
+    from pathlib import Path
+
+    from toppo_diag.analysis.curves import BANDS
+    from toppo_diag.analysis.tables import group_notes
+    from toppo_diag.published import read_published
+    from toppo_diag.runs import align_each, one_setting, read_runs
+
+    for option, given, known in (("figure", figure, FIGURES), ("band", band, BANDS)):
+        if given not in known:
+            raise UsageError(f"--{option} {given}: give {', '.join(known[:-1])} or {known[-1]}")
+    paper = read_published(Path(published))
+    found = read_runs(runs)
+    if figure != "success":
+        one_setting(found)
+    groups = align_each(found)
+    make = {"success": _success, "per-task": _per_task, "worst-k": _worst_k, "ladder": _ladder}[figure]
+    product = make(groups, band, paper)
+    seeds = group_notes(groups, paper)[1:]  # the first is about the tables' numbers
+    return Product(
+        name=f"curves-{figure}-{_settings(groups)}",
+        figure=product.figure,
+        tables=product.tables,
+        numbers=product.numbers,
+        notes=list(dict.fromkeys([*seeds, *product.notes])),
+    )
+
+
+def _success(groups: Sequence[Aligned], band: str, paper: Published) -> Product:
+    from toppo_diag.analysis import curves as analysis
+    from toppo_diag.plots.curves import Panel, success_figure
+
+    panels: list[Panel] = []
+    rows: list[Row] = []
+    crossings: list[Row] = []
+    numbers: list[Row] = []
+    notes: list[str] = []
+    for setting in dict.fromkeys(group.setting for group in groups):
+        members = [group for group in groups if group.setting == setting]
+        levels = analysis.baselines(paper, *setting, len(members[0].tasks))
+        lines = {g.label: (g.env_steps, analysis.band(g.curves, band)) for g in members}
+        panels.append(Panel(_title(members[0]), lines, {m: analysis.level(row) for m, row in levels.items()}))
+        metrics = {row.metric for row in levels.values()}
+        if metrics and ("iqm" in metrics) != (band == "iqm"):
+            reported, ours = ("IQMs", "means") if "iqm" in metrics else ("means", "IQMs")
+            mend = "--band iqm compares like with like" if "iqm" in metrics else "--band std compares like with like"
+            notes.append(f"{' '.join(setting)}: the published baselines are {reported}, the curves {ours}; {mend}")
+        if not levels:
+            notes.append(f"{_where(members[0])} {setting[1]}: no published baselines")
+        for g in members:
+            found = {kind: analysis.band(g.curves, kind) for kind in analysis.BANDS}
+            shown = found[band]
+            at = {"benchmark": g.benchmark, "reward": g.reward, "label": g.label}
+            rows += [
+                {
+                    **at,
+                    "env_steps": int(step),
+                    "n": len(g.seeds),
+                    "mean": found["std"].centre[s],
+                    "std": _known(found["std"].high[s] - found["std"].centre[s]),
+                    "sem": _known(found["sem"].high[s] - found["sem"].centre[s]),
+                    "iqm": found["iqm"].centre[s],
+                    "iqm_low": _known(found["iqm"].low[s]),
+                    "iqm_high": _known(found["iqm"].high[s]),
+                }
+                for s, step in enumerate(g.env_steps)
+            ]
+            steps = analysis.reached(g, band, levels)
+            crossings += [
+                {
+                    **at,
+                    "baseline": method,
+                    "published": row.value,
+                    "published_std": row.std,
+                    "metric": row.metric,
+                    "reached_at": steps[method],
+                }
+                for method, row in levels.items()
+            ]
+            numbers.append(
+                {
+                    **at,
+                    "n": len(g.seeds),
+                    "env_steps": g.last_step,
+                    "final": float(shown.centre[-1]),
+                    "low": _known(shown.low[-1]),
+                    "high": _known(shown.high[-1]),
+                    "baselines_reached": f"{sum(s is not None for s in steps.values())} of {len(levels)}",
+                }
+            )
+    return Product(
+        name="success",
+        figure=lambda: success_figure(panels, band),
+        tables={"": rows} | ({"-baselines": crossings} if crossings else {}),
+        numbers=numbers,
+        notes=notes,
+    )
+
+
+def _per_task(groups: Sequence[Aligned], band: str, paper: Published) -> Product:
+    from toppo_diag.analysis import curves as analysis
+    from toppo_diag.plots.curves import per_task_figure
+
+    tasks = groups[0].tasks
+    order = analysis.worst_first(groups)
+    panels: dict[str, dict[str, Any]] = {tasks[i]: {} for i in order}
+    rows: list[Row] = []
+    for g in groups:
+        for i in order:
+            found = analysis.band(g.success[:, :, i], band)
+            panels[tasks[i]][g.label] = (g.env_steps, found)
+            rows += [
+                {
+                    "task": tasks[i],
+                    "label": g.label,
+                    "env_steps": int(step),
+                    "n": len(g.seeds),
+                    _centre(band): found.centre[s],
+                    "low": _known(found.low[s]),
+                    "high": _known(found.high[s]),
+                }
+                for s, step in enumerate(g.env_steps)
+            ]
+    numbers = [
+        {"task": task, **{label: float(found.centre[-1]) for label, (_, found) in lines.items()}}
+        for task, lines in panels.items()
+    ]
+    return Product(
+        name="per-task",
+        figure=lambda: per_task_figure(panels, _title(groups[0]), band),
+        tables={"": rows},
+        numbers=numbers,
+        notes=[f"tasks are sorted by the last success under {groups[-1].label}, the least first"],
+    )
+
+
+def _worst_k(groups: Sequence[Aligned], band: str, paper: Published) -> Product:
+    from toppo_diag.analysis import curves as analysis
+    from toppo_diag.plots.curves import worst_k_figure
+
+    bars = {g.label: analysis.worst_bands(g, band) for g in groups}
+    best = analysis.best_worst_k(paper, *groups[0].setting, len(groups[0].tasks))
+    levels = {k: (row.method, analysis.level(row)) for k, row in best.items() if k in bars[groups[0].label]}
+    rows = [
+        {
+            "label": g.label,
+            "n": len(g.seeds),
+            "env_steps": g.last_step,
+            "k": k,
+            _centre(band): float(found.centre),
+            "low": _known(found.low),
+            "high": _known(found.high),
+            "best_published": levels[k][0] if k in levels else "",
+            "published": levels[k][1] if k in levels else None,
+        }
+        for g in groups
+        for k, found in bars[g.label].items()
+    ]
+    notes = [] if levels else [f"{_where(groups[0])} {groups[0].reward}: no published worst-k of others"]
+    return Product(
+        name="worst-k",
+        figure=lambda: worst_k_figure(bars, levels, _title(groups[0]), band),
+        tables={"": rows},
+        numbers=[
+            {"label": label, **{f"worst_{k}": float(found.centre) for k, found in by_k.items()}}
+            for label, by_k in bars.items()
+        ],
+        notes=notes,
+    )
+
+
+def _ladder(groups: Sequence[Aligned], band: str, paper: Published) -> Product:
+    from toppo_diag.analysis import curves as analysis
+    from toppo_diag.plots.curves import ladder_figure
+
+    first = groups[0]
+    levels = analysis.baselines(paper, *first.setting, len(first.tasks))
+    strongest = next(iter(levels.values()), None)
+    bars = {"final mean": {g.label: analysis.band(g.curves[-1], band) for g in groups}}
+    lines = {} if strongest is None else {"final mean": (strongest.method, analysis.level(strongest))}
+    if len(first.tasks) > analysis.TAIL:
+        tail = f"final worst-{analysis.TAIL}"
+        bars[tail] = {g.label: analysis.worst_bands(g, band)[analysis.TAIL] for g in groups}
+        best = analysis.best_worst_k(paper, *first.setting, len(first.tasks)).get(analysis.TAIL)
+        if best is not None:
+            lines[tail] = (best.method, analysis.level(best))
+    rows = [
+        {
+            "label": g.label,
+            "n": len(g.seeds),
+            "env_steps": g.last_step,
+            "metric": metric,
+            _centre(band): float(by_label[g.label].centre),
+            "low": _known(by_label[g.label].low),
+            "high": _known(by_label[g.label].high),
+            "best_published": lines[metric][0] if metric in lines else "",
+            "published": lines[metric][1] if metric in lines else None,
+        }
+        for metric, by_label in bars.items()
+        for g in groups
+    ]
+    return Product(
+        name="ladder",
+        figure=lambda: ladder_figure(bars, lines, _title(first), band),
+        tables={"": rows},
+        numbers=rows,
+    )
+
+
+def _centre(band: str) -> str:
+    return "iqm" if band == "iqm" else "mean"
+
+
+def _known(value: Any) -> float | None:
+    """A number, or None for the spread of one seed."""
+    return None if value != value else float(value)
+
+
+def _where(group: Aligned) -> str:
+    """A benchmark by its name; a list of tasks by their number."""
+    return f"{len(group.tasks)}-tasks" if "," in group.benchmark else group.benchmark
+
+
+def _title(group: Aligned) -> str:
+    return f"{_where(group).replace('-', ' ')}, {group.reward.upper()} rewards"
+
+
+def _settings(groups: Sequence[Aligned]) -> str:
+    return "-".join(dict.fromkeys(f"{_where(g)}-{g.reward}" for g in groups))

@@ -1,0 +1,365 @@
+"""Runs as tables and curves want them: the success of every task at every evaluation, and what the run was.
+
+Reads what the trainer leaves in a run directory, or what an archive keeps of it; the trainer itself is not needed.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from toppo.combiners import parse_spec
+from toppo.dump import DumpError, run_logs
+from toppo_diag.errors import DiagnosticError, UsageError
+
+RUNGS = (
+    "Vanilla MT-PPO",
+    "+ LN-c",
+    "+ LN-c + PopArt",
+    "+ LN-c + FG-c",
+    "+ LN-c + PopArt + FG-c",
+    "TOPPO",
+)
+"""The paper's ladder, in the order of its tables (D.5 to D.7, D.10)."""
+
+_METHOD = ("layernorm", "popart", "actor_combiner", "critic_combiner")
+_NEEDED = ("benchmark", "reward", "seed", "env_steps", "eval_episodes", *_METHOD)
+_SAME_RUN = (
+    *("seed", "device", "workers", "env_steps", "env_steps_per_epoch", "eval_every_epochs"),
+    *("dump_every", "dump_minibatches", "dump_slabs", "dump_keepbits", "gram_every"),
+)
+"""Settings that change neither the method nor how it is trained: where a run ran, how long, what it recorded."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run and its evaluations.
+
+    Attributes:
+        path: as it was given.
+        name: of its directory, or of its archive without .h5.
+        config: the run's own configuration.
+        benchmark: MT10, MT50, or task names separated by commas.
+        reward: "v1" or "v2".
+        seed: of the run.
+        tasks: K names.
+        env_steps: of its evaluations, over all tasks, increasing, (S,).
+        success: success rate of each task at each evaluation (Section B.1), 0 to 1, (S, K).
+        method: the paper's name of the rung, or one put together of what is on; see `method_name`.
+        label: the method, and in brackets the settings in which it differs from other runs given of that method.
+        env_steps_planned: its budget.
+    """
+
+    path: str
+    name: str
+    config: Mapping[str, Any]
+    benchmark: str
+    reward: str
+    seed: int
+    tasks: tuple[str, ...]
+    env_steps: Int[np.ndarray, "S"]
+    success: Float[np.ndarray, "S K"]
+    method: str
+    label: str
+    env_steps_planned: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether it was evaluated at the end of its own budget."""
+        return int(self.env_steps[-1]) >= self.env_steps_planned
+
+    @property
+    def setting(self) -> tuple[str, str]:
+        """Benchmark and reward: what runs of one table have in common."""
+        return self.benchmark, self.reward
+
+
+@dataclass(frozen=True, eq=False)
+class Aligned:
+    """Runs of one label on the evaluations that they have in common.
+
+    Attributes:
+        label: theirs.
+        method: theirs; the label without what tells it from other runs of the method.
+        benchmark: theirs.
+        reward: theirs.
+        config: of the first; the others' differ in seed and in what leaves a run the same alone.
+        seeds: n of them, increasing.
+        tasks: K names.
+        env_steps: common evaluations, (S,).
+        success: 0 to 1, (S, n, K).
+        notes: which runs are incomplete, and which were cut because another is shorter, one line each.
+    """
+
+    label: str
+    method: str
+    benchmark: str
+    reward: str
+    config: Mapping[str, Any]
+    seeds: tuple[int, ...]
+    tasks: tuple[str, ...]
+    env_steps: Int[np.ndarray, "S"]
+    success: Float[np.ndarray, "S n K"]
+    notes: tuple[str, ...]
+
+    @property
+    def setting(self) -> tuple[str, str]:
+        """Benchmark and reward."""
+        return self.benchmark, self.reward
+
+    @property
+    def last_step(self) -> int:
+        """Environment steps at the last evaluation that all have."""
+        return int(self.env_steps[-1])
+
+    @property
+    def curves(self) -> Float[np.ndarray, "S n"]:
+        """Mean success over the tasks, a curve a seed."""
+        return np.asarray(self.success.mean(axis=-1))
+
+
+def read_runs(paths: Sequence[str]) -> list[Run]:
+    """Every run, labelled so that runs of one label differ in their seed alone.
+
+    Args:
+        paths: run directories, also of live runs, or archives exported from one.
+
+    Raises:
+        UsageError: no run at a path, or the same run twice.
+        DiagnosticError: a run without evaluations, or with damaged files.
+    """
+    runs = _distinct([read_run(path) for path in paths])
+    seen: dict[tuple[object, ...], Run] = {}
+    for run in runs:
+        key = (*run.setting, run.label, run.seed)
+        if key in seen:
+            raise UsageError(
+                f"{seen[key].path} and {run.path} are both seed {run.seed} of {run.label} on {run.benchmark}: "
+                "leave one out"
+            )
+        seen[key] = run
+    return runs
+
+
+def read_run(path: str) -> Run:
+    """One run; its label is its method.
+
+    Raises:
+        UsageError: no run at this path.
+        DiagnosticError: it has no evaluations, or damaged files.
+    """
+    try:
+        logs = run_logs(path)
+    except DumpError as error:
+        there = "://" in path or Path(path).exists()
+        raise (DiagnosticError if there else UsageError)(str(error)) from None
+    if "config.toml" not in logs:
+        if Path(path).is_file():
+            raise DiagnosticError(
+                f"{path}: holds no evaluations (an archive of a dump alone); export it again from its run directory"
+            )
+        raise UsageError(f"{path}: is not a run, it has no config.toml; give a run directory such as dumps/NAME")
+    config = _config(path, logs["config.toml"])
+    tasks, env_steps, success = _evaluations(path, logs.get("evaluation.jsonl", ""))
+    method = method_name(config, path)
+    place = Path(path)
+    return Run(
+        path=path,
+        name=place.parent.name if place.name == "dump.zarr" else place.resolve().name.removesuffix(".h5"),
+        config=config,
+        benchmark=config["benchmark"],
+        reward=config["reward"],
+        seed=config["seed"],
+        tasks=tasks,
+        env_steps=env_steps,
+        success=success,
+        method=method,
+        label=method,
+        env_steps_planned=config["env_steps"],
+    )
+
+
+def method_name(config: Mapping[str, Any], path: str = "this run") -> str:
+    """The paper's name of a rung (Section 5.2), or, where it is none, what is on: "PopArt + FG-c (a: pcgrad)".
+
+    FG-c stands for FairGrad at alpha = 1 on the critic. Other combiners are named with their side, and with the options
+    that are not the default.
+
+    Args:
+        config: layernorm, popart, actor_combiner, critic_combiner, as in config.toml.
+        path: of the run, for messages.
+
+    Raises:
+        DiagnosticError: a combiner that does not exist.
+    """
+    try:
+        actor, critic = (combiner_name(str(config[f"{side}_combiner"])) for side in ("actor", "critic"))
+    except ValueError as error:
+        raise DiagnosticError(f"{path}: config.toml: {error}") from None
+    parts = []
+    if config["layernorm"] != "none":
+        parts.append("LN-c" if config["layernorm"] == "critic" else "LN-ac")
+    if config["popart"] != "off":
+        parts.append("PopArt" if config["popart"] == "welford" else f"PopArt-{config['popart']}")
+    if critic == "fairgrad":
+        parts.append("FG-c")
+    sides = [
+        f"{letter}: {name}"
+        for letter, name, plain in (("a", actor, ("mean",)), ("c", critic, ("mean", "fairgrad")))
+        if name not in plain
+    ]
+    if parts == ["LN-c", "PopArt", "FG-c"] and sides == ["a: pcgrad"]:
+        return "TOPPO"
+    stem = " + ".join(parts) or "Vanilla MT-PPO"
+    if sides:
+        return f"{stem} ({', '.join(sides)})"
+    return f"+ {stem}" if f"+ {stem}" in RUNGS else stem
+
+
+def combiner_name(spec: str) -> str:
+    """A combiner's spec without the options that are its defaults: "mean", "fairgrad alpha=2"."""
+    kind, options = parse_spec(spec)
+    defaults = {f.name: f.default for f in fields(kind)}
+    given = ", ".join(
+        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in options.items()
+        if value != defaults[key]
+    )
+    return f"{kind.name} {given}".rstrip()
+
+
+def by_label(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs of each label, by seed; the paper's rungs first, in its order, then the others by name."""
+
+    def order(run: Run) -> tuple[int, str, int]:
+        return RUNGS.index(run.method) if run.method in RUNGS else len(RUNGS), run.label, run.seed
+
+    groups: dict[str, list[Run]] = {}
+    for run in sorted(runs, key=order):
+        groups.setdefault(run.label, []).append(run)
+    return groups
+
+
+def one_setting(runs: Sequence[Run]) -> tuple[str, str]:
+    """Benchmark and reward of runs that share them.
+
+    Raises:
+        UsageError: they do not.
+    """
+    first = runs[0]
+    for run in runs[1:]:
+        if run.setting != first.setting or run.tasks != first.tasks:
+            raise UsageError(
+                f"{first.path} is of {first.benchmark} under {first.reward} rewards and {run.path} of {run.benchmark} "
+                f"under {run.reward}: give runs of one benchmark and reward at a time"
+            )
+    return first.setting
+
+
+def align(runs: Sequence[Run]) -> Aligned:
+    """Runs of one label (and so of different seeds) on the evaluations that all of them have.
+
+    Raises:
+        UsageError: runs of different benchmarks or rewards.
+        DiagnosticError: no evaluation in common.
+    """
+    one_setting(runs)
+    runs = sorted(runs, key=lambda run: run.seed)
+    common = set(runs[0].env_steps.tolist()).intersection(*(run.env_steps.tolist() for run in runs))
+    if not common:
+        raise DiagnosticError(
+            f"{', '.join(run.path for run in runs)}: have no evaluation at the same step; give runs evaluated alike"
+        )
+    steps = np.array(sorted(common), dtype=np.int64)
+    notes = []
+    for run in runs:
+        if not run.complete:
+            notes.append(
+                f"{run.name} ({run.label}, seed {run.seed}) is incomplete: evaluated up to {run.env_steps[-1]:,} of "
+                f"its {run.env_steps_planned:,} steps"
+            )
+        if len(steps) < len(run.env_steps):
+            notes.append(
+                f"{run.name} ({run.label}, seed {run.seed}) is cut to the {len(steps)} of its {len(run.env_steps)} "
+                f"evaluations that the other seeds have too, the last at {steps[-1]:,} of {run.env_steps[-1]:,} steps"
+            )
+    return Aligned(
+        label=runs[0].label,
+        method=runs[0].method,
+        benchmark=runs[0].benchmark,
+        reward=runs[0].reward,
+        config=runs[0].config,
+        seeds=tuple(run.seed for run in runs),
+        tasks=runs[0].tasks,
+        env_steps=steps,
+        success=np.stack([run.success[np.isin(run.env_steps, steps)] for run in runs], axis=1),
+        notes=tuple(notes),
+    )
+
+
+def align_each(runs: Sequence[Run]) -> list[Aligned]:
+    """Every label of every benchmark and reward by itself, the paper's rungs first.
+
+    Raises:
+        DiagnosticError: see `align`.
+    """
+    settings = list(dict.fromkeys(run.setting for run in runs))
+    return [
+        align(group)
+        for setting in settings
+        for group in by_label([run for run in runs if run.setting == setting]).values()
+    ]
+
+
+def _distinct(runs: Sequence[Run]) -> list[Run]:
+    """The runs, their labels told apart where runs of one method were trained with different settings."""
+    labelled = []
+    for run in runs:
+        alike = [other for other in runs if other.setting == run.setting and other.method == run.method]
+        keys = sorted({key for other in alike for key in other.config} - {*_SAME_RUN, *_METHOD})
+        told = [key for key in keys if any(other.config.get(key) != run.config.get(key) for other in alike)]
+        suffix = ", ".join(f"{key} {run.config.get(key)}" for key in told)
+        labelled.append(replace(run, label=f"{run.method} [{suffix}]") if told else run)
+    return labelled
+
+
+def _config(path: str, text: str) -> dict[str, Any]:
+    try:
+        config = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DiagnosticError(f"{path}: config.toml is damaged ({error}); restore it") from None
+    if missing := [key for key in _NEEDED if key not in config]:
+        raise DiagnosticError(f"{path}: config.toml is damaged, it lacks {', '.join(missing)}; restore it")
+    return config
+
+
+def _evaluations(path: str, text: str) -> tuple[tuple[str, ...], Int[np.ndarray, "S"], Float[np.ndarray, "S K"]]:
+    """Tasks, steps and success of evaluation.jsonl; what follows its last newline is half a line of a live run."""
+    tasks: tuple[str, ...] = ()
+    steps: list[int] = []
+    success: list[list[float]] = []
+    for number, line in enumerate(text.split("\n")[:-1], start=1):
+        try:
+            record = json.loads(line)
+            step = int(record["env_steps"])
+            of_task = {str(task): float(values["success"]) for task, values in record["tasks"].items()}
+            tasks = tasks or tuple(of_task)
+            sound = (
+                tuple(of_task) == tasks and all(0 <= v <= 1 for v in of_task.values()) and step > max(steps, default=-1)
+            )
+        except (ValueError, KeyError, TypeError, AttributeError):
+            sound = False
+        if not sound:
+            raise DiagnosticError(f"{path}: evaluation.jsonl, line {number} is damaged; delete the line or restore it")
+        steps.append(step)
+        success.append(list(of_task.values()))
+    if not steps:
+        raise DiagnosticError(f"{path}: has no evaluations yet; wait for its first one, or leave the run out")
+    return tasks, np.array(steps, dtype=np.int64), np.array(success, dtype=np.float64)
