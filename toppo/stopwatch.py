@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 PHASES = ("environment", "values", "update", "dump", "evaluation")
 UPDATE_PARTS = ("gradients", "grams", "combiners", "step")
-"""Of a minibatch update: forward and backward into the slabs, their Grams (with the transfer from the device), the K x K
-problems, direction and Adam. What is left of "update" is shuffling and bookkeeping.
+"""Of a minibatch update: forward and backward into the slabs, their Grams (with the transfer from the device), the
+K x K problems, direction and Adam. What is left of "update" is shuffling and bookkeeping.
 """
 
 

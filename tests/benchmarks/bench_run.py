@@ -29,7 +29,16 @@ import torch
 from rich.console import Console
 
 from toppo.config import TrainConfig, resolve
-from toppo.envs.metaworld import ACTION_DIM, HORIZON, OBS_DIM, Episode, environment_seed, task_names, task_specs
+from toppo.envs.metaworld import (
+    ACTION_DIM,
+    HORIZON,
+    OBS_DIM,
+    Episode,
+    environment_seed,
+    not_compared,
+    task_names,
+    task_specs,
+)
 from toppo.envs.workers import Slot, balance
 from toppo.networks import Actor, Critic, NetworkShape, with_one_hot
 from toppo.progress import Display
@@ -43,9 +52,10 @@ MINIBATCHES = 12
 
 def play(connection: Connection, slots: list[Slot], reward: str, seed: int) -> None:
     """A process that plays one episode of each of its environments, or as many bare physics steps, when told to."""
-    episodes = [Episode(slot.spec, reward, environment_seed(seed, slot.spec.index)) for slot in slots]
+    fast = not not_compared()
+    episodes = [Episode(slot.spec, reward, environment_seed(seed, slot.spec.index), fast) for slot in slots]
     rng = np.random.default_rng(seed)
-    actions = rng.standard_normal((HORIZON, len(slots), ACTION_DIM)).astype(np.float32)
+    actions = rng.standard_normal((HORIZON, len(slots), ACTION_DIM)).clip(-1, 1).astype(np.float32)
     while True:
         what = connection.recv()
         if what == "reset":

@@ -39,7 +39,7 @@ def weights(request: Request, *, window: Window = 10) -> Product:
         notes.append(f"{dump.path}: no weights were recorded; the mean's are drawn")
     elif missing := [side for side in wanted if side not in recorded]:
         notes.append(f"{dump.path}: no weights of the {' and '.join(missing)} were recorded")
-    # The update phase of a collect follows its steps: its minibatches are drawn out over as many.
+    # An update phase comes after the steps it learns from: its minibatches are drawn out over those.
     phase = dump.attrs.get("env_steps_per_collect", int(np.diff(dump.env_steps).min(initial=0)))
     for side in recorded or wanted:
         grams = read_grams(dump, side, request)
@@ -48,7 +48,7 @@ def weights(request: Request, *, window: Window = 10) -> Product:
         w = grams.beside[f"{side}_weights"] if recorded else make("mean").solve_many(grams.values).weights
         shares = weight_shares(w)
         smooth = moving_average(shares, window)
-        series[side] = (grams.env_steps + phase * grams.minibatch / dump.n_minibatches, smooth)
+        series[side] = (grams.env_steps - phase * (1 - (grams.minibatch + 1) / dump.n_minibatches), smooth)
         spec = dump.attrs.get("combiners", {}).get(side, "unknown combiner") if recorded else "mean"
         titles[side] = combiner_label(spec)
         rows += [

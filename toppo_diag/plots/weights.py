@@ -34,7 +34,7 @@ def weights_figure(
         ax.axhline(1 / len(tasks), color="0.4", linewidth=0.6, linestyle=":", gid="even")
         ax.set_title(f"{side}: {titles[side]}")
         over = f"mean of {window} minibatches" if window > 1 else "each minibatch"
-        ax.set_ylabel(rf"weight $w_i / \sum_j |w_j|$, {over}")
+        ax.set_ylabel(f"weight $w_i / \\Sigma_j |w_j|$,\n{over}")
         steps_axis(ax)
     task_legend(figure, tasks)
     return figure
