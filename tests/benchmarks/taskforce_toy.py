@@ -147,7 +147,7 @@ def draw(problems: list[Problem], walks: dict[tuple[str, str], list[np.ndarray]]
     """Trajectories over contours of the sum of log losses; thick grey the Pareto set."""
     figure = Figure(figsize=(PAGE_WIDTH, 3.0), layout="constrained")
     axes = figure.subplots(len(problems), len(DRAWN), sharex="row", sharey="row")
-    for problem, row in zip(problems, axes, strict=True):
+    for n, (problem, row) in enumerate(zip(problems, axes, strict=True)):
         xs, ys = (np.linspace(*side, 80) for side in problem.box)
         height = [[np.log(problem.evaluate(np.array([x, y]))[1]).sum() for x in xs] for y in ys]
         for method, ax in zip(DRAWN, row, strict=True):
@@ -158,9 +158,9 @@ def draw(problems: list[Problem], walks: dict[tuple[str, str], list[np.ndarray]]
                 ax.plot(*points[0], "o", color="black", markersize=2)
                 ax.plot(*points[-1], "*", color="#D62728", markersize=5, markeredgewidth=0)
             ax.set(xlim=problem.box[0], ylim=problem.box[1], aspect="equal")
-            if row is axes[0]:
+            if n == 0:
                 ax.set_title(method.replace(" (", "\n(").replace(", ", ",\n"), fontsize=6)
-            if row is axes[-1]:
+            if n == len(problems) - 1:
                 ax.set_xlabel(r"$\theta_1$")
         row[0].set_ylabel(f"{problem.name} tasks\n" + r"$\theta_2$")
     return figure

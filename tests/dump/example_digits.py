@@ -39,8 +39,10 @@ def train(path: str, combiner_spec: str = "mean") -> list[float]:
         for step in range(STEPS):
             logits = heads(trunk(x))
             losses = nn.functional.binary_cross_entropy_with_logits(logits, y, reduction="none").mean(0)
-            rows = [torch.autograd.grad(loss, list(shared.values()), retain_graph=True) for loss in losses]
-            slab = torch.stack([torch.cat([part.flatten() for part in row]) for row in rows])
+            parts = torch.autograd.grad(
+                losses, list(shared.values()), torch.eye(10), retain_graph=True, is_grads_batched=True
+            )
+            slab = torch.cat([part.flatten(1) for part in parts], dim=1)
             order = combiner.draw_order(orders, len(tasks))
             w = combiner.combine(gram(slab.numpy()), losses=losses.detach().numpy(), order=order).weights
             if step % EVERY == 0:

@@ -139,8 +139,7 @@ class Agents:
         critic_loss = (_tail(first, p) - y).square().mean(dim=(1, 2)).sum()
         # Only the own action changes: the first layer of Q_t moves along that action's weights.
         own = self._own(self._policy(observations, p) - actions)
-        weights = self._own_weights(fixed)
-        tried = first.detach() + (own @ weights if self.settings.stage == "single" else own * weights)
+        tried = first.detach() + own @ self._own_weights(fixed)
         value = _tail(tried.reshape(self._critics, -1, self.settings.hidden), fixed)
         return critic_loss - value.sum() / len(rewards)
 
