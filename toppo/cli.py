@@ -137,6 +137,7 @@ def train(
     resolved = dataclasses.replace(resolved, device=str(trainer.select_device(resolved.device)))
     schedule = plan(resolved)
     tasks = task_names(resolved.benchmark)
+    trainer.require_backend(resolved)
     learner = trainer.build_learner(resolved, tasks)
     needed = trainer.planned_dump_bytes(schedule, learner)
     if dry_run:
@@ -297,7 +298,9 @@ def evaluate(
         raise ToppoError(f"{run} has no checkpoint yet; train it with `toppo resume {run}`")
     directory.same_config(config, stored.config)
     checkpoints.restore_learner(learner, stored.arrays)
-    backend = trainer.build_backend(config, plan(config))
+    backend = trainer.build_backend(dataclasses.replace(config, backend="metaworld"), plan(config))
+    for notice in backend.notices:
+        err.print(notice, highlight=False, markup=False)
     try:
         with Display(str(run), plan(config), err) as display:
             outcome = trainer.evaluate(learner, backend, config, display, lambda: None)

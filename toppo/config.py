@@ -24,6 +24,7 @@ BENCHMARK_SIZES = {"MT10": 10, "MT25": 25, "MT50": 50}
 LAYERNORM = ("none", "critic", "both")
 POPART = ("welford", "ema", "off")
 REWARDS = ("v1", "v2")
+BACKENDS = ("metaworld", "envpool")
 
 PRESETS: dict[str, dict[str, str]] = {
     "vanilla": {"layernorm": "none", "popart": "off", "critic_combiner": "mean", "actor_combiner": "mean"},
@@ -54,6 +55,9 @@ class TrainConfig:
 
     benchmark: str = _option("MT10", "MT10, MT25, MT50, or task names separated by commas.", "Run")
     reward: str = _option("v2", "Meta-World's reward version.", "Run", REWARDS)
+    backend: str = _option(
+        "metaworld", "What collects: the official package, or EnvPool, quick, with goals of its own.", "Run", BACKENDS
+    )
     seed: int = _option(0, "Seed of goals, networks, exploration, minibatches and combiner orders.", "Run")
     device: str = _option("auto", "auto, cpu, cuda or cuda:N.", "Run")
     workers: int = _option(
@@ -124,6 +128,9 @@ class TrainConfig:
         """The configuration as plain values."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
+
+ADDED = {"backend": "metaworld"}
+"""Keys that runs of earlier versions lack, and what they ran with."""
 
 FIELDS = {f.name: f for f in dataclasses.fields(TrainConfig)}
 TYPES: dict[str, Any] = get_type_hints(TrainConfig)
@@ -267,6 +274,8 @@ def _check(config: TrainConfig) -> None:
         raise UsageError(f"--entropy-coef {config.entropy_coef}: must not be negative")
     if not config.hidden or min(config.hidden) < 1:
         raise UsageError(f"--hidden {list(config.hidden)}: give at least one positive width")
+    if (config.backend, config.reward) == ("envpool", "v1"):
+        raise UsageError("--backend envpool --reward v1: EnvPool has V2 rewards only; give --backend metaworld")
     if config.eval_episodes > 50:
         raise UsageError(
             f"--eval-episodes {config.eval_episodes}: a task has 50 goals, each is evaluated once; give at most 50"

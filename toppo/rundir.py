@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from toppo.config import FIELDS, TrainConfig, from_dict, read_toml
+from toppo.config import ADDED, FIELDS, TrainConfig, from_dict, read_toml
 from toppo.errors import ToppoError, UsageError
 from toppo.files import write_whole
 
@@ -66,7 +66,7 @@ class RunDirectory:
         if not run.config.is_file():
             raise UsageError(f"{path} is not a run: it has no config.toml")
         values = read_toml(run.config)
-        missing = [key for key, field in FIELDS.items() if key not in values and field.default is not None]
+        missing = [key for key, field in FIELDS.items() if key not in {**ADDED, **values} and field.default is not None]
         if missing:
             raise UsageError(f"{run.config} is damaged: it lacks {', '.join(missing)}")
         return run, from_dict(values)
@@ -113,7 +113,7 @@ class RunDirectory:
         Raises:
             ToppoError: naming the keys that differ.
         """
-        ours = config.to_dict()
+        ours, stored = config.to_dict(), {**ADDED, **stored}
         keys = sorted((ours.keys() | stored.keys()) - {"device"})
         differ = [f"{k} = {ours.get(k)!r}, checkpoint {stored.get(k)!r}" for k in keys if ours.get(k) != stored.get(k)]
         if differ:

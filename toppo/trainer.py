@@ -16,6 +16,7 @@ from toppo import checkpoint as checkpoints
 from toppo.checkpoint import Checkpoint
 from toppo.config import TrainConfig
 from toppo.dump import worst_k
+from toppo.envs.envpool import EnvPoolBackend, require_envpool
 from toppo.envs.interface import Backend, Evaluation
 from toppo.envs.metaworld import ACTION_DIM, OBS_DIM
 from toppo.envs.workers import MetaWorldBackend
@@ -64,17 +65,28 @@ def build_learner(config: TrainConfig, tasks: tuple[str, ...]) -> Learner:
     return Learner(config, shape, tasks, select_device(config.device))
 
 
-def build_backend(config: TrainConfig, schedule: Schedule) -> MetaWorldBackend:
-    """The environments of a configuration."""
-    return MetaWorldBackend(
-        config.benchmark,
-        reward=config.reward,
-        seed=config.seed,
-        workers=config.workers,
-        copies=config.envs_per_task,
-        episodes_per_env=schedule.episodes_per_env,
-        eval_episodes=config.eval_episodes,
-    )
+def require_backend(config: TrainConfig) -> None:
+    """Refuse a backend that is not installed.
+
+    Raises:
+        UsageError: saying what to install.
+    """
+    if config.backend == "envpool":
+        require_envpool()
+
+
+def build_backend(config: TrainConfig, schedule: Schedule) -> Backend:
+    """The environments of a configuration. Evaluations are the official package's with any backend."""
+    options: dict[str, Any] = {
+        "seed": config.seed,
+        "workers": config.workers,
+        "copies": config.envs_per_task,
+        "episodes_per_env": schedule.episodes_per_env,
+        "eval_episodes": config.eval_episodes,
+    }
+    if config.backend == "envpool":
+        return EnvPoolBackend(config.benchmark, **options)
+    return MetaWorldBackend(config.benchmark, reward=config.reward, **options)
 
 
 def planned_dump_bytes(schedule: Schedule, learner: Learner, after: int = 0) -> int:

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tests.envs.policies import Dies, Expert, Fails, Still
-from toppo.envs.metaworld import ALL_V3_ENVIRONMENTS, environment_seed, task_names, task_specs
-from toppo.envs.workers import ROLLOUT, MetaWorldBackend, Slot, balance
+from toppo.envs.costs import step_cost
+from toppo.envs.metaworld import ALL_V3_ENVIRONMENTS, TaskSpec, environment_seed, task_names, task_specs
+from toppo.envs.workers import ROLLOUT, MetaWorldBackend, Slot, balance, evaluation_units
 from toppo.errors import ToppoError, UsageError
 
 TASKS = ("reach-v3", "drawer-close-v3", "window-close-v3")
@@ -82,6 +83,23 @@ def test_copies_and_tasks_and_collects_differ(backend):
     assert len({e.tobytes() for e in episodes}) == len(episodes)
 
 
+def test_evaluation_does_not_depend_on_the_number_of_workers(backend):
+    """Units are played alike whoever plays them; the policy's rows are those of one unit."""
+    alone = MetaWorldBackend(
+        ",".join(TASKS[:2]), reward="v2", seed=3, workers=1, copies=1, episodes_per_env=1, eval_episodes=30
+    )
+    shared = MetaWorldBackend(
+        ",".join(TASKS[:2]), reward="v2", seed=3, workers=2, copies=1, episodes_per_env=1, eval_episodes=30
+    )
+    try:
+        one, two = (b.evaluate(Expert(TASKS[:2]), quiet) for b in (alone, shared))
+        np.testing.assert_array_equal(one.success, two.success)
+        np.testing.assert_array_equal(one.returns, two.returns)
+    finally:
+        alone.close()
+        shared.close()
+
+
 def test_evaluation_visits_every_goal_once_and_stops_at_success(backend):
     result = backend.evaluate(Expert(TASKS), quiet)
     assert result.success.shape == (3, 50)
@@ -147,10 +165,26 @@ def test_an_error_in_a_worker_is_one_line():
 
 
 def test_balance_is_longest_first():
-    slots = [Slot(spec, 0) for spec in task_specs("push-v3,reach-v3,drawer-close-v3", 0)]
+    slots = [Slot(spec, 0) for spec in task_specs("stick-pull-v3,reach-v3,handle-press-v3", 0)]
     parts = [[slot.spec.name for slot in part] for part in balance(slots, 2)]
-    assert parts == [["push-v3"], ["reach-v3", "drawer-close-v3"]]
+    assert parts == [["stick-pull-v3"], ["reach-v3", "handle-press-v3"]]
     assert len(balance(slots, 8)) == 3
+
+
+@pytest.mark.parametrize("benchmark", ["MT10", "MT50"])
+def test_two_workers_have_the_same_to_do(benchmark):
+    slots = [Slot(TaskSpec(i, name, ()), 0) for i, name in enumerate(task_names(benchmark))]
+    loads = [sum(step_cost(slot.spec.name) for slot in part) for part in balance(slots, 2)]
+    assert max(loads) <= 1.02 * min(loads)
+
+
+@pytest.mark.parametrize("n_goals", [1, 24, 25, 50])
+def test_every_goal_is_in_one_unit_of_an_evaluation(n_goals):
+    specs = [TaskSpec(i, name, ()) for i, name in enumerate(task_names("MT10"))]
+    units = evaluation_units(specs, n_goals)
+    assert sorted((u.spec.index, goal) for u in units for goal in u.goals) == [
+        (k, goal) for k in range(10) for goal in range(n_goals)
+    ]
 
 
 def test_unknown_task_names_the_closest():

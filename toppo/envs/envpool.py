@@ -73,7 +73,6 @@ class EnvPoolBackend:
     def __init__(
         self, benchmark: str, *, seed: int, workers: int, copies: int, episodes_per_env: int, eval_episodes: int
     ) -> None:
-        require_envpool()
         self.tasks = task_names(benchmark)
         routed = tuple(task for task in self.tasks if task in ROUTED)
         self._pools = [_Pool(i, task) for i, task in enumerate(self.tasks) if task not in ROUTED]
