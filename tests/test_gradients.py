@@ -19,7 +19,7 @@ def task_losses(network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("kind", [Actor, Critic])
 def test_slab_rows_are_the_gradients_of_each_tasks_own_loss(kind, layernorm):
     network = kind(SHAPE, layernorm, torch.Generator().manual_seed(0)).double()
-    x = with_one_hot(torch.randn(5, 11, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1)))
+    x = with_one_hot(torch.randn(5, 11, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1)), 5)
     slab = Slab(network, 5)
     with slab.attached():
         task_losses(network, x).sum().backward()
@@ -32,7 +32,7 @@ def test_slab_rows_are_the_gradients_of_each_tasks_own_loss(kind, layernorm):
 
 def test_attached_forward_is_the_ordinary_forward():
     network = Critic(SHAPE, True, torch.Generator().manual_seed(0))
-    x = with_one_hot(torch.randn(5, 11, 7, generator=torch.Generator().manual_seed(1)))
+    x = with_one_hot(torch.randn(5, 11, 7, generator=torch.Generator().manual_seed(1)), 5)
     with Slab(network, 5).attached():
         inside = network(x)
     torch.testing.assert_close(inside, network(x), rtol=0, atol=0)
@@ -40,7 +40,7 @@ def test_attached_forward_is_the_ordinary_forward():
 
 def test_shared_parameters_get_no_grad_and_per_task_ones_do():
     network = Actor(SHAPE, False, torch.Generator().manual_seed(0))
-    x = with_one_hot(torch.randn(5, 11, 7, generator=torch.Generator().manual_seed(1)))
+    x = with_one_hot(torch.randn(5, 11, 7, generator=torch.Generator().manual_seed(1)), 5)
     with Slab(network, 5).attached():
         (task_losses(network, x) + network.log_std.sum(1)).sum().backward()
     assert network.log_std.grad is not None

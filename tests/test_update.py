@@ -14,7 +14,7 @@ from toppo.errors import ToppoError
 from toppo.losses import entropy, log_prob, normalise_per_task, policy_loss, value_loss
 from toppo.networks import NetworkShape, with_one_hot
 from toppo.rollout import Rollout
-from toppo.update import Learner, MinibatchUpdate, StepError
+from toppo.update import BLOCK_ROWS, Learner, MinibatchUpdate, StepError
 
 K, E, T = 4, 2, 20
 TASKS = ("alpha", "beta", "gamma", "delta")
@@ -62,7 +62,7 @@ def reference_step(learner: Learner, rollout: Rollout, samples: torch.Tensor, or
     batch = learner.prepare(rollout)
     targets = learner.targets(batch)
     rows = torch.arange(K)[:, None]
-    x = with_one_hot(torch.from_numpy(rollout.obs)[:, :, :-1].flatten(1, 2)[rows, samples])
+    x = with_one_hot(torch.from_numpy(rollout.obs)[:, :, :-1].flatten(1, 2)[rows, samples], K)
     advantage = normalise_per_task(targets.advantage[rows, samples]).float()
     log_ratio = log_prob(actor(x), actor.log_std, batch.actions[rows, samples]) - batch.old_log_prob[rows, samples]
     loss_actor, _ = policy_loss(log_ratio, advantage, config.clip)
@@ -115,7 +115,9 @@ def reference_step(learner: Learner, rollout: Rollout, samples: torch.Tensor, or
         ("toppo", {"actor_combiner": "cagrad", "critic_combiner": "fairgrad:alpha=2"}),
     ],
 )
-def test_a_minibatch_is_the_reference_minibatch(preset, options):
+@pytest.mark.parametrize("block_rows", [30, BLOCK_ROWS], ids=["three tasks at a time", "all tasks at once"])
+def test_a_minibatch_is_the_reference_minibatch(preset, options, block_rows, monkeypatch):
+    monkeypatch.setattr("toppo.update.BLOCK_ROWS", block_rows)
     # Large enough a learning rate to see the step in fp32, and epsilon that Adam's first step is not just a sign.
     learner = make_learner(small_config(preset, learning_rate=1e-2, adam_eps=1e-3, **options))
     rollout = make_rollout()
@@ -291,7 +293,7 @@ def test_popart_scales_critic_gradients_by_sigma_to_the_minus_two():
     normalised = learner.slabs["critic"].data.clone()
 
     rows, popart = torch.arange(K)[:, None], learner.popart
-    x = with_one_hot(batch.obs[:, :, :-1].flatten(1, 2)[rows, samples])
+    x = with_one_hot(batch.obs[:, :, :-1].flatten(1, 2)[rows, samples], K)
     with learner.slabs["critic"].attached():
         value, target = popart.denormalise(popart(learner.critic(x))), popart.denormalise(targets.target)[rows, samples]
         (value - target).square().mean(1).sum().backward()

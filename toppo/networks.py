@@ -79,11 +79,10 @@ class Critic(nn.Module):
         return z
 
 
-def with_one_hot(obs: Tensor) -> Tensor:
-    """Append the task one-hot to observations (K, n, obs_dim): (K, n, obs_dim + K), row i marked as task i."""
-    n_tasks, n, _ = obs.shape
-    one_hot = torch.eye(n_tasks, device=obs.device, dtype=obs.dtype)
-    return torch.cat([obs, one_hot[:, None, :].expand(n_tasks, n, n_tasks)], dim=-1)
+def with_one_hot(obs: Tensor, n_tasks: int, tasks: slice = slice(None)) -> Tensor:
+    """Append the task one-hot to observations (k, n, obs_dim) of these of K tasks: (k, n, obs_dim + K)."""
+    one_hot = torch.eye(n_tasks, device=obs.device, dtype=obs.dtype)[tasks]
+    return torch.cat([obs, one_hot[:, None, :].expand(-1, obs.shape[1], -1)], dim=-1)
 
 
 def count_parameters(*modules: nn.Module) -> int:

@@ -45,10 +45,10 @@ class PopArt(nn.Module):
             self.weight = nn.Parameter(ones.clone())
             self.bias = nn.Parameter(zeros.clone())
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Normalised values n_i = W_i z + b_i, (K, ...) float64, of critic outputs z (K, ...)."""
+    def forward(self, z: Tensor, tasks: slice = slice(None)) -> Tensor:
+        """Normalised values n_i = W_i z + b_i, (k, ...) float64, of critic outputs z (k, ...) of these tasks."""
         z = z.double()
-        return z if self.statistics == "off" else _rows(self.weight, z) * z + _rows(self.bias, z)
+        return z if self.statistics == "off" else _rows(self.weight[tasks], z) * z + _rows(self.bias[tasks], z)
 
     def denormalise(self, n: Tensor) -> Tensor:
         """V_i = sigma_i n_i + mu_i of normalised values (K, ...)."""

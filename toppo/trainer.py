@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from toppo import checkpoint as checkpoints
+from toppo.allocator import keep_freed_memory
 from toppo.checkpoint import Checkpoint
 from toppo.config import TrainConfig
 from toppo.dump import worst_k
@@ -147,6 +148,7 @@ class Trainer:
                 f"{self.run.checkpoints} is empty, but {self.run.progress} has collects: put the checkpoints back, or "
                 f"start anew with `toppo train --config {self.run.config}`"
             )
+        keep_freed_memory()
         require_disk(self.run.path, planned_dump_bytes(self.schedule, self.learner, self.collect))
         with _stop_signals() as stop:
             backend = build_backend(self.config, self.schedule)

@@ -34,8 +34,11 @@ SIDES = ("actor", "critic")
 PER_TASK = ("loss_actor", "loss_critic", "entropy", "ratio_clip_fraction", "value_clip_fraction", "approx_kl")
 """What every minibatch reports a task."""
 
-FORWARD_ROWS = 16_384
-"""Rows of a forward pass over a whole collect at a time: bounds memory at K = 50, costs nothing at K = 10."""
+BLOCK_ROWS = 4_096
+"""Rows of a minibatch that a CPU takes forward and backward at a time, in whole tasks, so that its caches hold the
+activations: all of K = 10, a block of K = 50. A GPU takes all at once."""
+FORWARD_ROWS = {"cpu": 1_024, "cuda": 65_536}
+"""Rows of a forward pass over a whole collect at a time: what the caches hold; on a GPU, what bounds memory."""
 
 STANDS = "the last checkpoint stands"
 
@@ -208,35 +211,36 @@ class Learner:
             popart.update(target)
         return Targets(advantage, popart.normalise(value), popart.normalise(target))
 
-    def losses(self, batch: Batch, targets: Targets, samples: Tensor) -> dict[str, Tensor]:
-        """Per-task losses and clip fractions of one minibatch, (K,) each, named as in `PER_TASK`.
+    def losses(self, batch: Batch, targets: Targets, samples: Tensor, tasks: slice = slice(None)) -> dict[str, Tensor]:
+        """Per-task losses and clip fractions of these tasks' part of one minibatch, (k,) each, named as in `PER_TASK`.
 
         Args:
             batch: the collect.
             targets: of the last (re)compute.
-            samples: indices (K, n) into each task's N samples.
+            samples: indices (k, n) into each of these tasks' N samples.
+            tasks: which; all by default.
         """
         config = self.config
         horizon = batch.rewards.shape[-1]
-        x = with_one_hot(
-            _gather(batch.obs.flatten(1, 2), samples + samples // horizon)
-        )  # obs has T + 1 states an episode
-        advantage = _gather(targets.advantage, samples)
+        # obs has T + 1 states an episode
+        obs = _gather(batch.obs[tasks].flatten(1, 2), samples + samples // horizon)
+        x = with_one_hot(obs, len(self.tasks), tasks)
+        log_std = self.actor.log_std[tasks]
+        advantage = _gather(targets.advantage[tasks], samples)
         if config.normalise_advantage:
             advantage = normalise_per_task(advantage)
-        log_ratio = log_prob(self.actor(x), self.actor.log_std, _gather(batch.actions, samples)) - _gather(
-            batch.old_log_prob, samples
-        )
+        log_ratio = log_prob(self.actor(x), log_std, _gather(batch.actions[tasks], samples))
+        log_ratio = log_ratio - _gather(batch.old_log_prob[tasks], samples)
         loss_actor, ratio_cut = policy_loss(log_ratio, advantage.float(), config.clip)
         loss_critic, value_cut = value_loss(
-            self.popart(self.critic(x)),
-            _gather(targets.value, samples),
-            _gather(targets.target, samples),
+            self.popart(self.critic(x), tasks),
+            _gather(targets.value[tasks], samples),
+            _gather(targets.target[tasks], samples),
             config.clip if config.value_clip else None,
         )
         with torch.no_grad():
             approx_kl = (log_ratio.exp() - 1 - log_ratio).mean(1)
-        numbers = (loss_actor, loss_critic, entropy(self.actor.log_std), ratio_cut, value_cut, approx_kl)
+        numbers = (loss_actor, loss_critic, entropy(log_std), ratio_cut, value_cut, approx_kl)
         return dict(zip(PER_TASK, numbers, strict=True))
 
     def step(
@@ -250,13 +254,25 @@ class Learner:
         self.actor.log_std.grad = None
         for p in self.popart.parameters():
             p.grad = None
-        with self.clock.phase("gradients"), self.slabs["actor"].attached(), self.slabs["critic"].attached():
-            losses = self.losses(batch, targets, samples)
+        k, n = samples.shape
+        block = max(1, BLOCK_ROWS // n) if self.device.type == "cpu" else k
+        with self.clock.phase("gradients"):
+            parts = [
+                self._fill_slabs(batch, targets, samples[i : i + block], slice(i, i + block))
+                for i in range(0, k, block)
+            ]
+            losses = {name: torch.cat([part[name] for part in parts]) for name in PER_TASK}
+        return self.step_from_slabs(losses, index, orders)
+
+    def _fill_slabs(self, batch: Batch, targets: Targets, samples: Tensor, tasks: slice) -> dict[str, Tensor]:
+        """These tasks' losses, detached, once their gradients are in the slabs and in `.grad` of the per-task rows."""
+        with self.slabs["actor"].attached(tasks), self.slabs["critic"].attached(tasks):
+            losses = self.losses(batch, targets, samples, tasks)
             # Every task's loss enters once: the slabs' rows are then the g_i themselves; c_v and 1/K come with the
             # weights.
             total = losses["loss_actor"] - self.config.entropy_coef * losses["entropy"] + losses["loss_critic"]
             total.sum().backward()
-        return self.step_from_slabs(losses, index, orders)
+        return {name: numbers.detach() for name, numbers in losses.items()}
 
     def step_from_slabs(self, losses: dict[str, Tensor], index: int, orders: np.random.Generator) -> MinibatchUpdate:
         """Combine the gradients now in the slabs (and in `.grad` of the per-task rows), and step (lines 13-15).
@@ -325,8 +341,8 @@ class Learner:
     def _forward(self, network: nn.Module, obs: Tensor) -> Tensor:
         """A network's output on every state (K, E, T + 1, ...), a bounded number of rows at a time."""
         k, *shape, _ = obs.shape
-        rows = max(1, FORWARD_ROWS // k)
-        out = torch.cat([network(with_one_hot(part)) for part in obs.flatten(1, 2).split(rows, dim=1)], dim=1)
+        rows = max(1, FORWARD_ROWS[self.device.type] // k)
+        out = torch.cat([network(with_one_hot(part, k)) for part in obs.flatten(1, 2).split(rows, dim=1)], dim=1)
         return out.view(k, *shape, *out.shape[2:])
 
     def _require_finite(self, grams: dict[str, np.ndarray], per_task: dict[str, np.ndarray]) -> None:

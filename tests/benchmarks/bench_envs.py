@@ -28,7 +28,8 @@ from toppo.policy import ActorPolicy
 
 PATHS = ("official", "accelerated")
 WORKERS = 2
-EPISODES = {"MT10": (2, 5), "MT50": (1, 2)}  # collects of each path, and episodes a task of each: a real one has 20
+BENCHMARKS = ("MT10", "MT50")
+EPISODES = 20  # a task and collect, as in training: building the environments is once a collect
 ROUNDS, STEPS = 8, 25  # of each path and task
 
 
@@ -40,7 +41,6 @@ def make_policy(n_tasks: int) -> ActorPolicy:
 
 def collect_rates(benchmark: str) -> dict[str, tuple[float, float]]:
     """Steps a second, and steps a CPU second of the workers, of collects on each path in turn."""
-    collects, episodes = EPISODES[benchmark]
     backends = {
         path: MetaWorldBackend(
             benchmark,
@@ -48,22 +48,21 @@ def collect_rates(benchmark: str) -> dict[str, tuple[float, float]]:
             seed=0,
             workers=WORKERS,
             copies=1,
-            episodes_per_env=episodes,
+            episodes_per_env=EPISODES,
             eval_episodes=1,
             accelerated=path == "accelerated",
         )
         for path in PATHS
     }
-    wall, cpu = dict.fromkeys(PATHS, 0.0), dict.fromkeys(PATHS, 0.0)
+    wall, cpu = {}, {}
     try:
-        for collect in range(collects):
-            for path, backend in backends.items():
-                policy = make_policy(len(backend.tasks))
-                before, start = worker_seconds(backend), time.perf_counter()
-                backend.rollout(policy, collect, lambda _: None)
-                wall[path] += time.perf_counter() - start
-                cpu[path] += worker_seconds(backend) - before
-        steps = collects * len(backends["official"].tasks) * episodes * HORIZON
+        for path, backend in backends.items():
+            policy = make_policy(len(backend.tasks))
+            before, start = worker_seconds(backend), time.perf_counter()
+            backend.rollout(policy, 0, lambda _: None)
+            wall[path] = time.perf_counter() - start
+            cpu[path] = worker_seconds(backend) - before
+        steps = len(backends["official"].tasks) * EPISODES * HORIZON
     finally:
         for backend in backends.values():
             backend.close()
@@ -134,7 +133,7 @@ def main() -> None:
         ratios[name] = round(t.official / t.accelerated, 3)
         numbers = f"{t.official:>9.0f} {t.accelerated:>12.0f} {ratios[name]:>6.2f} {t.physics:>8.0f} {t.reset:>8.0f}"
         print(f"{name:<30} {numbers}", flush=True)
-    for benchmark in EPISODES:
+    for benchmark in BENCHMARKS:
         mean = [statistics.mean(getattr(every[n], kind) for n in task_names(benchmark)) for kind in (*PATHS, "physics")]
         ratios[f"{benchmark}_steps"] = round(mean[0] / mean[1], 3)
         ratios[f"{benchmark}_limit"] = round(mean[0] / mean[2], 3)
@@ -142,7 +141,7 @@ def main() -> None:
             f"{'mean of ' + benchmark:<30} {mean[0]:>9.0f} {mean[1]:>12.0f} {mean[0] / mean[1]:>6.2f} {mean[2]:>8.0f}"
         )
     print(f"\n{f'collects, {WORKERS} workers':<30} {'official':>9} {'accelerated':>12} {'ratio':>6}")
-    for benchmark in EPISODES:
+    for benchmark in BENCHMARKS:
         rates = collect_rates(benchmark)
         for kind, official, accelerated in zip(("s", "CPU second"), *(rates[path] for path in PATHS), strict=True):
             ratios[f"{benchmark}_a_{kind.replace(' ', '_')}"] = round(accelerated / official, 3)

@@ -130,7 +130,7 @@ class Floor:
     def _forward_backward(self) -> None:
         for network in self._networks:
             network.zero_grad(set_to_none=True)
-            network(with_one_hot(self._obs)).square().mean().backward()
+            network(with_one_hot(self._obs, len(self._obs))).square().mean().backward()
 
     @torch.no_grad()
     def _products(self) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from toppo.allocator import keep_freed_memory
 from toppo.config import resolve
 from toppo.networks import NetworkShape
 from toppo.recording import Recorder
@@ -104,6 +105,7 @@ def time_updates(n_tasks: int, without: Sequence[str] = ()) -> dict[str, float]:
         n_tasks: K.
         without: kinds to leave out.
     """
+    keep_freed_memory()
     n = 3_125 // 10
     rollout = make_rollout(n_tasks, 2)
     kinds: dict[str, Callable[[torch.Tensor], object]] = {}
@@ -147,6 +149,7 @@ def peak_memory_of_an_mt50_update(dumped: bool) -> float:
     Args:
         dumped: whether the phase is recorded, five minibatches of it, as by --dump-every.
     """
+    keep_freed_memory()
     every = {"dump_every": 1} if dumped else {}
     learner = make_learner(50, repeats=1, env_steps=500_000, env_steps_per_epoch=500_000, **every)
     with tempfile.TemporaryDirectory() as directory:

@@ -300,8 +300,7 @@ def _serve(
     """A worker's life: answer commands until the trainer goes away."""
     arrays, progress = layout.views(memory), np.frombuffer(status, np.int64)
     crew = _Crew(layout, slots, arrays, progress, next_unit, parent)
-    with threadpool_limits(1):
-        _hold_torch_to_one_thread()
+    with threadpool_limits(1):  # two BLAS threads a worker cost 3x to 10x while acting
         while True:
             try:
                 name, policy, collect = pickle.loads(connection.recv_bytes())
@@ -313,13 +312,6 @@ def _serve(
             except Exception as error:
                 failure = f"{type(error).__name__}: {error}"
             connection.send(failure)
-
-
-def _hold_torch_to_one_thread() -> None:
-    """Two BLAS threads a worker cost 3x to 10x while acting."""
-    import torch
-
-    torch.set_num_threads(1)
 
 
 class _Crew:
