@@ -44,6 +44,7 @@ from toppo.networks import Actor, Critic, NetworkShape, with_one_hot
 from toppo.progress import Display
 from toppo.rundir import RunDirectory
 from toppo.schedule import Schedule, plan
+from toppo.stopwatch import PHASES
 from toppo.trainer import Trainer, build_learner
 
 MINIBATCHES = 12
@@ -181,15 +182,17 @@ def profile(run: RunDirectory, config: TrainConfig) -> dict[str, Any]:
     with floor_of(config) as floor, ProfilingDisplay(str(run.path), schedule, console, floor) as display:
         floor.sample()  # the first warms up
         start = time.perf_counter()
-        Trainer(run, config, learner, display).train()
+        trainer = Trainer(run, config, learner, display)
+        trainer.train()
         wall = time.perf_counter() - start - display.paused
+        last = trainer.clock.lap().phases  # the last evaluation comes after the last collect's lap
     laps = run.read(run.timings)
     thousands = config.env_steps / 1000
-    total = {name: sum(lap[name] for lap in laps) / thousands for name in ("environment", "values", "update", "dump")}
+    total = {name: (sum(lap[name] for lap in laps) + last[name]) / thousands for name in PHASES}
     parts = {name: sum(lap["update_parts"][name] for lap in laps) / thousands for name in laps[0]["update_parts"]}
     least = {name: sum(sample[name] for sample in display.samples) / thousands for name in display.samples[0]}
-    # The last evaluation, starting and ending are in the wall time alone.
-    total["evaluation and the rest"] = wall / thousands - sum(total.values())
+    total["start and end"] = wall / thousands - sum(total.values())
+    floor = least["environment"] + least["update"]
     return {
         "benchmark": config.benchmark,
         "env_steps": config.env_steps,
@@ -199,10 +202,28 @@ def profile(run: RunDirectory, config: TrainConfig) -> dict[str, Any]:
         "per_1000_steps": _rounded(total),
         "update_parts": _rounded(parts),
         "floor": _rounded(least),
-        "ratio": round(wall / thousands / (least["environment"] + least["update"]), 3),
+        "ratio": round(wall / thousands / floor, 3),
+        "paper_schedule": paper_schedule(config, schedule, wall / thousands, total["evaluation"], floor),
         "evaluations": len(schedule.evaluations),
         "mean_success": run.read(run.evaluation)[-1]["mean_success"],
     }
+
+
+def paper_schedule(
+    config: TrainConfig, schedule: Schedule, seconds: float, evaluation: float, floor: float
+) -> dict[str, float]:
+    """Seconds per 1,000 steps, ratio to the floor and evaluation's share, were this short run evaluated as seldom as
+    the paper's whole one.
+
+    Args:
+        config, schedule: of the run.
+        seconds, evaluation, floor: per 1,000 steps, of the run as it was.
+    """
+    whole = plan(resolve({"benchmark": config.benchmark}, preset="toppo"))
+    own = len(schedule.evaluations) / schedule.collects
+    seldom = evaluation * len(whole.evaluations) / whole.collects / own
+    there = seconds - evaluation + seldom
+    return {"per_1000_steps": round(there, 4), "ratio": round(there / floor, 3), "evaluation": round(seldom / there, 3)}
 
 
 def _rounded(seconds: dict[str, float]) -> dict[str, float]:
@@ -226,11 +247,17 @@ def describe(found: dict[str, Any]) -> str:
             for part, own in found["update_parts"].items():
                 lines.append(f"  {part:<30} {own:>8.4f} {own / wall:>7.1%}")
     lines.append(f"{'all':<32} {wall:>8.4f} {1:>7.1%} {floor['environment'] + floor['update']:>8.4f}")
-    hours = wall * 20_000 / 3600
     lines.append(
         f"{found['benchmark']}, {found['env_steps']:,} steps in {found['wall_s'] / 60:.1f} min "
         f"({found['evaluations']} evaluations, {found['workers']} workers, {found['threads']} threads): "
-        f"{found['ratio']:.2f} times the floor; 20M steps would take {hours:.1f} h"
+        f"{found['ratio']:.2f} times the floor"
+    )
+    paper = found["paper_schedule"]
+    steps = resolve({"benchmark": found["benchmark"]}, preset="toppo").env_steps
+    lines.append(
+        f"with the paper's evaluations (every fourth collect): {paper['ratio']:.2f} times the floor, "
+        f"evaluation {paper['evaluation']:.1%}; {steps / 1e6:.0f}M steps would take "
+        f"{paper['per_1000_steps'] * steps / 3.6e6:.1f} h"
     )
     return "\n".join(lines)
 
