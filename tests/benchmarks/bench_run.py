@@ -5,9 +5,10 @@
 
 Trains a real run into dumps/<name> with the paper's settings, dumps every 5 collects and the paper's evaluations. After
 every collect it stops the run's clock and times a sample of the floor on the same machine in the same minute: a plain
-forward and backward of both networks for every minibatch, and the accelerated environment steps alone, no policy, on
-all cores; and two lower limits, mj_step alone and the matrix products of that forward and backward alone. What a slow
-spell of the machine does to a collect it does to its floor, so judge by the ratio.
+forward and backward of both networks for every minibatch, and the accelerated environment steps on all cores: actions
+of the present policy, played again without it. Also, alone: mj_step, the policy's calls, and the matrix products of
+that forward and backward. What a slow spell of the machine does to a collect it does to its floor, so judge by the
+ratio.
 
 Prints the table and writes it, with the ratio, to dumps/<name>/profile.json.
 """
@@ -27,6 +28,7 @@ import mujoco
 import numpy as np
 import torch
 from rich.console import Console
+from threadpoolctl import threadpool_limits
 
 from toppo.config import TrainConfig, resolve
 from toppo.envs.metaworld import (
@@ -41,36 +43,55 @@ from toppo.envs.metaworld import (
 )
 from toppo.envs.workers import Slot, balance
 from toppo.networks import Actor, Critic, NetworkShape, with_one_hot
+from toppo.policy import ActorPolicy
 from toppo.progress import Display
 from toppo.rundir import RunDirectory
 from toppo.schedule import Schedule, plan
 from toppo.stopwatch import PHASES
 from toppo.trainer import Trainer, build_learner
+from toppo.update import Learner
 
 MINIBATCHES = 12
 """Sampled after each collect for the floor of the update."""
 
 
 def play(connection: Connection, slots: list[Slot], reward: str, seed: int) -> None:
-    """A process that plays one episode of each of its environments, or as many bare physics steps, when told to."""
-    fast = not not_compared()
-    episodes = [Episode(slot.spec, reward, environment_seed(seed, slot.spec.index), fast) for slot in slots]
-    rng = np.random.default_rng(seed)
-    actions = rng.standard_normal((HORIZON, len(slots), ACTION_DIM)).clip(-1, 1).astype(np.float32)
+    """A process that, when told to, has a policy play an episode of each of its environments; plays the same actions
+    again without it; takes as many steps of physics alone; calls the policy as often, alone.
+    """
+    threadpool_limits(1)  # as in the workers
+    fast, rng = not not_compared(), np.random.default_rng(seed)
+    tasks = np.array([slot.spec.index for slot in slots])
+    actions = np.empty((HORIZON, len(slots), ACTION_DIM), np.float32)
+    number = 0
+
+    def built() -> list[Episode]:
+        return [Episode(s.spec, reward, environment_seed(seed, number, s.spec.index), fast) for s in slots]
+
     while True:
-        what = connection.recv()
-        if what == "reset":
+        what, argument = connection.recv()
+        if what == "begin":
+            number, policy, episodes = number + 1, argument, built()
+            obs = np.stack([episode.reset() for episode in episodes])
+            for step in actions:
+                mean, std = policy.act(obs, tasks)
+                step[:] = (mean + std * rng.standard_normal(mean.shape)).clip(-1, 1)
+                obs = np.stack([episode.step(own)[0] for episode, own in zip(episodes, step, strict=True)])
+            episodes = built()
             for episode in episodes:
                 episode.reset()
         elif what == "steps":
             for step in actions:
-                for episode, action in zip(episodes, step, strict=True):
-                    episode.step(action)
-        else:  # "physics"
+                for episode, own in zip(episodes, step, strict=True):
+                    episode.step(own)
+        elif what == "physics":
             for episode in episodes:
                 env = episode._env
                 for _ in range(HORIZON):
                     mujoco.mj_step(env.model, env.data, nstep=env.frame_skip)
+        else:  # "policy"
+            for _ in range(HORIZON):
+                policy.act(obs, tasks)
         connection.send(None)
 
 
@@ -99,12 +120,13 @@ class Floor:
         self._networks = (Actor(shape, False, generator), Critic(shape, config.layernorm != "none", generator))
         self._obs = torch.randn(config.n_tasks, self._n, OBS_DIM, generator=generator)
 
-    def sample(self) -> dict[str, float]:
-        """Seconds a collect of each part of the floor, now."""
-        self._all("reset")
+    def sample(self, policy: ActorPolicy) -> dict[str, float]:
+        """Seconds a collect of each part of the floor, now, on the states that this policy goes to."""
+        self._all("begin", policy)
         return {
             "environment": self._all("steps") * self._scale_environment,
             "physics": self._all("physics") * self._scale_environment,
+            "policy": self._all("policy") * self._scale_environment,
             "update": self._timed(self._forward_backward) * self._scale_update,
             "products": self._timed(self._products) * self._scale_update,
         }
@@ -114,10 +136,10 @@ class Floor:
         for process, _ in self._pool:
             process.kill()
 
-    def _all(self, what: str) -> float:
+    def _all(self, what: str, policy: ActorPolicy | None = None) -> float:
         start = time.perf_counter()
         for _, connection in self._pool:
-            connection.send(what)
+            connection.send((what, policy))
         for _, connection in self._pool:
             connection.recv()
         return time.perf_counter() - start
@@ -150,9 +172,9 @@ class Floor:
 class ProfilingDisplay(Display):
     """The run's display, which measures the floor after every collect and keeps that out of the run's time."""
 
-    def __init__(self, title: str, schedule: Schedule, console: Console, floor: Floor) -> None:
+    def __init__(self, title: str, schedule: Schedule, console: Console, floor: Floor, learner: Learner) -> None:
         super().__init__(title, schedule, console)
-        self._floor = floor
+        self._floor, self._learner = floor, learner
         self.samples: list[dict[str, float]] = []
         self.paused = 0.0
 
@@ -160,7 +182,7 @@ class ProfilingDisplay(Display):
         """See `Display.collect_done`."""
         super().collect_done(*arguments)
         start = time.perf_counter()
-        self.samples.append(self._floor.sample())
+        self.samples.append(self._floor.sample(ActorPolicy(self._learner.actor)))
         self.paused += time.perf_counter() - start
 
 
@@ -179,8 +201,8 @@ def profile(run: RunDirectory, config: TrainConfig) -> dict[str, Any]:
     schedule = plan(config)
     console = Console()
     learner = build_learner(config, task_names(config.benchmark))
-    with floor_of(config) as floor, ProfilingDisplay(str(run.path), schedule, console, floor) as display:
-        floor.sample()  # the first warms up
+    with floor_of(config) as floor, ProfilingDisplay(str(run.path), schedule, console, floor, learner) as display:
+        floor.sample(ActorPolicy(learner.actor))  # the first warms up
         start = time.perf_counter()
         trainer = Trainer(run, config, learner, display)
         trainer.train()
@@ -235,8 +257,9 @@ def describe(found: dict[str, Any]) -> str:
     wall = found["wall_s"] / (found["env_steps"] / 1000)
     floor = found["floor"]
     lines = [f"{'s per 1,000 steps':<32} {'run':>8} {'share':>7} {'floor':>8}   limit"]
+    alone = f"mj_step alone {floor['physics']:.4f}, policy alone {floor['policy']:.4f}"
     limits = {
-        "environment": (floor["environment"], f"mj_step alone {floor['physics']:.4f}"),
+        "environment": (floor["environment"], alone),
         "update": (floor["update"], f"matrix products alone {floor['products']:.4f}"),
     }
     for name, seconds in found["per_1000_steps"].items():

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from functools import cache
+from functools import cache, lru_cache
 from math import sqrt
 from types import CellType, FunctionType, ModuleType, SimpleNamespace
 from typing import Any
@@ -129,7 +129,7 @@ _REPLACEMENTS = {
 }
 
 
-@cache
+@lru_cache(maxsize=25)  # 21 MB each: all of MT50 would take a worker a gigabyte
 def _compiled(path: str) -> mujoco.MjModel:
     return mujoco.MjModel.from_xml_path(path)
 
