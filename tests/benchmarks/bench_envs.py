@@ -1,6 +1,7 @@
 """What environment steps cost: the official package as it is, accelerated, and MuJoCo alone, all in one run.
 
-    collects    the same workers, with the policy: steps a second, and a CPU second where other work disturbs
+    collects    the same workers, with the policy: steps a second, and a CPU second where other work disturbs; and
+                EnvPool, where it is installed
     per task    CPU time of a step under random actions, in this process, interleaved; and of a reset
 
 Run by `make bench`; `--costs` prints the tables of `toppo/envs/costs.py` instead. Ratios go to the last line as JSON.
@@ -15,12 +16,14 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import mujoco
 import numpy as np
 import psutil
 import torch
 
+from toppo.envs.envpool import EnvPoolBackend
 from toppo.envs.metaworld import ACTION_DIM, HORIZON, OBS_DIM, TaskSpec, environment_class, task_names, task_specs
 from toppo.envs.workers import MetaWorldBackend
 from toppo.networks import Actor, NetworkShape
@@ -30,6 +33,7 @@ PATHS = ("official", "accelerated")
 WORKERS = 2
 BENCHMARKS = ("MT10", "MT50")
 EPISODES = 20  # a task and collect, as in training: building the environments is once a collect
+COPIES = 4  # of a task, with EnvPool
 ROUNDS, STEPS = 8, 25  # of each path and task
 
 
@@ -67,6 +71,19 @@ def collect_rates(benchmark: str) -> dict[str, tuple[float, float]]:
         for backend in backends.values():
             backend.close()
     return {path: (steps / wall[path], steps / cpu[path]) for path in PATHS}
+
+
+def envpool_rate(benchmark: str) -> float:
+    """Steps a second of a collect with EnvPool, in the layout it is quickest in, routed tasks included."""
+    backend = EnvPoolBackend(
+        benchmark, seed=0, workers=WORKERS, copies=COPIES, episodes_per_env=EPISODES // COPIES, eval_episodes=1
+    )
+    try:
+        policy, start = make_policy(len(backend.tasks)), time.perf_counter()
+        backend.rollout(policy, 0, lambda _: None)
+        return len(backend.tasks) * EPISODES * HORIZON / (time.perf_counter() - start)
+    finally:
+        backend.close()
 
 
 def worker_seconds(backend: MetaWorldBackend) -> float:
@@ -147,6 +164,9 @@ def main() -> None:
             ratios[f"{benchmark}_a_{kind.replace(' ', '_')}"] = round(accelerated / official, 3)
             label = f"{benchmark} steps a {kind}"
             print(f"{label:<30} {official:>9.0f} {accelerated:>12.0f} {accelerated / official:>6.2f}", flush=True)
+        if find_spec("envpool"):
+            ratios[f"{benchmark}_envpool"] = round(envpool_rate(benchmark) / rates["accelerated"][0], 3)
+            print(f"{benchmark} a s, EnvPool / accelerated: {ratios[f'{benchmark}_envpool']:.2f}", flush=True)
     print(json.dumps(ratios))
 
 

@@ -225,27 +225,31 @@ def profile(run: RunDirectory, config: TrainConfig) -> dict[str, Any]:
         "update_parts": _rounded(parts),
         "floor": _rounded(least),
         "ratio": round(wall / thousands / floor, 3),
-        "paper_schedule": paper_schedule(config, schedule, wall / thousands, total["evaluation"], floor),
+        "paper_schedule": paper_schedule(config, schedule, total, floor),
         "evaluations": len(schedule.evaluations),
         "mean_success": run.read(run.evaluation)[-1]["mean_success"],
     }
 
 
-def paper_schedule(
-    config: TrainConfig, schedule: Schedule, seconds: float, evaluation: float, floor: float
-) -> dict[str, float]:
-    """Seconds per 1,000 steps, ratio to the floor and evaluation's share, were this short run evaluated as seldom as
-    the paper's whole one.
+def paper_schedule(config: TrainConfig, schedule: Schedule, total: dict[str, float], floor: float) -> dict[str, float]:
+    """Seconds per 1,000 steps, ratio to the floor and evaluation's share, were this short run a stretch of the paper's
+    whole one: evaluated as seldom, begun and ended once.
 
     Args:
         config, schedule: of the run.
-        seconds, evaluation, floor: per 1,000 steps, of the run as it was.
+        total, floor: its seconds per 1,000 steps.
     """
     whole = plan(resolve({"benchmark": config.benchmark}, preset="toppo"))
     own = len(schedule.evaluations) / schedule.collects
-    seldom = evaluation * len(whole.evaluations) / whole.collects / own
-    there = seconds - evaluation + seldom
-    return {"per_1000_steps": round(there, 4), "ratio": round(there / floor, 3), "evaluation": round(seldom / there, 3)}
+    evaluation = total["evaluation"] * len(whole.evaluations) / whole.collects / own
+    once = total["start and end"] * config.env_steps / whole.config.env_steps
+    steady = sum(total.values()) - total["evaluation"] - total["start and end"]
+    there = steady + evaluation + once
+    return {
+        "per_1000_steps": round(there, 4),
+        "ratio": round(there / floor, 3),
+        "evaluation": round(evaluation / there, 3),
+    }
 
 
 def _rounded(seconds: dict[str, float]) -> dict[str, float]:
@@ -278,7 +282,7 @@ def describe(found: dict[str, Any]) -> str:
     paper = found["paper_schedule"]
     steps = resolve({"benchmark": found["benchmark"]}, preset="toppo").env_steps
     lines.append(
-        f"with the paper's evaluations (every fourth collect): {paper['ratio']:.2f} times the floor, "
+        f"as a stretch of the paper's whole run, an evaluation every fourth collect: {paper['ratio']:.2f} times, "
         f"evaluation {paper['evaluation']:.1%}; {steps / 1e6:.0f}M steps would take "
         f"{paper['per_1000_steps'] * steps / 3.6e6:.1f} h"
     )
