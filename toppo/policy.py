@@ -16,7 +16,7 @@ from toppo.networks import Actor
 
 @dataclass
 class _Layer:
-    """y = relu(norm(x W + b))."""
+    """y = norm(x W + b); between layers, ReLU."""
 
     weight: Float[np.ndarray, "in out"]
     bias: Float[np.ndarray, "out"]
@@ -37,7 +37,7 @@ class ActorPolicy:
                 self._layers.append(_Layer(np.ascontiguousarray(_array(module.weight).T), bias, None))
             elif isinstance(module, nn.LayerNorm):
                 self._layers[-1].norm = _array(module.weight), _array(module.bias), module.eps
-        # A one-hot picks a row of the first layer's weights.
+        # A one-hot would pick a row of the first layer's weights.
         first = self._layers[0]
         n_obs = len(first.weight) - len(actor.log_std)
         first.weight, self._task_rows = first.weight[:n_obs], first.weight[n_obs:]
