@@ -3,46 +3,74 @@
 import pytest
 import torch
 
-from toppo.gradients import Slab, TaskLayerNorm, TaskLinear
-from toppo.networks import Actor, Critic, NetworkShape, with_one_hot
+from toppo.gradients import OneHotLinear, Slab, TaskLayerNorm, TaskLinear, with_one_hot
+from toppo.networks import Actor, Critic, NetworkShape
 
 SHAPE = NetworkShape(n_tasks=5, obs_dim=7, action_dim=3, hidden=(16, 12))
 
 
-def task_losses(network: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+def task_losses(network: torch.nn.Module, obs: torch.Tensor, tasks: slice = slice(None)) -> torch.Tensor:
     """A loss per task (K,), nonlinear in the output and different for each task."""
-    y = network(x).flatten(1)
-    return (y.square() * torch.arange(1, len(y) + 1)[:, None]).mean(1)
+    y = network(obs, tasks).flatten(1)
+    return (y.square() * torch.arange(1, SHAPE.n_tasks + 1)[tasks, None]).mean(1)
 
 
+def observations(dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """(K, n, obs_dim)."""
+    return torch.randn(5, 11, 7, dtype=dtype, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("block", [1, 2, 5])
 @pytest.mark.parametrize("layernorm", [False, True])
 @pytest.mark.parametrize("kind", [Actor, Critic])
-def test_slab_rows_are_the_gradients_of_each_tasks_own_loss(kind, layernorm):
+def test_slab_rows_are_the_gradients_of_each_tasks_own_loss(kind, layernorm, block):
     network = kind(SHAPE, layernorm, torch.Generator().manual_seed(0)).double()
-    x = with_one_hot(torch.randn(5, 11, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1)), 5)
+    obs = observations(torch.float64)
     slab = Slab(network, 5)
-    with slab.attached():
-        task_losses(network, x).sum().backward()
-    losses = task_losses(network, x)
+    for i in range(0, 5, block):
+        tasks = slice(i, i + block)
+        with slab.attached(tasks):
+            task_losses(network, obs[tasks], tasks).sum().backward()
+    losses = task_losses(network, obs)
     for i in range(5):
         naive = torch.autograd.grad(losses[i], slab.parameters, retain_graph=True)
         expected = torch.cat([g.flatten() for g in naive])
         torch.testing.assert_close(slab.data[i], expected, rtol=1e-12, atol=1e-14)
 
 
-def test_attached_forward_is_the_ordinary_forward():
-    network = Critic(SHAPE, True, torch.Generator().manual_seed(0))
-    x = with_one_hot(torch.randn(5, 11, 7, generator=torch.Generator().manual_seed(1)), 5)
+def test_forward_is_that_of_ordinary_layers_on_the_one_hot_input():
+    """Attached to a slab, without gradients, and neither: torch's own layers on (obs, one-hot)."""
+    network = Critic(SHAPE, True, torch.Generator().manual_seed(0)).double()
+    obs = observations(torch.float64)
+    x = with_one_hot(obs, 5)
+    for layer in [*network.trunk, network.output]:
+        if isinstance(layer, torch.nn.Linear):
+            x = torch.nn.functional.linear(x, layer.weight, layer.bias)
+        elif isinstance(layer, torch.nn.LayerNorm):
+            x = torch.nn.functional.layer_norm(x, layer.normalized_shape, layer.weight, layer.bias, layer.eps)
+        else:
+            x = x.clamp_min(0)
     with Slab(network, 5).attached():
-        inside = network(x)
-    torch.testing.assert_close(inside, network(x), rtol=0, atol=0)
+        inside = network(obs)
+    with torch.no_grad():
+        without = network(obs)
+    for y in (inside, without, network(obs)):
+        torch.testing.assert_close(y, x.squeeze(-1), rtol=1e-12, atol=1e-12)
+
+
+def test_one_hot_layer_passes_gradients_on_to_observations():
+    layer = OneHotLinear(7, 5, 16).double()
+    obs, again = (observations(torch.float64).requires_grad_() for _ in range(2))
+    layer(obs).square().sum().backward()
+    with Slab(layer, 5).attached():
+        layer(again).square().sum().backward()
+    torch.testing.assert_close(again.grad, obs.grad, rtol=1e-12, atol=1e-12)
 
 
 def test_shared_parameters_get_no_grad_and_per_task_ones_do():
     network = Actor(SHAPE, False, torch.Generator().manual_seed(0))
-    x = with_one_hot(torch.randn(5, 11, 7, generator=torch.Generator().manual_seed(1)), 5)
     with Slab(network, 5).attached():
-        (task_losses(network, x) + network.log_std.sum(1)).sum().backward()
+        (task_losses(network, observations()) + network.log_std.sum(1)).sum().backward()
     assert network.log_std.grad is not None
     assert all(p.grad is None for name, p in network.named_parameters() if name != "log_std")
 

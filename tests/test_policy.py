@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from toppo.networks import Actor, NetworkShape, with_one_hot
+from toppo.networks import Actor, NetworkShape
 from toppo.policy import ActorPolicy
 
 
@@ -18,7 +18,7 @@ def test_policy_is_the_actor(layernorm):
         for parameter in actor.parameters():
             parameter += 0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
     obs = torch.randn(6, 1, 39, generator=generator, dtype=torch.float64)
-    expected = actor(with_one_hot(obs, 6))[:, 0].detach().numpy()
+    expected = actor(obs)[:, 0].detach().numpy()
     policy = pickle.loads(pickle.dumps(ActorPolicy(actor.float())))
     tasks = np.array([4, 1, 1, 5])
     mean, std = policy.act(obs[tasks, 0].numpy(), tasks)

@@ -12,7 +12,7 @@ from toppo.combiners import make
 from toppo.config import PRESETS, TrainConfig, resolve
 from toppo.errors import ToppoError
 from toppo.losses import entropy, log_prob, normalise_per_task, policy_loss, value_loss
-from toppo.networks import NetworkShape, with_one_hot
+from toppo.networks import NetworkShape
 from toppo.rollout import Rollout
 from toppo.update import BLOCK_ROWS, Learner, MinibatchUpdate, StepError
 
@@ -62,12 +62,12 @@ def reference_step(learner: Learner, rollout: Rollout, samples: torch.Tensor, or
     batch = learner.prepare(rollout)
     targets = learner.targets(batch)
     rows = torch.arange(K)[:, None]
-    x = with_one_hot(torch.from_numpy(rollout.obs)[:, :, :-1].flatten(1, 2)[rows, samples], K)
+    obs = torch.from_numpy(rollout.obs)[:, :, :-1].flatten(1, 2)[rows, samples]
     advantage = normalise_per_task(targets.advantage[rows, samples]).float()
-    log_ratio = log_prob(actor(x), actor.log_std, batch.actions[rows, samples]) - batch.old_log_prob[rows, samples]
+    log_ratio = log_prob(actor(obs), actor.log_std, batch.actions[rows, samples]) - batch.old_log_prob[rows, samples]
     loss_actor, _ = policy_loss(log_ratio, advantage, config.clip)
     loss_critic, _ = value_loss(
-        popart(critic(x)), targets.value[rows, samples], targets.target[rows, samples], config.clip
+        popart(critic(obs)), targets.value[rows, samples], targets.target[rows, samples], config.clip
     )
 
     shared = {
@@ -293,9 +293,10 @@ def test_popart_scales_critic_gradients_by_sigma_to_the_minus_two():
     normalised = learner.slabs["critic"].data.clone()
 
     rows, popart = torch.arange(K)[:, None], learner.popart
-    x = with_one_hot(batch.obs[:, :, :-1].flatten(1, 2)[rows, samples], K)
+    obs = batch.obs[:, :, :-1].flatten(1, 2)[rows, samples]
     with learner.slabs["critic"].attached():
-        value, target = popart.denormalise(popart(learner.critic(x))), popart.denormalise(targets.target)[rows, samples]
+        value = popart.denormalise(popart(learner.critic(obs)))
+        target = popart.denormalise(targets.target)[rows, samples]
         (value - target).square().mean(1).sum().backward()
     expected = normalised * popart.sigma[:, None].float() ** 2
     torch.testing.assert_close(

@@ -1,10 +1,9 @@
 """Per-task gradients at the price of one plain backward.
 
 `TaskLinear` and `TaskLayerNorm` compute exactly what `nn.Linear` and `nn.LayerNorm` compute, on inputs laid out (K, n,
-features), task by
-task. While a `Slab` is attached, their backward pass writes the gradient of every task's own loss into the task's row
-of the slab: the
-products are those of an ordinary backward, batched over K instead of summed over it, so no graph is walked K times.
+features), task by task; `OneHotLinear` what `nn.Linear` does on observations with the task's one-hot. While a `Slab` is
+attached, their backward pass writes the gradient of every task's own loss into the task's row of the slab: the products
+are those of an ordinary backward, batched over K instead of summed over it, so no graph is walked K times.
 """
 
 from __future__ import annotations
@@ -42,6 +41,40 @@ class _Linear(torch.autograd.Function):
         if db is not None:
             torch.sum(dy, dim=1, out=db)
         return dy @ weight if ctx.needs_input_grad[0] else None, None, None, None, None
+
+
+class _OneHotLinear(torch.autograd.Function):
+    """`_Linear` on obs (K, n, obs) and the one-hot, which picks a column of W: forward and backward, [obs, 1] times
+    [W_obs, w_i + b]' task by task is all there is to compute.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, obs: Tensor, weight: Tensor, bias: Tensor | None, tasks: slice, dW: Tensor | None, db: Tensor | None
+    ) -> Tensor:
+        k, n, obs_dim = obs.shape
+        own = weight.new_empty(k, len(weight), obs_dim + 1)
+        own[..., :-1] = weight[:, :obs_dim]
+        own[..., -1] = weight[:, obs_dim:][:, tasks].t()
+        if bias is not None:
+            own[..., -1] += bias
+        x = torch.cat([obs, obs.new_ones(k, n, 1)], dim=-1)
+        ctx.save_for_backward(x, weight)
+        ctx.tasks, ctx.slab = tasks, (dW, db)
+        return torch.bmm(x, own.mT)
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        dW, db = ctx.slab
+        obs_dim = x.shape[-1] - 1
+        products = torch.bmm(dy.mT, x)
+        dW[..., :obs_dim] = products[..., :-1]
+        # Of its columns for the one-hot, a task has a gradient in its own only: the others were zero and stay so.
+        dW[..., obs_dim:][..., ctx.tasks].diagonal(dim1=0, dim2=2).copy_(products[..., -1].t())
+        if db is not None:
+            db.copy_(products[..., -1])
+        return dy @ weight[:, :obs_dim] if ctx.needs_input_grad[0] else None, None, None, None, None, None
 
 
 class _LayerNorm(torch.autograd.Function):
@@ -82,6 +115,35 @@ class TaskLinear(nn.Linear):
         grads = self.task_grads
         y: Tensor = _Linear.apply(x, self.weight, self.bias, grads["weight"], grads.get("bias"))  # type: ignore[no-untyped-call]
         return y
+
+
+class OneHotLinear(TaskLinear):
+    """`nn.Linear` on observations (K, n, obs) with the task's one-hot appended, (K, n, obs + K).
+
+    Args:
+        obs_dim: features of an observation.
+        n_tasks: K.
+        out_features: of the output.
+        bias: whether it has one.
+    """
+
+    def __init__(self, obs_dim: int, n_tasks: int, out_features: int, bias: bool = True) -> None:
+        super().__init__(obs_dim + n_tasks, out_features, bias)
+        self.n_tasks = n_tasks
+
+    def forward(self, obs: Tensor, tasks: slice = slice(None)) -> Tensor:
+        """Map (k, n, obs) of these of K tasks to (k, n, out)."""
+        if self.task_grads is None and torch.is_grad_enabled():
+            return F.linear(with_one_hot(obs, self.n_tasks, tasks), self.weight, self.bias)
+        grads = self.task_grads or {}
+        y: Tensor = _OneHotLinear.apply(obs, self.weight, self.bias, tasks, grads.get("weight"), grads.get("bias"))  # type: ignore[no-untyped-call]
+        return y
+
+
+def with_one_hot(obs: Tensor, n_tasks: int, tasks: slice = slice(None)) -> Tensor:
+    """Append the task one-hot to observations (k, n, obs_dim) of these of K tasks: (k, n, obs_dim + K)."""
+    one_hot = torch.eye(n_tasks, device=obs.device, dtype=obs.dtype)[tasks]
+    return torch.cat([obs, one_hot[:, None, :].expand(-1, obs.shape[1], -1)], dim=-1)
 
 
 class TaskLayerNorm(nn.LayerNorm):

@@ -4,27 +4,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from toppo.gradients import TaskLayerNorm, TaskLinear
+from toppo.gradients import OneHotLinear, TaskLayerNorm, TaskLinear
 
 
-def _trunk(n_in: int, hidden: Sequence[int], layernorm: bool) -> nn.Sequential:
+@dataclass(frozen=True)
+class NetworkShape:
+    """What both networks are built from: K tasks, the observation's and the action's size, hidden widths."""
+
+    n_tasks: int
+    obs_dim: int
+    action_dim: int
+    hidden: tuple[int, ...]
+
+
+class _Trunk(nn.Sequential):
     """Hidden layers Linear -> [LayerNorm] -> ReLU; a layer-normalised Linear has no bias (LN's mean subtraction makes
     it redundant).
     """
-    layers: list[nn.Module] = []
-    for width_in, width in zip([n_in, *hidden], hidden, strict=False):
-        layers.append(TaskLinear(width_in, width, bias=not layernorm))
-        if layernorm:
-            layers.append(TaskLayerNorm(width))
-        layers.append(nn.ReLU())
-    return nn.Sequential(*layers)
+
+    def __init__(self, shape: NetworkShape, layernorm: bool) -> None:
+        layers: list[nn.Module] = []
+        for i, width in enumerate(shape.hidden):
+            if i == 0:
+                layers.append(OneHotLinear(shape.obs_dim, shape.n_tasks, width, bias=not layernorm))
+            else:
+                layers.append(TaskLinear(shape.hidden[i - 1], width, bias=not layernorm))
+            if layernorm:
+                layers.append(TaskLayerNorm(width))
+            layers.append(_ReLU())
+        super().__init__(*layers)
+
+    def forward(self, obs: Tensor, tasks: slice) -> Tensor:  # type: ignore[override]
+        first, *others = self
+        x: Tensor = first(obs, tasks)
+        for layer in others:
+            x = layer(x)
+        return x
+
+
+class _ReLU(nn.Module):
+    """In place where no backward pass wants its input's memory: a twentieth of a forward pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x, inplace=not torch.is_grad_enabled())
 
 
 def _initialise(network: nn.Module, output: TaskLinear, output_gain: float, generator: torch.Generator) -> None:
@@ -38,29 +67,19 @@ def _initialise(network: nn.Module, output: TaskLinear, output_gain: float, gene
         output.weight *= output_gain
 
 
-@dataclass(frozen=True)
-class NetworkShape:
-    """What both networks are built from: K tasks, the observation's and the action's size, hidden widths."""
-
-    n_tasks: int
-    obs_dim: int
-    action_dim: int
-    hidden: tuple[int, ...]
-
-
 class Actor(nn.Module):
     """Diagonal Gaussian policy: a shared mean network and one log-standard-deviation row per task; no squashing."""
 
     def __init__(self, shape: NetworkShape, layernorm: bool, generator: torch.Generator) -> None:
         super().__init__()
-        self.trunk = _trunk(shape.obs_dim + shape.n_tasks, shape.hidden, layernorm)
+        self.trunk = _Trunk(shape, layernorm)
         self.mean = TaskLinear(shape.hidden[-1], shape.action_dim)
         self.log_std = nn.Parameter(torch.zeros(shape.n_tasks, shape.action_dim))
         _initialise(self, self.mean, 0.01, generator)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Action means (..., action_dim) of inputs (..., obs_dim + K)."""
-        mean: Tensor = self.mean(self.trunk(x))
+    def forward(self, obs: Tensor, tasks: slice = slice(None)) -> Tensor:
+        """Action means (k, n, action_dim) of observations (k, n, obs_dim) of these of K tasks."""
+        mean: Tensor = self.mean(self.trunk(obs, tasks))
         return mean
 
 
@@ -69,20 +88,14 @@ class Critic(nn.Module):
 
     def __init__(self, shape: NetworkShape, layernorm: bool, generator: torch.Generator) -> None:
         super().__init__()
-        self.trunk = _trunk(shape.obs_dim + shape.n_tasks, shape.hidden, layernorm)
+        self.trunk = _Trunk(shape, layernorm)
         self.output = TaskLinear(shape.hidden[-1], 1)
         _initialise(self, self.output, 1.0, generator)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """z (...) of inputs (..., obs_dim + K)."""
-        z: Tensor = self.output(self.trunk(x)).squeeze(-1)
+    def forward(self, obs: Tensor, tasks: slice = slice(None)) -> Tensor:
+        """z (k, n) of observations (k, n, obs_dim) of these of K tasks."""
+        z: Tensor = self.output(self.trunk(obs, tasks)).squeeze(-1)
         return z
-
-
-def with_one_hot(obs: Tensor, n_tasks: int, tasks: slice = slice(None)) -> Tensor:
-    """Append the task one-hot to observations (k, n, obs_dim) of these of K tasks: (k, n, obs_dim + K)."""
-    one_hot = torch.eye(n_tasks, device=obs.device, dtype=obs.dtype)[tasks]
-    return torch.cat([obs, one_hot[:, None, :].expand(-1, obs.shape[1], -1)], dim=-1)
 
 
 def count_parameters(*modules: nn.Module) -> int:

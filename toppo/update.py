@@ -25,7 +25,7 @@ from toppo.config import TrainConfig
 from toppo.errors import ToppoError
 from toppo.gradients import Slab
 from toppo.losses import entropy, log_prob, normalise_per_task, policy_loss, value_loss
-from toppo.networks import Actor, Critic, NetworkShape, count_parameters, with_one_hot
+from toppo.networks import Actor, Critic, NetworkShape, count_parameters
 from toppo.popart import PopArt
 from toppo.rollout import Rollout, generalised_advantage, stratified_minibatches
 from toppo.stopwatch import Stopwatch
@@ -224,16 +224,15 @@ class Learner:
         horizon = batch.rewards.shape[-1]
         # obs has T + 1 states an episode
         obs = _gather(batch.obs[tasks].flatten(1, 2), samples + samples // horizon)
-        x = with_one_hot(obs, len(self.tasks), tasks)
         log_std = self.actor.log_std[tasks]
         advantage = _gather(targets.advantage[tasks], samples)
         if config.normalise_advantage:
             advantage = normalise_per_task(advantage)
-        log_ratio = log_prob(self.actor(x), log_std, _gather(batch.actions[tasks], samples))
+        log_ratio = log_prob(self.actor(obs, tasks), log_std, _gather(batch.actions[tasks], samples))
         log_ratio = log_ratio - _gather(batch.old_log_prob[tasks], samples)
         loss_actor, ratio_cut = policy_loss(log_ratio, advantage.float(), config.clip)
         loss_critic, value_cut = value_loss(
-            self.popart(self.critic(x), tasks),
+            self.popart(self.critic(obs, tasks), tasks),
             _gather(targets.value[tasks], samples),
             _gather(targets.target[tasks], samples),
             config.clip if config.value_clip else None,
@@ -342,7 +341,7 @@ class Learner:
         """A network's output on every state (K, E, T + 1, ...), a bounded number of rows at a time."""
         k, *shape, _ = obs.shape
         rows = max(1, FORWARD_ROWS[self.device.type] // k)
-        out = torch.cat([network(with_one_hot(part, k)) for part in obs.flatten(1, 2).split(rows, dim=1)], dim=1)
+        out = torch.cat([network(part) for part in obs.flatten(1, 2).split(rows, dim=1)], dim=1)
         return out.view(k, *shape, *out.shape[2:])
 
     def _require_finite(self, grams: dict[str, np.ndarray], per_task: dict[str, np.ndarray]) -> None:

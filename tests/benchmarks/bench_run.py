@@ -42,7 +42,7 @@ from toppo.envs.metaworld import (
     task_specs,
 )
 from toppo.envs.workers import Slot, balance
-from toppo.networks import Actor, Critic, NetworkShape, with_one_hot
+from toppo.networks import Actor, Critic, NetworkShape
 from toppo.policy import ActorPolicy
 from toppo.progress import Display
 from toppo.rundir import RunDirectory
@@ -153,7 +153,7 @@ class Floor:
     def _forward_backward(self) -> None:
         for network in self._networks:
             network.zero_grad(set_to_none=True)
-            network(with_one_hot(self._obs, len(self._obs))).square().mean().backward()
+            network(self._obs).square().mean().backward()
 
     @torch.no_grad()
     def _products(self) -> None:

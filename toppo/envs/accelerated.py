@@ -191,10 +191,23 @@ class _Cached(SawyerXYZEnv):
         self._ctrl[:] = ctrl
         mujoco.mj_step(self.model, self.data, nstep=n_frames)
 
+    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        # reset_model runs twice in an official reset, on what the last episode left and on fresh data: where the hand
+        # settles the first time is forgotten.
+        self.curr_path_length = 0
+        self._settles = False
+        self.reset_model()
+        self._settles = True
+        obs, info = super(SawyerXYZEnv, self).reset()
+        self._prev_obs = obs[:18].copy()
+        obs[18:36] = self._prev_obs
+        return obs, info
+
     def _reset_hand(self, steps: int = 50) -> None:
-        self._mocap_pos[:] = self.hand_init_pos
-        self._mocap_quat[:] = _DOWN
-        self.do_simulation((-1, 1), steps * self.frame_skip)
+        if self._settles:
+            self._mocap_pos[:] = self.hand_init_pos
+            self._mocap_quat[:] = _DOWN
+            self.do_simulation((-1, 1), steps * self.frame_skip)
         self.init_tcp = self.tcp_center
 
     def _get_curr_obs_combined_no_goal(self) -> Float[np.ndarray, "18"]:
