@@ -75,7 +75,6 @@ def test_every_rung_on_every_benchmark_with_every_seed():
     full, short = runs[0].config, runs[1].config
     assert full == resolve({"seed": 3, "repeats": 8, "workers": 4}, preset="toppo")
     assert short == resolve({"seed": 3, "repeats": 4, "popart": "ema", "workers": 4}, preset="vanilla")
-    assert runs[2].config.workers == 2  # at most one an environment
     assert str(runs[0].path) == "dumps/x-full-MT10-s3"
 
 

@@ -66,7 +66,12 @@ class TrainConfig:
         "Run",
         stands_for="one a core, at most one an environment",
     )
-    envs_per_task: int = _option(1, "Copies of each task's environment, seeded apart.", "Run")
+    envs_per_task: int = _option(
+        0,
+        "Copies of each task's environment a collect, built anew, seeded apart.",
+        "Run",
+        stands_for="one an episode",
+    )
 
     env_steps: int = _option(
         0, "Environment steps in all, over all tasks.", "Training (Table B.1)", stands_for="2,000,000 a task"
@@ -135,6 +140,8 @@ ADDED = {"backend": "metaworld"}
 FIELDS = {f.name: f for f in dataclasses.fields(TrainConfig)}
 TYPES: dict[str, Any] = get_type_hints(TrainConfig)
 
+HORIZON = 500
+"""Steps of a Meta-World episode; every episode ends there, by truncation."""
 STEPS_PER_TASK = {"env_steps": 2_000_000, "env_steps_per_epoch": 20_000, "env_steps_per_collect": 10_000}
 """Table B.1's budgets divided by K; 20M / 200,000 / 100,000 on MT10 and 100M / 1,000,000 / 500,000 on MT50."""
 
@@ -184,7 +191,7 @@ def from_dict(values: Mapping[str, Any]) -> TrainConfig:
     for key in values:
         if key not in FIELDS:
             raise unknown("configuration key", key, [*FIELDS, "preset"])
-    for key in ("workers", "gram_every", *STEPS_PER_TASK):  # 0 is what stands for "not given"
+    for key in ("workers", "envs_per_task", "gram_every", *STEPS_PER_TASK):  # 0 is what stands for "not given"
         if key in values and values[key] == 0:
             raise UsageError(f"{_flag(key)} 0: must be at least 1; leave it out for the default")
     config = TrainConfig(**{key: _typed(key, value) for key, value in values.items()})
@@ -194,7 +201,9 @@ def from_dict(values: Mapping[str, Any]) -> TrainConfig:
     filled["actor_combiner"] = _combiner(config.actor_combiner, k, config.seed, on_actor=True)
     filled["critic_combiner"] = _combiner(config.critic_combiner, k, config.seed, on_actor=False)
     filled["gram_every"] = config.gram_every or config.minibatches
-    filled["workers"] = config.workers or min(os.cpu_count() or 1, k * config.envs_per_task)
+    episodes = filled["env_steps_per_collect"] / (k * HORIZON)
+    filled["envs_per_task"] = config.envs_per_task or (int(episodes) if episodes.is_integer() else 1)
+    filled["workers"] = config.workers or min(os.cpu_count() or 1, k * filled["envs_per_task"])
     config = dataclasses.replace(config, **filled)
     _check(config)
     return config

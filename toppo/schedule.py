@@ -8,11 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toppo.config import TrainConfig
+from toppo.config import HORIZON, TrainConfig
 from toppo.errors import UsageError
-
-HORIZON = 500
-"""Steps of a Meta-World episode; every episode ends there, by truncation."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from toppo.policy import ActorPolicy
 PATHS = ("official", "accelerated")
 WORKERS = 2
 BENCHMARKS = ("MT10", "MT50")
-EPISODES = 20  # a task and collect, as in training: building the environments is once a collect
+EPISODES = 20  # a task and collect, as in training, of one copy: the package as it is compiles a model for every copy
 COPIES = 4  # of a task, with EnvPool
 ROUNDS, STEPS = 8, 25  # of each path and task
 

@@ -5,10 +5,10 @@
 
 Trains a real run into dumps/<name> with the paper's settings, dumps every 5 collects and the paper's evaluations. After
 every collect it stops the run's clock and times a sample of the floor on the same machine in the same minute: a plain
-forward and backward of both networks for every minibatch, and the accelerated environment steps on all cores: actions
-of the present policy, played again without it. Also, alone: mj_step, the policy's calls, and the matrix products of
-that forward and backward. What a slow spell of the machine does to a collect it does to its floor, so judge by the
-ratio.
+forward and backward of both networks for every minibatch (torch's own layers on one-hot inputs), and the accelerated
+environment steps on all cores, none of which ever waits: actions of the present policy, played again without it. Also,
+alone: mj_step, the policy's calls, and the matrix products of that forward and backward. What a slow spell of the
+machine does to a collect it does to its floor, so judge by the ratio.
 
 Prints the table and writes it, with the ratio, to dumps/<name>/profile.json.
 """
@@ -36,12 +36,13 @@ from toppo.envs.metaworld import (
     HORIZON,
     OBS_DIM,
     Episode,
+    TaskSpec,
     environment_seed,
     not_compared,
     task_names,
     task_specs,
 )
-from toppo.envs.workers import Slot, balance
+from toppo.envs.workers import LANES, shares, units
 from toppo.networks import Actor, Critic, NetworkShape
 from toppo.policy import ActorPolicy
 from toppo.progress import Display
@@ -55,21 +56,22 @@ MINIBATCHES = 12
 """Sampled after each collect for the floor of the update."""
 
 
-def play(connection: Connection, slots: list[Slot], reward: str, seed: int) -> None:
-    """A process that, when told to, has a policy play an episode of each of its environments; plays the same actions
-    again without it; takes as many steps of physics alone; calls the policy as often, alone.
+def play(connection: Connection, specs: list[TaskSpec], reward: str, seed: int) -> None:
+    """A process that, when told to, has a policy play an episode of each of its tasks; plays the same actions again
+    without it; takes as many steps of physics alone; calls the policy as often, alone. It answers with the seconds.
     """
     threadpool_limits(1)  # as in the workers
     fast, rng = not not_compared(), np.random.default_rng(seed)
-    tasks = np.array([slot.spec.index for slot in slots])
-    actions = np.empty((HORIZON, len(slots), ACTION_DIM), np.float32)
+    tasks = np.array([spec.index for spec in specs])
+    actions = np.empty((HORIZON, len(specs), ACTION_DIM), np.float32)
     number = 0
 
     def built() -> list[Episode]:
-        return [Episode(s.spec, reward, environment_seed(seed, number, s.spec.index), fast) for s in slots]
+        return [Episode(spec, reward, environment_seed(seed, number, spec.index), fast) for spec in specs]
 
     while True:
         what, argument = connection.recv()
+        start = time.perf_counter()
         if what == "begin":
             number, policy, episodes = number + 1, argument, built()
             obs = np.stack([episode.reset() for episode in episodes])
@@ -91,8 +93,9 @@ def play(connection: Connection, slots: list[Slot], reward: str, seed: int) -> N
                     mujoco.mj_step(env.model, env.data, nstep=env.frame_skip)
         else:  # "policy"
             for _ in range(HORIZON):
-                policy.act(obs, tasks)
-        connection.send(None)
+                for i in range(0, len(tasks), LANES):
+                    policy.act(obs[i : i + LANES], tasks[i : i + LANES])
+        connection.send(time.perf_counter() - start)
 
 
 class Floor:
@@ -110,9 +113,11 @@ class Floor:
         self._n = schedule.steps_per_task // config.minibatches
         context = multiprocessing.get_context("spawn")
         self._pool: list[tuple[Any, Connection]] = []
-        for part in balance([Slot(spec, 0) for spec in task_specs(config.benchmark, config.seed)], config.workers):
+        every = units(task_specs(config.benchmark, config.seed), 1, 1)
+        for part in shares(every, config.workers):
+            specs = [unit.spec for unit in every[part.start : part.stop]]
             ours, theirs = context.Pipe()
-            process = context.Process(target=play, args=(theirs, part, config.reward, config.seed), daemon=True)
+            process = context.Process(target=play, args=(theirs, specs, config.reward, config.seed), daemon=True)
             process.start()
             self._pool.append((process, ours))
         shape = NetworkShape(config.n_tasks, OBS_DIM, ACTION_DIM, config.hidden)
@@ -137,12 +142,10 @@ class Floor:
             process.kill()
 
     def _all(self, what: str, policy: ActorPolicy | None = None) -> float:
-        start = time.perf_counter()
+        """Seconds that it takes all processes at once, were the work shared out so that they end together."""
         for _, connection in self._pool:
             connection.send((what, policy))
-        for _, connection in self._pool:
-            connection.recv()
-        return time.perf_counter() - start
+        return float(np.mean([connection.recv() for _, connection in self._pool]))
 
     def _timed(self, work: Callable[[], None]) -> float:
         start = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import mujoco
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -77,6 +78,43 @@ def test_a_whole_episode_and_the_one_after_it():
 @pytest.mark.parametrize("task", task_names("MT50"))
 def test_every_task_is_the_same_to_the_last_bit(task, reward, expert):
     assert_identical(task, reward, expert, episodes=2, steps=500)
+
+
+def assert_a_closed_environments_model_is_as_new(task: str) -> None:
+    """What an expert's episodes and their resets changed in a model, its next environment does not see."""
+    (spec,) = specs(task, 0)
+    accelerated._Model.spare.clear()
+    used, new = (environment_class(task, True)(reward_function_version="v2") for _ in range(2))
+    policy = ENV_POLICY_MAP[task]()
+    for goal in spec.goals[:2]:
+        used.set_task(goal)
+        obs, _ = used.reset()
+        for _ in range(100):
+            obs = used.step(np.clip(policy.get_action(obs).astype(np.float32), -1, 1))[0]
+    assert changed(used.model, new.model)
+    used.close()
+    again = environment_class(task, True)(reward_function_version="v2")
+    assert again.model is used.model
+    assert not changed(again.model, new.model)
+
+
+def changed(model: mujoco.MjModel, other: mujoco.MjModel) -> list[str]:
+    """Names of the arrays in which two models differ."""
+    arrays = {name: getattr(model, name) for name in dir(model) if isinstance(getattr(model, name), np.ndarray)}
+    return [name for name, array in arrays.items() if array.tobytes() != getattr(other, name).tobytes()]
+
+
+@pytest.mark.filterwarnings("ignore:Constant")
+@pytest.mark.parametrize("task", KINDS)
+def test_a_closed_environments_model_is_as_new(task):
+    assert_a_closed_environments_model_is_as_new(task)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Constant")
+@pytest.mark.parametrize("task", task_names("MT50"))
+def test_every_closed_environments_model_is_as_new(task):
+    assert_a_closed_environments_model_is_as_new(task)
 
 
 def test_a_finished_episode_asks_for_a_reset():

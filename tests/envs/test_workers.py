@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import threading
+
 import gymnasium
 import metaworld
 import numpy as np
 import pytest
+import torch
 
 from tests.envs.policies import Dies, Expert, Fails, Still
 from toppo.envs.costs import step_cost
-from toppo.envs.metaworld import ALL_V3_ENVIRONMENTS, TaskSpec, environment_seed, task_names, task_specs
-from toppo.envs.workers import ROLLOUT, MetaWorldBackend, Slot, balance, evaluation_units
+from toppo.envs.metaworld import (
+    ACTION_DIM,
+    ALL_V3_ENVIRONMENTS,
+    OBS_DIM,
+    TaskSpec,
+    environment_seed,
+    task_names,
+    task_specs,
+)
+from toppo.envs.workers import ROLLOUT, Agenda, MetaWorldBackend, _take, shares, units
 from toppo.errors import ToppoError, UsageError
+from toppo.networks import Actor, NetworkShape
+from toppo.policy import ActorPolicy
 
 TASKS = ("reach-v3", "drawer-close-v3", "window-close-v3")
 HORIZON = 500
@@ -83,21 +96,23 @@ def test_copies_and_tasks_and_collects_differ(backend):
     assert len({e.tobytes() for e in episodes}) == len(episodes)
 
 
-def test_evaluation_does_not_depend_on_the_number_of_workers(backend):
+def test_the_number_of_workers_leaves_no_trace():
     """Units are played alike whoever plays them; the policy's rows are those of one unit."""
-    alone = MetaWorldBackend(
-        ",".join(TASKS[:2]), reward="v2", seed=3, workers=1, copies=1, episodes_per_env=1, eval_episodes=30
-    )
-    shared = MetaWorldBackend(
-        ",".join(TASKS[:2]), reward="v2", seed=3, workers=2, copies=1, episodes_per_env=1, eval_episodes=30
-    )
-    try:
-        one, two = (b.evaluate(Expert(TASKS[:2]), quiet) for b in (alone, shared))
-        np.testing.assert_array_equal(one.success, two.success)
-        np.testing.assert_array_equal(one.returns, two.returns)
-    finally:
-        alone.close()
-        shared.close()
+    actor = Actor(NetworkShape(2, OBS_DIM, ACTION_DIM, (400, 400)), False, torch.Generator().manual_seed(0))
+    results = []
+    for workers in (1, 2):
+        backend = MetaWorldBackend(
+            ",".join(TASKS[:2]), reward="v2", seed=3, workers=workers, copies=6, episodes_per_env=1, eval_episodes=12
+        )
+        try:
+            rollout = backend.rollout(ActorPolicy(actor), 1, quiet)
+            evaluation = backend.evaluate(Expert(TASKS[:2]), quiet)
+            arrays = (rollout.obs, rollout.actions, rollout.rewards, rollout.success)
+            results.append([*map(np.copy, arrays), evaluation.success, evaluation.returns])
+        finally:
+            backend.close()
+    for one, two in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_evaluation_visits_every_goal_once_and_stops_at_success(backend):
@@ -164,27 +179,45 @@ def test_an_error_in_a_worker_is_one_line():
     backend.close()
 
 
-def test_balance_is_longest_first():
-    slots = [Slot(spec, 0) for spec in task_specs("stick-pull-v3,reach-v3,handle-press-v3", 0)]
-    parts = [[slot.spec.name for slot in part] for part in balance(slots, 2)]
-    assert parts == [["stick-pull-v3"], ["reach-v3", "handle-press-v3"]]
-    assert len(balance(slots, 8)) == 3
+@pytest.mark.parametrize("n_members", [1, 4, 5, 50])
+def test_every_member_is_in_one_unit(n_members):
+    specs = [TaskSpec(i, name, ()) for i, name in enumerate(task_names("MT10"))]
+    every = units(specs, n_members, 5)
+    assert sorted((u.spec.index, member) for u in every for member in u.members) == [
+        (k, member) for k in range(10) for member in range(n_members)
+    ]
 
 
 @pytest.mark.parametrize("benchmark", ["MT10", "MT50"])
-def test_two_workers_have_the_same_to_do(benchmark):
-    slots = [Slot(TaskSpec(i, name, ()), 0) for i, name in enumerate(task_names(benchmark))]
-    loads = [sum(step_cost(slot.spec.name) for slot in part) for part in balance(slots, 2)]
-    assert max(loads) <= 1.02 * min(loads)
+@pytest.mark.parametrize("n_workers", [1, 2, 3, 16])
+def test_workers_own_consecutive_units_of_equal_cost(benchmark, n_workers):
+    every = units([TaskSpec(i, name, ()) for i, name in enumerate(task_names(benchmark))], 20, 5)
+    parts = shares(every, n_workers)
+    assert [i for part in parts for i in part] == list(range(len(every)))
+    costs = [5 * step_cost(unit.spec.name) for unit in every]
+    loads = [sum(costs[i] for i in part) for part in parts]
+    assert max(abs(load - sum(costs) / n_workers) for load in loads) <= max(costs)
 
 
-@pytest.mark.parametrize("n_goals", [1, 24, 25, 50])
-def test_every_goal_is_in_one_unit_of_an_evaluation(n_goals):
-    specs = [TaskSpec(i, name, ()) for i, name in enumerate(task_names("MT10"))]
-    units = evaluation_units(specs, n_goals)
-    assert sorted((u.spec.index, goal) for u in units for goal in u.goals) == [
-        (k, goal) for k in range(10) for goal in range(n_goals)
-    ]
+def test_a_worker_without_units_left_takes_over_the_last_of_the_busiest():
+    every = units([TaskSpec(i, "reach-v3", ()) for i in range(5)], 1, 5)
+    agenda = Agenda(every, (range(1), range(1, 5)))
+    left = np.array([[part.start, part.stop] for part in agenda.parts])
+    lock = threading.Lock()
+    taken = [_take(agenda, 0, left, lock) for _ in range(3)]
+    assert [unit.spec.index for unit in taken] == [0, 4, 3]
+    assert [_take(agenda, 1, left, lock).spec.index for _ in range(2)] == [1, 2]
+    assert _take(agenda, 0, left, lock) is _take(agenda, 1, left, lock) is None
+
+
+def test_more_workers_than_units_are_not_started():
+    backend = MetaWorldBackend(
+        "reach-v3", reward="v2", seed=0, workers=9, copies=6, episodes_per_env=1, eval_episodes=1
+    )
+    try:
+        assert len(backend.worker_pids) == 2
+    finally:
+        backend.close()
 
 
 def test_unknown_task_names_the_closest():

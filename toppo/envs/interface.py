@@ -64,10 +64,7 @@ class Backend(Protocol):
         ...
 
     def rollout(self, policy: Policy, collect: int, progress: Progress) -> Rollout:
-        """One collect of whole episodes: a function of seed, `collect` and policy, nothing carries over between calls.
-
-        (And of how environments are shared out: a policy call on other rows may round differently.)
-        """
+        """One collect of whole episodes: a function of seed, `collect` and policy. Nothing carries over."""
         ...
 
     def evaluate(self, policy: Policy, progress: Progress) -> Evaluation:

@@ -1,9 +1,10 @@
-"""The official Meta-World package in worker processes that each hold several environments and act for themselves.
+"""The official Meta-World package in worker processes that each step a few environments and act for themselves.
 
 The policy travels to the workers once a collect; they write observations, actions and rewards straight into shared
-memory, so no step waits for another process. Exploration noise has a stream of its own for every (collect, task,
-copy). A collect's environments are shared out beforehand, by measured cost; an evaluation, whose episodes end at
-success, in small units to whoever is free.
+memory, so no step waits for another process. Collects and evaluations are cut into units: a few environments of one
+task, stepped in lockstep with one policy call a step. Every worker has units of its own, as many as have its share of
+the measured cost; who has done with them takes over others'. What a unit's environments do depends on their seeds and
+the policy only, so neither the number of workers nor who plays what leaves a trace.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ import multiprocessing
 import os
 import pickle
 import signal
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -21,6 +24,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from toppo.allocator import keep_freed_memory
 from toppo.envs.costs import step_cost
 from toppo.envs.interface import Evaluation, Policy, Progress
 from toppo.envs.metaworld import (
@@ -41,25 +45,27 @@ from toppo.rollout import Rollout
 ROLLOUT, EVALUATION, NOISE = 0, 1, 2  # first part of the key of each random stream
 
 LANES = 5
-"""Environments of an evaluation unit, stepped in lockstep: rows of a policy call cost half as much as alone."""
-LANE_GOALS = 5
-"""Goals that each of them plays: a unit is a second or two of work, so that no worker waits long for the last."""
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One environment of a worker's collects: a copy of a task."""
-
-    spec: TaskSpec
-    copy: int
+"""Environments of a unit: rows of a policy call cost half as much as alone."""
+LANE_GOALS = 2
+"""Goals that each of them plays in an evaluation: a unit of either kind is about a second of work."""
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A share of an evaluation: goals of one task, on freshly built environments of its own."""
+    """Environments of one task: which copies in a collect, which goals in an evaluation."""
 
     spec: TaskSpec
-    goals: range
+    members: range
+
+
+@dataclass(frozen=True)
+class Agenda:
+    """All units of a collect or of an evaluation, and which of them are each worker's own: consecutive ones, so that a
+    worker has few tasks' models to hold.
+    """
+
+    units: tuple[Unit, ...]
+    parts: tuple[range, ...]
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,8 @@ class Layout:
     reward: str
     seed: int
     accelerated: bool
-    units: tuple[Unit, ...]
+    collect: Agenda
+    evaluation: Agenda
 
     @property
     def shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -85,6 +92,10 @@ class Layout:
             "success": ((k, e), "?"),
             "goal_success": ((k, N_GOALS), "?"),
             "goal_return": ((k, N_GOALS), "f8"),
+            "left": (
+                (len(self.collect.parts), 2),
+                "i8",
+            ),  # of each part: the first unit, and one past the last
         }
 
     def views(self, memory: dict[str, Any]) -> dict[str, np.ndarray]:
@@ -99,7 +110,7 @@ class MetaWorldBackend:
         benchmark: MT10, MT25, MT50 or a comma list of task names.
         reward: "v1" or "v2".
         seed: of goals, environments and exploration.
-        workers: processes, at most one an environment.
+        workers: processes, at most one a unit.
         copies: environments a task.
         episodes_per_env: episodes each of them plays a collect.
         eval_episodes: goals a task evaluated.
@@ -125,24 +136,24 @@ class MetaWorldBackend:
         unknown = not_compared()
         accelerated = accelerated and not unknown
         self.versions = versions(accelerated)
-        self.notices = (f"{unknown}: the accelerated environments are not known to match it, taking its own",) * bool(
-            unknown
-        )
+        self.notices = (
+            f"{unknown}: the accelerated environments are not known to match it, taking its own, which compile a model "
+            "for every copy: --envs-per-task 1 is quickest",
+        ) * bool(unknown)
         self._eval_episodes = eval_episodes
-        units = evaluation_units(specs, eval_episodes)
-        layout = Layout(len(specs), copies, episodes_per_env, reward, seed, accelerated, units)
+        played = [spec for spec in specs if collected is None or spec.name in collected]
+        collect, evaluation = units(played, copies, LANES), units(specs, eval_episodes, LANES * LANE_GOALS)
+        n_workers = min(workers, max(len(collect), len(evaluation)))
+        agendas = (Agenda(every, shares(every, n_workers)) for every in (collect, evaluation))
+        self._layout = Layout(len(specs), copies, episodes_per_env, reward, seed, accelerated, *agendas)
         context = multiprocessing.get_context("spawn")
         memory = {
             name: context.RawArray("b", int(np.dtype(t).itemsize * np.prod(shape)))
-            for name, (shape, t) in layout.shapes.items()
+            for name, (shape, t) in self._layout.shapes.items()
         }
-        self._arrays = layout.views(memory)
-        slots = [Slot(spec, copy) for spec in specs for copy in range(copies)]
-        self._next_unit = context.Value("q", 0)
-        self._pool: list[_Worker] = []
-        for part in balance(slots, workers):
-            played = [slot for slot in part if collected is None or slot.spec.name in collected]
-            self._pool.append(_Worker(context, layout, self.tasks, played, memory, self._next_unit))
+        self._arrays = self._layout.views(memory)
+        self._lock = context.Lock()  # kept: workers open it by name
+        self._pool = [_Worker(context, self._layout, i, self.tasks, memory, self._lock) for i in range(n_workers)]
 
     def rollout(self, policy: Policy, collect: int, progress: Progress) -> Rollout:
         """See `Backend.rollout`. The arrays are the shared memory itself: valid until the next call."""
@@ -151,7 +162,7 @@ class MetaWorldBackend:
 
     def start(self, policy: Policy, collect: int) -> None:
         """Begin a rollout that `finish` waits for; until then the rows of tasks not `collected` are the caller's."""
-        self._send(("rollout", policy, collect))
+        self._send(self._layout.collect, ("rollout", policy, collect))
 
     def finish(self, progress: Progress) -> Rollout:
         """The rollout begun by `start`."""
@@ -164,9 +175,8 @@ class MetaWorldBackend:
         return Rollout(*(self._arrays[name] for name in ("obs", "actions", "rewards", "success")))
 
     def evaluate(self, policy: Policy, progress: Progress) -> Evaluation:
-        """See `Backend.evaluate`. The rows of a policy call are those of one unit, whatever the number of workers."""
-        self._next_unit.value = 0
-        self._send(("evaluate", policy, None))
+        """See `Backend.evaluate`."""
+        self._send(self._layout.evaluation, ("evaluate", policy, None))
         self._wait(progress)
         goals = slice(self._eval_episodes)
         return Evaluation(self._arrays["goal_success"][:, goals].copy(), self._arrays["goal_return"][:, goals].copy())
@@ -184,7 +194,8 @@ class MetaWorldBackend:
             worker.connection.close()
         self._pool = []
 
-    def _send(self, command: tuple[Any, ...]) -> None:
+    def _send(self, agenda: Agenda, command: tuple[Any, ...]) -> None:
+        self._arrays["left"][:] = [(part.start, part.stop) for part in agenda.parts]
         for worker in self._pool:
             worker.send(command)
 
@@ -213,24 +224,19 @@ def exploration_noise(seed: int, collect: int, task: int, copy: int, n_episodes:
     return generator.standard_normal((n_episodes, HORIZON, ACTION_DIM), dtype=np.float32)
 
 
-def balance(slots: Sequence[Slot], n_workers: int) -> list[list[Slot]]:
-    """Slots shared out so that every worker has about the same time to spend: longest first, each to the least
-    loaded.
-    """
-    parts: list[list[Slot]] = [[] for _ in range(min(n_workers, len(slots)))]
-    loads = [0.0] * len(parts)
-    for slot in sorted(slots, key=lambda s: -step_cost(s.spec.name)):
-        least = loads.index(min(loads))
-        parts[least].append(slot)
-        loads[least] += step_cost(slot.spec.name)
-    return parts
+def units(specs: Sequence[TaskSpec], n_members: int, size: int) -> tuple[Unit, ...]:
+    """Units of at most `size` members that together have the first `n_members` (copies, or goals) of every task."""
+    starts = range(0, n_members, size)
+    return tuple(Unit(spec, range(i, min(i + size, n_members))) for spec in specs for i in starts)
 
 
-def evaluation_units(specs: Sequence[TaskSpec], n_goals: int) -> tuple[Unit, ...]:
-    """The first goals of every task in units, the costliest first, so that the last to finish are cheap."""
-    starts = range(0, n_goals, LANES * LANE_GOALS)
-    units = (Unit(spec, range(i, min(i + starts.step, n_goals))) for spec in specs for i in starts)
-    return tuple(sorted(units, key=lambda u: -len(u.goals) * step_cost(u.spec.name)))
+def shares(every: Sequence[Unit], n_workers: int) -> tuple[range, ...]:
+    """Consecutive units for each worker, of about the same cost."""
+    costs = np.array([len(unit.members) * step_cost(unit.spec.name) for unit in every])
+    ends = np.cumsum(costs)
+    middles = (ends - costs / 2) / ends[-1:]
+    cuts = [*np.searchsorted(middles, np.arange(n_workers) / n_workers).tolist(), len(every)]
+    return tuple(range(start, stop) for start, stop in pairwise(cuts))
 
 
 class _Worker:
@@ -240,17 +246,17 @@ class _Worker:
         self,
         context: Any,
         layout: Layout,
+        number: int,
         tasks: tuple[str, ...],
-        slots: list[Slot],
         memory: dict[str, Any],
-        next_unit: Any,
+        lock: Any,
     ) -> None:
         self._tasks = tasks
         status = context.RawArray("q", 2)  # environment steps done in this call, index of the task being stepped
         self.status = np.frombuffer(status, np.int64)
         self.connection, theirs = context.Pipe()
         self.process = context.Process(
-            target=_serve, args=(theirs, layout, slots, memory, status, next_unit, os.getpid()), daemon=True
+            target=_serve, args=(theirs, layout, number, memory, status, lock, os.getpid()), daemon=True
         )
         # Ctrl-C and SIGTERM are the trainer's to handle: a worker inherits the mask, deaf from its first import on.
         # (The resource tracker's start would lift the mask, so it comes before.)
@@ -289,17 +295,11 @@ class _Worker:
 
 
 def _serve(
-    connection: Connection,
-    layout: Layout,
-    slots: list[Slot],
-    memory: dict[str, Any],
-    status: Any,
-    next_unit: Any,
-    parent: int,
+    connection: Connection, layout: Layout, number: int, memory: dict[str, Any], status: Any, lock: Any, parent: int
 ) -> None:
     """A worker's life: answer commands until the trainer goes away."""
-    arrays, progress = layout.views(memory), np.frombuffer(status, np.int64)
-    crew = _Crew(layout, slots, arrays, progress, next_unit, parent)
+    keep_freed_memory()  # of models: 21 MB each
+    player = _Player(layout, layout.views(memory), np.frombuffer(status, np.int64), parent)
     with threadpool_limits(1):  # two BLAS threads a worker cost 3x to 10x while acting
         while True:
             try:
@@ -308,115 +308,109 @@ def _serve(
                 return
             failure = None
             try:
-                crew.rollout(policy, collect) if name == "rollout" else crew.evaluate(policy)
+                agenda = layout.collect if name == "rollout" else layout.evaluation
+                while (unit := _take(agenda, number, player.arrays["left"], lock)) is not None:
+                    if name == "rollout":
+                        player.rollout(unit, policy, collect)
+                    else:
+                        player.evaluate(unit, policy)
             except Exception as error:
                 failure = f"{type(error).__name__}: {error}"
             connection.send(failure)
 
 
-class _Crew:
-    """A worker's environments, stepped in lockstep with one policy call a step."""
+def _take(agenda: Agenda, number: int, left: np.ndarray, lock: Any) -> Unit | None:
+    """The next of this worker's own units, or else the last one of whoever has most left."""
+    with lock:
+        if left[number, 0] < left[number, 1]:
+            left[number, 0] += 1
+            return agenda.units[int(left[number, 0]) - 1]
+        busiest = int((left[:, 1] - left[:, 0]).argmax())
+        if left[busiest, 0] >= left[busiest, 1]:
+            return None
+        left[busiest, 1] -= 1
+        return agenda.units[int(left[busiest, 1])]
 
-    def __init__(
-        self,
-        layout: Layout,
-        slots: list[Slot],
-        arrays: dict[str, np.ndarray],
-        status: np.ndarray,
-        next_unit: Any,
-        parent: int,
-    ) -> None:
-        self._layout, self._slots, self._arrays = layout, slots, arrays
-        self._status, self._next_unit, self._parent = status, next_unit, parent
 
-    def _build(self, spec: TaskSpec, *key: int) -> Episode:
+class _Player:
+    """Plays units: their environments in lockstep, with one policy call a step."""
+
+    def __init__(self, layout: Layout, arrays: dict[str, np.ndarray], status: np.ndarray, parent: int) -> None:
+        self._layout, self.arrays, self._status, self._parent = layout, arrays, status, parent
+
+    @contextmanager
+    def _built(self, spec: TaskSpec, keys: Sequence[tuple[int, ...]]) -> Iterator[list[Episode]]:
+        """An environment for each key, fresh, until the end of the block."""
         self._status[1] = spec.index
-        seed = environment_seed(self._layout.seed, *key)
-        return Episode(spec, self._layout.reward, seed, self._layout.accelerated)
+        layout = self._layout
+        envs = [Episode(spec, layout.reward, environment_seed(layout.seed, *key), layout.accelerated) for key in keys]
+        yield envs
+        for env in envs:
+            env.close()
 
     def _exit_if_orphaned(self) -> None:
         if os.getppid() != self._parent:
             raise SystemExit
 
-    def rollout(self, policy: Policy, collect: int) -> None:
-        """The worker's share of a collect."""
-        layout, status = self._layout, self._status
-        if not self._slots:
-            return
+    def rollout(self, unit: Unit, policy: Policy, collect: int) -> None:
+        """Every episode of these copies of a task."""
+        layout, status, k = self._layout, self._status, unit.spec.index
         shared_obs, shared_actions, shared_rewards, shared_success = (
-            self._arrays[name] for name in ("obs", "actions", "rewards", "success")
+            self.arrays[name][k] for name in ("obs", "actions", "rewards", "success")
         )
-        indices = [slot.spec.index for slot in self._slots]
-        envs = [self._build(s.spec, ROLLOUT, collect, s.spec.index, s.copy) for s in self._slots]
-        n_episodes = layout.episodes_per_env
-        noise = np.stack(
-            [exploration_noise(layout.seed, collect, s.spec.index, s.copy, n_episodes) for s in self._slots]
-        )
-        tasks, copies = np.array(indices), np.array([slot.copy for slot in self._slots])
-        obs, rewards = np.empty((len(envs), OBS_DIM)), np.empty(len(envs))
-        reached = np.empty(len(envs), bool)
-        for episode in range(n_episodes):
-            self._exit_if_orphaned()
-            columns = copies * n_episodes + episode
-            for i, env in enumerate(envs):
-                status[1] = indices[i]
-                obs[i] = env.reset()
-            shared_obs[tasks, columns, 0] = obs
-            reached[:] = False
-            for t in range(HORIZON):
-                mean, std = policy.act(obs, tasks)
-                actions = mean + std * noise[:, episode, t]
-                clipped = actions.clip(-1, 1)
+        n_episodes, copies, m = layout.episodes_per_env, np.array(unit.members), len(unit.members)
+        noise = np.stack([exploration_noise(layout.seed, collect, k, copy, n_episodes) for copy in unit.members])
+        tasks, obs, rewards = np.full(m, k), np.empty((m, OBS_DIM)), np.empty(m)
+        with self._built(unit.spec, [(ROLLOUT, collect, k, copy) for copy in unit.members]) as envs:
+            for episode in range(n_episodes):
+                self._exit_if_orphaned()
+                columns = copies * n_episodes + episode
                 for i, env in enumerate(envs):
-                    status[1] = indices[i]
-                    obs[i], rewards[i], success, _ = env.step(clipped[i])
-                    if success:
-                        reached[i] = True
-                status[0] += len(envs)
-                shared_obs[tasks, columns, t + 1] = obs
-                shared_actions[tasks, columns, t] = actions
-                shared_rewards[tasks, columns, t] = rewards
-            shared_success[tasks, columns] = reached
+                    obs[i] = env.reset()
+                shared_obs[columns, 0] = obs
+                shared_success[columns] = False
+                for t in range(HORIZON):
+                    mean, std = policy.act(obs, tasks)
+                    actions = mean + std * noise[:, episode, t]
+                    clipped = actions.clip(-1, 1)
+                    for i, env in enumerate(envs):
+                        obs[i], rewards[i], success, _ = env.step(clipped[i])
+                        if success:
+                            shared_success[columns[i]] = True
+                    status[0] += m
+                    shared_obs[columns, t + 1] = obs
+                    shared_actions[columns, t] = actions
+                    shared_rewards[columns, t] = rewards
 
-    def evaluate(self, policy: Policy) -> None:
-        """Units of the evaluation until none is left."""
-        while True:
-            with self._next_unit.get_lock():
-                number = self._next_unit.value
-                self._next_unit.value += 1
-            if number >= len(self._layout.units):
-                return
-            self._play(self._layout.units[number], policy)
-
-    def _play(self, unit: Unit, policy: Policy) -> None:
+    def evaluate(self, unit: Unit, policy: Policy) -> None:
         """Every goal of a unit once with the mean action, shared out among its lanes; an episode ends at its first
         success.
         """
-        task, status = unit.spec.index, self._status
-        goals = [list(unit.goals[lane::LANES]) for lane in range(min(LANES, len(unit.goals)))]
-        envs = [self._build(unit.spec, EVALUATION, task, played[0]) for played in goals]
-        success, returns = self._arrays["goal_success"][task], self._arrays["goal_return"][task]
-        obs = np.empty((len(envs), OBS_DIM))
+        k, status = unit.spec.index, self._status
+        goals = [list(unit.members[lane::LANES]) for lane in range(min(LANES, len(unit.members)))]
+        success, returns = self.arrays["goal_success"][k], self.arrays["goal_return"][k]
+        obs = np.empty((len(goals), OBS_DIM))
 
         def start(lane: int) -> None:
             self._exit_if_orphaned()
             obs[lane] = envs[lane].reset(goals[lane][0])
             success[goals[lane][0]], returns[goals[lane][0]] = False, 0.0
 
-        active = list(range(len(envs)))
-        for lane in active:
-            start(lane)
-        while active:
-            mean, _ = policy.act(obs[active], np.full(len(active), task))
-            for action, lane in zip(mean.clip(-1, 1), list(active), strict=True):
-                obs[lane], reward, reached, over = envs[lane].step(action)
-                goal = goals[lane][0]
-                returns[goal] += reward
-                success[goal] |= reached
-                if reached or over:
-                    del goals[lane][0]
-                    if goals[lane]:
-                        start(lane)
-                    else:
-                        active.remove(lane)
-            status[0] += len(mean)
+        with self._built(unit.spec, [(EVALUATION, k, own[0]) for own in goals]) as envs:
+            active = list(range(len(envs)))
+            for lane in active:
+                start(lane)
+            while active:
+                mean, _ = policy.act(obs[active], np.full(len(active), k))
+                for action, lane in zip(mean.clip(-1, 1), list(active), strict=True):
+                    obs[lane], reward, reached, over = envs[lane].step(action)
+                    goal = goals[lane][0]
+                    returns[goal] += reward
+                    success[goal] |= reached
+                    if reached or over:
+                        del goals[lane][0]
+                        if goals[lane]:
+                            start(lane)
+                        else:
+                            active.remove(lane)
+                status[0] += len(mean)
