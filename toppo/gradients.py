@@ -93,13 +93,11 @@ class _LayerNorm(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, mean, rstd = ctx.saved_tensors
         dW, db = ctx.slab
+        torch.bmm(rstd.mT, (x - mean).mul_(dy), out=dW[:, None])
+        torch.sum(dy, dim=1, out=db)
         dx, _, _ = torch.ops.aten.native_layer_norm_backward(
             dy.contiguous(), x, list(weight.shape), mean, rstd, weight, bias, [True, False, False]
         )
-        # In place: one array of x's size is filled, not three.
-        product = torch.addcmul(-mean * rstd, x, rstd).mul_(dy)
-        torch.sum(product, dim=1, out=dW)
-        torch.sum(dy, dim=1, out=db)
         return dx, None, None, None, None, None
 
 
