@@ -62,7 +62,7 @@ class TrainConfig:
     device: str = _option("auto", "auto, cpu, cuda or cuda:N.", "Run")
     workers: int = _option(
         0,
-        "Environment processes; another number rounds differently.",
+        "Environment processes; their number leaves no trace in the results.",
         "Run",
         stands_for="one a core, at most one an environment",
     )

@@ -36,13 +36,12 @@ from toppo.envs.metaworld import (
     HORIZON,
     OBS_DIM,
     Episode,
-    TaskSpec,
     environment_seed,
     not_compared,
     task_names,
     task_specs,
 )
-from toppo.envs.workers import LANES, shares, units
+from toppo.envs.workers import LANES, Unit, shares, units
 from toppo.networks import Actor, Critic, NetworkShape
 from toppo.policy import ActorPolicy
 from toppo.progress import Display
@@ -56,46 +55,58 @@ MINIBATCHES = 12
 """Sampled after each collect for the floor of the update."""
 
 
-def play(connection: Connection, specs: list[TaskSpec], reward: str, seed: int) -> None:
-    """A process that, when told to, has a policy play an episode of each of its tasks; plays the same actions again
-    without it; takes as many steps of physics alone; calls the policy as often, alone. It answers with the seconds.
+def play(connection: Connection, mine: list[Unit], reward: str, seed: int) -> None:
+    """A process that, given a policy, answers with the seconds its units take: stepped as workers step them, but with
+    the policy's actions known beforehand; by mj_step alone; in the policy's calls alone.
     """
     threadpool_limits(1)  # as in the workers
-    fast, rng = not not_compared(), np.random.default_rng(seed)
-    tasks = np.array([spec.index for spec in specs])
-    actions = np.empty((HORIZON, len(specs), ACTION_DIM), np.float32)
-    number = 0
-
-    def built() -> list[Episode]:
-        return [Episode(spec, reward, environment_seed(seed, number, spec.index), fast) for spec in specs]
-
+    rng, number = np.random.default_rng(seed), 0
     while True:
-        what, argument = connection.recv()
-        start = time.perf_counter()
-        if what == "begin":
-            number, policy, episodes = number + 1, argument, built()
-            obs = np.stack([episode.reset() for episode in episodes])
-            for step in actions:
-                mean, std = policy.act(obs, tasks)
-                step[:] = (mean + std * rng.standard_normal(mean.shape)).clip(-1, 1)
-                obs = np.stack([episode.step(own)[0] for episode, own in zip(episodes, step, strict=True)])
-            episodes = built()
-            for episode in episodes:
-                episode.reset()
-        elif what == "steps":
-            for step in actions:
-                for episode, own in zip(episodes, step, strict=True):
-                    episode.step(own)
-        elif what == "physics":
-            for episode in episodes:
-                env = episode._env
-                for _ in range(HORIZON):
-                    mujoco.mj_step(env.model, env.data, nstep=env.frame_skip)
-        else:  # "policy"
-            for _ in range(HORIZON):
-                for i in range(0, len(tasks), LANES):
-                    policy.act(obs[i : i + LANES], tasks[i : i + LANES])
-        connection.send(time.perf_counter() - start)
+        policy: ActorPolicy = connection.recv()
+        number += 1
+        seconds = dict.fromkeys(("environment", "physics", "policy"), 0.0)
+        for unit in mine:
+            for part, own in unit_seconds(unit, policy, reward, environment_seed(seed, number), rng).items():
+                seconds[part] += own
+        connection.send(seconds)
+
+
+def unit_seconds(unit: Unit, policy: ActorPolicy, reward: str, seed: int, rng: np.random.Generator) -> dict[str, float]:
+    """Seconds of one unit, see `play`."""
+    m = len(unit.members)
+    tasks, actions = np.full(m, unit.spec.index), np.empty((HORIZON, m, ACTION_DIM), np.float32)
+
+    def built() -> tuple[list[Episode], np.ndarray]:
+        episodes = [
+            Episode(unit.spec, reward, environment_seed(seed, unit.spec.index, copy), not not_compared())
+            for copy in unit.members
+        ]
+        return episodes, np.stack([episode.reset() for episode in episodes])
+
+    episodes, obs = built()
+    for step in actions:
+        mean, std = policy.act(obs, tasks)
+        step[:] = (mean + std * rng.standard_normal(mean.shape)).clip(-1, 1)
+        obs = np.stack([episode.step(own)[0] for episode, own in zip(episodes, step, strict=True)])
+    for episode in episodes:
+        episode.close()
+
+    episodes, obs = built()
+    times = [time.perf_counter()]
+    for step in actions:
+        for episode, own in zip(episodes, step, strict=True):
+            episode.step(own)
+    times.append(time.perf_counter())
+    for env in (episode._env for episode in episodes):
+        for _ in range(HORIZON):
+            mujoco.mj_step(env.model, env.data, nstep=env.frame_skip)
+    times.append(time.perf_counter())
+    for _ in range(HORIZON):
+        policy.act(obs, tasks)
+    times.append(time.perf_counter())
+    for episode in episodes:
+        episode.close()
+    return dict(zip(("environment", "physics", "policy"), np.diff(times).tolist(), strict=True))
 
 
 class Floor:
@@ -108,16 +119,16 @@ class Floor:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         schedule = plan(config)
-        self._scale_environment = config.env_steps_per_collect / (HORIZON * config.n_tasks)
+        self._scale_environment = config.env_steps_per_collect / (HORIZON * config.n_tasks * LANES)
         self._scale_update = schedule.updates / MINIBATCHES
         self._n = schedule.steps_per_task // config.minibatches
         context = multiprocessing.get_context("spawn")
         self._pool: list[tuple[Any, Connection]] = []
-        every = units(task_specs(config.benchmark, config.seed), 1, 1)
+        every = units(task_specs(config.benchmark, config.seed), LANES, LANES)
         for part in shares(every, config.workers):
-            specs = [unit.spec for unit in every[part.start : part.stop]]
+            mine = list(every[part.start : part.stop])
             ours, theirs = context.Pipe()
-            process = context.Process(target=play, args=(theirs, specs, config.reward, config.seed), daemon=True)
+            process = context.Process(target=play, args=(theirs, mine, config.reward, config.seed), daemon=True)
             process.start()
             self._pool.append((process, ours))
         shape = NetworkShape(config.n_tasks, OBS_DIM, ACTION_DIM, config.hidden)
@@ -127,11 +138,13 @@ class Floor:
 
     def sample(self, policy: ActorPolicy) -> dict[str, float]:
         """Seconds a collect of each part of the floor, now, on the states that this policy goes to."""
-        self._all("begin", policy)
+        for _, connection in self._pool:
+            connection.send(policy)
+        found = [connection.recv() for _, connection in self._pool]
+        # The mean: what it takes all processes at once, were the work shared out so that they end together.
+        played = {part: self._scale_environment * float(np.mean([own[part] for own in found])) for part in found[0]}
         return {
-            "environment": self._all("steps") * self._scale_environment,
-            "physics": self._all("physics") * self._scale_environment,
-            "policy": self._all("policy") * self._scale_environment,
+            **played,
             "update": self._timed(self._forward_backward) * self._scale_update,
             "products": self._timed(self._products) * self._scale_update,
         }
@@ -140,12 +153,6 @@ class Floor:
         """End the processes."""
         for process, _ in self._pool:
             process.kill()
-
-    def _all(self, what: str, policy: ActorPolicy | None = None) -> float:
-        """Seconds that it takes all processes at once, were the work shared out so that they end together."""
-        for _, connection in self._pool:
-            connection.send((what, policy))
-        return float(np.mean([connection.recv() for _, connection in self._pool]))
 
     def _timed(self, work: Callable[[], None]) -> float:
         start = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from multiprocessing import resource_tracker, spawn
 
 import gymnasium
 import metaworld
@@ -22,7 +23,7 @@ from toppo.envs.metaworld import (
     task_specs,
 )
 from toppo.envs.workers import ROLLOUT, Agenda, MetaWorldBackend, _take, shares, units
-from toppo.errors import ToppoError, UsageError
+from toppo.errors import ToppoError, UsageError, WorkerDied
 from toppo.networks import Actor, NetworkShape
 from toppo.policy import ActorPolicy
 
@@ -170,6 +171,17 @@ def test_a_worker_that_dies_is_named_with_its_task():
     with pytest.raises(ToppoError, match=r"worker process died \(exit code 9\) while stepping (reach|drawer-close)-v3"):
         backend.rollout(Dies(after=20), 1, quiet)
     backend.close()
+
+
+def test_a_worker_that_dies_at_its_start_is_said():
+    resource_tracker.ensure_running()
+    before = spawn.get_executable()
+    spawn.set_executable("/bin/false")
+    try:
+        with pytest.raises(WorkerDied, match=r"worker process died \(exit code 1\) while starting"):
+            small_backend().rollout(Still(), 1, quiet)
+    finally:
+        spawn.set_executable(before)
 
 
 def test_an_error_in_a_worker_is_one_line():

@@ -1,4 +1,4 @@
-"""What a step of each task costs, to share environments out evenly among workers."""
+"""What a step of each task costs, to begin with workers that have about the same to do."""
 
 from __future__ import annotations
 

@@ -153,7 +153,9 @@ class MetaWorldBackend:
         }
         self._arrays = self._layout.views(memory)
         self._lock = context.Lock()  # kept: workers open it by name
-        self._pool = [_Worker(context, self._layout, i, self.tasks, memory, self._lock) for i in range(n_workers)]
+        self._pool = [_Worker(context, i, self.tasks, memory, self._lock) for i in range(n_workers)]
+        for worker in self._pool:
+            worker.send(self._layout)
 
     def rollout(self, policy: Policy, collect: int, progress: Progress) -> Rollout:
         """See `Backend.rollout`. The arrays are the shared memory itself: valid until the next call."""
@@ -197,6 +199,7 @@ class MetaWorldBackend:
     def _send(self, agenda: Agenda, command: tuple[Any, ...]) -> None:
         self._arrays["left"][:] = [(part.start, part.stop) for part in agenda.parts]
         for worker in self._pool:
+            worker.status[0] = 0
             worker.send(command)
 
     def _wait(self, progress: Progress) -> None:
@@ -245,7 +248,6 @@ class _Worker:
     def __init__(
         self,
         context: Any,
-        layout: Layout,
         number: int,
         tasks: tuple[str, ...],
         memory: dict[str, Any],
@@ -254,10 +256,11 @@ class _Worker:
         self._tasks = tasks
         status = context.RawArray("q", 2)  # environment steps done in this call, index of the task being stepped
         self.status = np.frombuffer(status, np.int64)
+        self.status[1] = -1
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(
-            target=_serve, args=(theirs, layout, number, memory, status, lock, os.getpid()), daemon=True
-        )
+        # The layout, which is long, comes by the connection: a long argument has `start` wait for a process that died.
+        arguments = (theirs, number, memory, status, lock, os.getpid())
+        self.process = context.Process(target=_serve, args=arguments, daemon=True)
         # Ctrl-C and SIGTERM are the trainer's to handle: a worker inherits the mask, deaf from its first import on.
         # (The resource tracker's start would lift the mask, so it comes before.)
         resource_tracker.ensure_running()
@@ -268,10 +271,9 @@ class _Worker:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
 
-    def send(self, command: tuple[Any, ...]) -> None:
-        self.status[0] = 0
+    def send(self, message: Any) -> None:
         try:
-            self.connection.send_bytes(pickle.dumps(command))  # by value: torch's own pickler would share descriptors
+            self.connection.send_bytes(pickle.dumps(message))  # by value: torch's own pickler would share descriptors
         except (BrokenPipeError, ConnectionResetError):
             raise self.death() from None
 
@@ -281,24 +283,25 @@ class _Worker:
         except (EOFError, ConnectionResetError):
             raise self.death() from None
         if failure is not None:
-            raise ToppoError(f"task {self._current()}: {failure}")
+            raise ToppoError(f"task {self._tasks[int(self.status[1])]}: {failure}")
 
     def death(self) -> WorkerDied:
         self.process.join(1)
+        task = int(self.status[1])
+        doing = "starting" if task < 0 else f"stepping {self._tasks[task]}"
         return WorkerDied(
-            f"a worker process died (exit code {self.process.exitcode}) while stepping {self._current()}; "
+            f"a worker process died (exit code {self.process.exitcode}) while {doing}; "
             "if the machine ran out of memory, use fewer --workers"
         )
 
-    def _current(self) -> str:
-        return self._tasks[int(self.status[1])]
 
-
-def _serve(
-    connection: Connection, layout: Layout, number: int, memory: dict[str, Any], status: Any, lock: Any, parent: int
-) -> None:
-    """A worker's life: answer commands until the trainer goes away."""
+def _serve(connection: Connection, number: int, memory: dict[str, Any], status: Any, lock: Any, parent: int) -> None:
+    """A worker's life: learn the layout, then answer commands until the trainer goes away."""
     keep_freed_memory()  # of models: 21 MB each
+    try:
+        layout: Layout = pickle.loads(connection.recv_bytes())
+    except (EOFError, ConnectionResetError):
+        return
     player = _Player(layout, layout.views(memory), np.frombuffer(status, np.int64), parent)
     with threadpool_limits(1):  # two BLAS threads a worker cost 3x to 10x while acting
         while True:
