@@ -235,8 +235,9 @@ def test_conditions_of_runs_trained_with_and_without_popart(whole, tmp_path):
 
 
 def test_resuming_a_run_that_is_still_going_is_refused_and_harms_nothing(whole, tmp_path):
-    process = stopped_run(tmp_path, 0, 1)  # signal 0: it goes on
+    process = stopped_run(tmp_path, signal.SIGSTOP, 1)  # held, lest it ends before the second one looks
     second = toppo(tmp_path, "resume", "dumps/cut")
+    os.killpg(process.pid, signal.SIGCONT)
     assert second.returncode == 1, second.stdout
     assert second.stderr.count("\n") == 1
     assert process.wait(timeout=600) == 0
