@@ -108,3 +108,21 @@ def test_unknown_toml_key_names_the_closest(tmp_path):
 def test_budgets_that_do_not_fit(options, message):
     with pytest.raises(UsageError, match=message):
         plan(resolve(options))
+
+
+@pytest.mark.parametrize(
+    ("options", "copies"),
+    [
+        ({}, 20),
+        ({"env_steps_per_collect": 15_000}, 3),
+        ({"backend": "envpool"}, 4),
+        ({"backend": "envpool", "env_steps_per_collect": 15_000}, 1),
+        ({"envs_per_task": 2}, 2),
+    ],
+)
+def test_copies_play_whole_episodes(options, copies):
+    config = resolve(options)
+    assert config.envs_per_task == copies
+    budgets = dict.fromkeys(("env_steps", "env_steps_per_epoch"), 2 * config.env_steps_per_collect)
+    schedule = plan(resolve({**options, **budgets}))
+    assert schedule.episodes_per_env * copies * 500 * 10 == config.env_steps_per_collect

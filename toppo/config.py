@@ -70,7 +70,7 @@ class TrainConfig:
         0,
         "Copies of each task's environment a collect, built anew, seeded apart.",
         "Run",
-        stands_for="one an episode",
+        stands_for="one an episode, at most 4 with EnvPool",
     )
 
     env_steps: int = _option(
@@ -201,12 +201,21 @@ def from_dict(values: Mapping[str, Any]) -> TrainConfig:
     filled["actor_combiner"] = _combiner(config.actor_combiner, k, config.seed, on_actor=True)
     filled["critic_combiner"] = _combiner(config.critic_combiner, k, config.seed, on_actor=False)
     filled["gram_every"] = config.gram_every or config.minibatches
-    episodes = filled["env_steps_per_collect"] / (k * HORIZON)
-    filled["envs_per_task"] = config.envs_per_task or (int(episodes) if episodes.is_integer() else 1)
+    filled["envs_per_task"] = config.envs_per_task or _copies(config.backend, filled["env_steps_per_collect"], k)
     filled["workers"] = config.workers or min(os.cpu_count() or 1, k * filled["envs_per_task"])
     config = dataclasses.replace(config, **filled)
     _check(config)
     return config
+
+
+def _copies(backend: str, env_steps_per_collect: int, n_tasks: int) -> int:
+    """Environments of a task that together play its episodes of a collect: one each, so that they can be shared out. Of
+    EnvPool's, which take 20 MB each and have threads of their own, a few do.
+    """
+    episodes, rest = divmod(env_steps_per_collect, n_tasks * HORIZON)
+    if rest or episodes < 1:
+        return 1  # the budget is refused later
+    return math.gcd(episodes, 4) if backend == "envpool" else episodes
 
 
 def _typed(key: str, value: Any) -> Any:
