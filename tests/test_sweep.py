@@ -76,6 +76,8 @@ def test_every_rung_on_every_benchmark_with_every_seed():
     assert full == resolve({"seed": 3, "repeats": 8, "workers": 4}, preset="toppo")
     assert short == resolve({"seed": 3, "repeats": 4, "popart": "ema", "workers": 4}, preset="vanilla")
     assert str(runs[0].path) == "dumps/x-full-MT10-s3"
+    few = plan('name = "x"\nbenchmarks = ["reach-v3, push-v3"]\nseeds = [3]\nenvs_per_task = 1\n[rungs.full]\n')
+    assert few[0].config.workers == 2  # at most one an environment
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,9 @@ class _Model:
     """An environment's own copy of a compiled model, which another environment can take over once it is restored."""
 
     spare: ClassVar[deque[_Model]] = deque(maxlen=5)
-    """Copies that closed environments have left; older ones are let go."""
+    """Copies that closed environments have left, as many as are stepped at a time (`toppo.envs.workers.LANES`); older
+    ones are let go.
+    """
 
     def __init__(self, path: str) -> None:
         compiled = _compiled(path)

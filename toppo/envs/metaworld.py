@@ -126,7 +126,7 @@ class Episode:
         return obs, float(reward), bool(info["success"]), bool(truncated)
 
     def close(self) -> None:
-        """Let go of the simulator's memory: the next environment of the task is built faster."""
+        """End its use: the next environment of the task takes the simulator's memory over, and is built faster."""
         self._env.close()
 
 
