@@ -35,7 +35,7 @@ def test_slab_rows_are_the_gradients_of_each_tasks_own_loss(kind, layernorm, blo
     for i in range(5):
         naive = torch.autograd.grad(losses[i], slab.parameters, retain_graph=True)
         expected = torch.cat([g.flatten() for g in naive])
-        torch.testing.assert_close(slab.data[i], expected, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(slab.rows()[i], expected, rtol=1e-12, atol=1e-14)
 
 
 def test_forward_is_that_of_ordinary_layers_on_the_one_hot_input():
@@ -79,16 +79,16 @@ def test_layout_covers_every_shared_parameter_in_order():
     network = Critic(SHAPE, True, torch.Generator().manual_seed(0))
     slab = Slab(network, 5)
     assert [part.name for part in slab.layout] == [name for name, _ in network.named_parameters()]
-    assert slab.size == sum(p.numel() for p in network.parameters()) == slab.data.shape[1]
+    assert slab.size == sum(p.numel() for p in network.parameters()) == slab.rows().shape[1]
 
 
 def test_gram_of_a_wide_slab_is_good_to_fp32_chunks():
     layer = torch.nn.Sequential(TaskLinear(300, 400), TaskLayerNorm(400))  # 121,200 columns: 60 chunks
     slab = Slab(layer, 10)
-    slab.data.copy_(
-        torch.randn(10, slab.size, generator=torch.Generator().manual_seed(2)) * torch.logspace(-3, 3, 10)[:, None]
-    )
-    exact = slab.data.double() @ slab.data.double().T
+    rows = torch.randn(10, slab.size, generator=torch.Generator().manual_seed(2)) * torch.logspace(-3, 3, 10)[:, None]
+    slab.load(rows)
+    assert torch.equal(slab.rows(), rows)
+    exact = rows.double() @ rows.double().T
     norms = exact.diagonal().sqrt()
     error = (slab.gram() - exact).abs() / torch.outer(norms, norms)
     assert error.max() < 5e-7  # fp32 sums of 2k products; a plain fp32 product over all columns is at 1.5e-5
@@ -98,7 +98,8 @@ def test_gram_of_a_wide_slab_is_good_to_fp32_chunks():
 def test_combine_is_the_weighted_sum_of_rows():
     network = Critic(SHAPE, False, torch.Generator().manual_seed(0))
     slab = Slab(network, 5)
-    slab.data.copy_(torch.randn(5, slab.size, generator=torch.Generator().manual_seed(3)))
+    rows = torch.randn(5, slab.size, generator=torch.Generator().manual_seed(3))
+    slab.load(rows)
     weights, out = torch.tensor([0.5, 0.0, 2.0, 1.0, 3.0]), torch.empty(slab.size)
     slab.combine(weights, out)
-    torch.testing.assert_close(out, (weights[:, None] * slab.data).sum(0))
+    torch.testing.assert_close(out, (weights[:, None] * rows).sum(0))

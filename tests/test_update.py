@@ -11,6 +11,7 @@ from toppo.checkpoint import learner_state, restore_learner
 from toppo.combiners import make
 from toppo.config import PRESETS, TrainConfig, resolve
 from toppo.errors import ToppoError
+from toppo.estimate import made_up_rollout
 from toppo.losses import entropy, log_prob, normalise_per_task, policy_loss, value_loss
 from toppo.networks import NetworkShape
 from toppo.rollout import Rollout
@@ -30,13 +31,8 @@ def make_learner(config: TrainConfig) -> Learner:
 
 
 def make_rollout(seed: int = 0) -> Rollout:
-    rng = np.random.default_rng(seed)
-    return Rollout(
-        obs=rng.standard_normal((K, E, T + 1, 6), dtype=np.float32),
-        actions=rng.standard_normal((K, E, T, 3), dtype=np.float32),
-        rewards=rng.random((K, E, T)) * np.logspace(-1, 2, K)[:, None, None],
-        success=np.zeros((K, E), dtype=bool),
-    )
+    made_up = made_up_rollout((K, E, T), 6, 3, np.random.default_rng(seed))
+    return dataclasses.replace(made_up, rewards=made_up.rewards * np.logspace(-1, 1, K)[:, None, None])
 
 
 def run(learner: Learner, rollout: Rollout, collect: int = 1) -> list[MinibatchUpdate]:
@@ -158,7 +154,7 @@ def test_the_observer_sees_slabs_of_its_own_minibatch():
 
     def observe(update: MinibatchUpdate) -> None:
         for side, s in update.sides.items():
-            slab = learner.slabs[side].data.double().numpy()
+            slab = learner.slabs[side].rows().double().numpy()
             np.testing.assert_allclose(slab @ slab.T, s.gram, rtol=1e-5, atol=1e-6 * s.gram.diagonal().max())
             checked.append(side)
 
@@ -204,7 +200,9 @@ def test_non_finite_gradient_names_task_and_side():
     learner = make_learner(small_config())
     batch = learner.prepare(make_rollout())
     losses = learner.losses(batch, learner.targets(batch), torch.zeros(K, 5, dtype=torch.long))
-    learner.slabs["critic"].data[1, 7] = float("nan")
+    rows = learner.slabs["critic"].rows()
+    rows[1, 7] = float("nan")
+    learner.slabs["critic"].load(rows)
     with pytest.raises(StepError, match="non-finite critic gradient of task beta"):
         learner.step_from_slabs(losses, 0, np.random.default_rng(0))
 
@@ -290,7 +288,7 @@ def test_popart_scales_critic_gradients_by_sigma_to_the_minus_two():
     samples = torch.arange(10).expand(K, 10)
     with learner.slabs["critic"].attached():
         learner.losses(batch, targets, samples)["loss_critic"].sum().backward()
-    normalised = learner.slabs["critic"].data.clone()
+    normalised = learner.slabs["critic"].rows()
 
     rows, popart = torch.arange(K)[:, None], learner.popart
     obs = batch.obs[:, :, :-1].flatten(1, 2)[rows, samples]
@@ -300,5 +298,5 @@ def test_popart_scales_critic_gradients_by_sigma_to_the_minus_two():
         (value - target).square().mean(1).sum().backward()
     expected = normalised * popart.sigma[:, None].float() ** 2
     torch.testing.assert_close(
-        learner.slabs["critic"].data, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max())
+        learner.slabs["critic"].rows(), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max())
     )

@@ -54,13 +54,7 @@ def _seconds_per_minibatch(schedule: Schedule, learner: Learner) -> float:
     k, n = len(learner.tasks), schedule.steps_per_task // schedule.config.minibatches
     episodes = -(-n // HORIZON)
     generator = np.random.default_rng(0)
-    rollout = Rollout(
-        obs=generator.standard_normal((k, episodes, HORIZON + 1, OBS_DIM), dtype=np.float32),
-        actions=generator.standard_normal((k, episodes, HORIZON, ACTION_DIM), dtype=np.float32),
-        rewards=generator.random((k, episodes, HORIZON)),
-        success=np.zeros((k, episodes), bool),
-    )
-    batch = learner.prepare(rollout)
+    batch = learner.prepare(made_up_rollout((k, episodes, HORIZON), OBS_DIM, ACTION_DIM, generator))
     targets = learner.targets(batch)
     samples = torch.arange(n).expand(k, n)
     seconds = []
@@ -71,6 +65,26 @@ def _seconds_per_minibatch(schedule: Schedule, learner: Learner) -> float:
             torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
     return float(np.median(seconds))
+
+
+def made_up_rollout(shape: tuple[int, int, int], obs_dim: int, action_dim: int, rng: np.random.Generator) -> Rollout:
+    """Noise in the place of observations and of a fresh actor's actions, and rewards of a scale of each task's own, in
+    0..10.
+
+    Args:
+        shape: (K, E, T).
+        obs_dim, action_dim: sizes of an observation and of an action.
+        rng: what it is drawn from.
+    """
+    k, e, t = shape
+    actions = rng.standard_normal((*shape, action_dim), dtype=np.float32)
+    return Rollout(
+        obs=rng.standard_normal((k, e, t + 1, obs_dim), dtype=np.float32),
+        actions=actions,
+        log_prob=-0.5 * np.square(actions).sum(-1) - 0.5 * np.float32(np.log(2 * np.pi)) * action_dim,
+        rewards=10 * rng.random(shape) * np.logspace(-1, 0, k)[:, None, None],
+        success=np.zeros((k, e), dtype=bool),
+    )
 
 
 def describe_plan(schedule: Schedule, learner: Learner, disk: int, console: Console) -> None:

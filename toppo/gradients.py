@@ -1,9 +1,10 @@
 """Per-task gradients at the price of one plain backward.
 
-`TaskLinear` and `TaskLayerNorm` compute exactly what `nn.Linear` and `nn.LayerNorm` compute, on inputs laid out (K, n,
-features), task by task; `OneHotLinear` what `nn.Linear` does on observations with the task's one-hot. While a `Slab` is
-attached, their backward pass writes the gradient of every task's own loss into the task's row of the slab: the products
-are those of an ordinary backward, batched over K instead of summed over it, so no graph is walked K times.
+`TaskLinear`, `TaskLayerNorm` and `TaskReLU` compute exactly what `nn.Linear`, `nn.LayerNorm` and `nn.ReLU` compute, on
+inputs laid out (K, n, features), task by task; `OneHotLinear` what `nn.Linear` does on observations with the task's
+one-hot. While a `Slab` is attached, their backward pass writes the gradient of every task's own loss into the task's
+row of the slab: the products are those of an ordinary backward, batched over K instead of summed over it, so no graph
+is walked K times.
 """
 
 from __future__ import annotations
@@ -31,13 +32,19 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dW: Tensor, db: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.slab = dW, db
-        return F.linear(x, weight, bias)
+        y = x.new_empty(*x.shape[:-1], len(weight))
+        rows = y.flatten(0, 1)  # `F.linear` would return a view, and autograd lets nobody write into that
+        if bias is None:
+            torch.mm(x.flatten(0, 1), weight.t(), out=rows)
+        else:
+            torch.addmm(bias, x.flatten(0, 1), weight.t(), out=rows)
+        return y
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         dW, db = ctx.slab
-        dW.copy_(torch.bmm(dy.mT, x))
+        torch.bmm(dy.mT, x, out=dW)
         if db is not None:
             torch.sum(dy, dim=1, out=db)
         return dy @ weight if ctx.needs_input_grad[0] else None, None, None, None, None
@@ -101,6 +108,26 @@ class _LayerNorm(torch.autograd.Function):
         return dx, None, None, None, None, None
 
 
+class _ReLU(torch.autograd.Function):
+    """max(x, 0), in place forward and backward: memory that stays in the caches is worth a fortieth of a minibatch.
+
+    Nobody else may need x or dy: x is what a task layer gave, none of which keeps its output, and dy is what the one
+    layer after it passed back.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(x.relu_())
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        dx: Tensor = torch.ops.aten.threshold_backward.grad_input(dy, y, 0, grad_input=dy)
+        return dx
+
+
 class TaskLinear(nn.Linear):
     """`nn.Linear` on (K, n, in) whose per-task gradients a `Slab` can collect."""
 
@@ -158,42 +185,52 @@ class TaskLayerNorm(nn.LayerNorm):
         return y
 
 
-TaskLayer = TaskLinear | TaskLayerNorm
+class TaskReLU(nn.ReLU):
+    """`nn.ReLU` after a task layer and before one other layer; in place but for a plain backward pass."""
+
+    task_grads: dict[str, Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """max(x, 0); while a slab is attached, or without gradients, x is overwritten."""
+        if not torch.is_grad_enabled():
+            return F.relu_(x)
+        y: Tensor = F.relu(x) if self.task_grads is None else _ReLU.apply(x)  # type: ignore[no-untyped-call]
+        return y
+
+
+TaskLayer = TaskLinear | TaskLayerNorm | TaskReLU
 
 
 class Slab:
     """The (K, P) per-task gradients g_i of the parameters all tasks share on one side (actor or critic), float32.
 
     Rows are tasks; columns are the side's shared parameters, flattened and concatenated in the module's own order
-    (`layout` has names, shapes
-    and offsets). The buffer is padded with zero columns to a multiple of `GRAM_CHUNK`; `data` hides the padding.
+    (`layout` has names and shapes). In memory every parameter has a block (K, p) of its own, which a backward pass
+    writes without a detour; `rows` and `load` are the whole matrix.
 
     Args:
-        module: network whose `TaskLinear` and `TaskLayerNorm` layers hold the shared parameters; other parameters
-            of it belong to one task
+        module: network whose task layers hold the shared parameters; other parameters of it belong to one task
             each and stay outside the slab.
         n_tasks: K.
     """
 
     def __init__(self, module: nn.Module, n_tasks: int) -> None:
-        self._layers: list[tuple[TaskLayer, dict[str, Tensor]]] = []
-        layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, TaskLayer)]
-        named = [
-            (f"{prefix}.{name}", layer, name, p) for prefix, layer in layers for name, p in layer.named_parameters()
-        ]
-        self.parameters: list[nn.Parameter] = [p for _, _, _, p in named]
-        self.size = sum(p.numel() for p in self.parameters)
-        padded = -(-self.size // GRAM_CHUNK) * GRAM_CHUNK
-        self._padded = self.parameters[0].new_zeros(n_tasks, padded, requires_grad=False)
-        self.data = self._padded[:, : self.size]
+        self.parameters: list[nn.Parameter] = []
         self.layout: list[ParameterSlice] = []
-        views: dict[nn.Module, dict[str, Tensor]] = {layer: {} for _, layer in layers}
-        offset = 0
-        for full_name, layer, name, p in named:
-            views[layer][name] = self.data[:, offset : offset + p.numel()].view(n_tasks, *p.shape)
-            self.layout.append(ParameterSlice(full_name, tuple(p.shape)))
-            offset += p.numel()
-        self._layers = [(layer, views[layer]) for _, layer in layers]
+        self._blocks: list[Tensor] = []
+        self._layers: list[tuple[TaskLayer, dict[str, Tensor]]] = []
+        for prefix, layer in module.named_modules():
+            if not isinstance(layer, TaskLayer):
+                continue
+            grads: dict[str, Tensor] = {}
+            for name, p in layer.named_parameters():
+                grads[name] = p.new_zeros(n_tasks, *p.shape, requires_grad=False)
+                self._blocks.append(grads[name].view(n_tasks, -1))
+                self.layout.append(ParameterSlice(f"{prefix}.{name}", tuple(p.shape)))
+                self.parameters.append(p)
+            self._layers.append((layer, grads))
+        self._sizes = [p.numel() for p in self.parameters]
+        self.size = sum(self._sizes)
 
     @contextmanager
     def attached(self, tasks: slice = slice(None)) -> Iterator[None]:
@@ -208,12 +245,31 @@ class Slab:
             for layer, _ in self._layers:
                 layer.task_grads = None
 
+    def rows(self) -> Tensor:
+        """A copy of the whole, (K, P)."""
+        return torch.cat(self._blocks, dim=1)
+
+    def load(self, rows: Tensor) -> None:
+        """Take gradients (K, P) from elsewhere."""
+        for block, columns in zip(self._blocks, rows.split(self._sizes, dim=1), strict=True):
+            block.copy_(columns)
+
     def gram(self) -> Tensor:
         """G_ij = <g_i, g_j>, (K, K) float64: fp32 products over chunks of columns, accumulated in fp64 (Section 2)."""
-        chunks = self._padded.view(len(self._padded), -1, GRAM_CHUNK).transpose(0, 1)
-        gram = torch.bmm(chunks, chunks.mT).sum(0, dtype=torch.float64)
+        whole = [block.shape[1] // GRAM_CHUNK * GRAM_CHUNK for block in self._blocks]
+        rest = torch.cat([block[:, n:] for block, n in zip(self._blocks, whole, strict=True)], dim=1)
+        parts = [block[:, :n] for block, n in zip(self._blocks, whole, strict=True) if n > 0]
+        parts.append(F.pad(rest, (0, -rest.shape[1] % GRAM_CHUNK)))
+        gram = torch.stack([_gram_of_chunks(part) for part in parts]).sum(0)
         return (gram + gram.mT) / 2  # BLAS need not round G_ij and G_ji alike
 
     def combine(self, weights: Tensor, out: Tensor) -> None:
         """Write d = sum_i w_i g_i into `out` (P,); weights (K,) float32 on the slab's device."""
-        torch.mv(self.data.t(), weights, out=out)
+        for block, part in zip(self._blocks, out.split(self._sizes), strict=True):
+            torch.mv(block.t(), weights, out=part)
+
+
+def _gram_of_chunks(x: Tensor) -> Tensor:
+    """x x' of x (K, a multiple of `GRAM_CHUNK`)."""
+    chunks = x.unflatten(1, (-1, GRAM_CHUNK)).transpose(0, 1)
+    return torch.bmm(chunks, chunks.mT).sum(0, dtype=torch.float64)

@@ -9,9 +9,8 @@ from math import sqrt
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from toppo.gradients import OneHotLinear, TaskLayerNorm, TaskLinear
+from toppo.gradients import OneHotLinear, TaskLayerNorm, TaskLinear, TaskReLU
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class _Trunk(nn.Sequential):
                 layers.append(TaskLinear(shape.hidden[i - 1], width, bias=not layernorm))
             if layernorm:
                 layers.append(TaskLayerNorm(width))
-            layers.append(_ReLU())
+            layers.append(TaskReLU())
         super().__init__(*layers)
 
     def forward(self, obs: Tensor, tasks: slice) -> Tensor:  # type: ignore[override]
@@ -47,13 +46,6 @@ class _Trunk(nn.Sequential):
         for layer in others:
             x = layer(x)
         return x
-
-
-class _ReLU(nn.Module):
-    """In place where no backward pass wants its input's memory: a twentieth of a forward pass."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x, inplace=not torch.is_grad_enabled())
 
 
 def _initialise(network: nn.Module, output: TaskLinear, output_gain: float, generator: torch.Generator) -> None:

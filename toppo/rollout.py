@@ -23,6 +23,8 @@ class Rollout:
     """Observations without the task one-hot, float32; [:, :, T] is the final one."""
     actions: Float[np.ndarray, "K E T act"]
     """Unclipped actions, float32."""
+    log_prob: Float[np.ndarray, "K E T"]
+    """Of the actions under the policy that drew them, float32."""
     rewards: Float[np.ndarray, "K E T"]
     """float64."""
     success: Bool[np.ndarray, "K E"]

@@ -78,8 +78,8 @@ class Batch:
 
     obs: Tensor  # (K, E, T + 1, obs)
     actions: Tensor  # (K, N, A)
-    rewards: Tensor  # (K, E, T) float64
     old_log_prob: Tensor  # (K, N)
+    rewards: Tensor  # (K, E, T) float64
 
 
 @dataclass(frozen=True)
@@ -186,14 +186,12 @@ class Learner:
         self._require_finite_parameters(collect)
 
     def prepare(self, rollout: Rollout) -> Batch:
-        """The rollout on the device, with the log-probabilities of its actions under the policy that took them."""
-        k, e, t, _ = rollout.actions.shape
-        obs = torch.from_numpy(rollout.obs).to(self.device)
-        actions = torch.from_numpy(rollout.actions).to(self.device).view(k, e * t, -1)
-        rewards = torch.from_numpy(rollout.rewards).to(self.device)
-        mean = self._forward(self.actor, obs)[:, :, :-1].reshape(k, e * t, -1)
-        with torch.no_grad():
-            return Batch(obs, actions, rewards, log_prob(mean, self.actor.log_std, actions))
+        """The rollout on the device."""
+        obs, actions, log_prob, rewards = (
+            torch.from_numpy(x).to(self.device)
+            for x in (rollout.obs, rollout.actions, rollout.log_prob, rollout.rewards)
+        )
+        return Batch(obs, actions.flatten(1, 2), log_prob.flatten(1), rewards)
 
     @torch.no_grad()
     def targets(self, batch: Batch, refresh_popart: bool = False) -> Targets:
@@ -204,7 +202,7 @@ class Learner:
             refresh_popart: take the targets into the PopArt statistics first, as once a collect.
         """
         config, popart = self.config, self.popart
-        value = popart.denormalise(popart(self._forward(self.critic, batch.obs)))
+        value = popart.denormalise(popart(self._values(batch.obs)))
         advantage, target = generalised_advantage(batch.rewards, value, config.gamma, config.gae_lambda)
         advantage, target, value = (x.flatten(1) for x in (advantage, target, value[..., :-1]))
         if refresh_popart:
@@ -336,13 +334,11 @@ class Learner:
         combiner = self.combiners["critic"]
         return isinstance(combiner, (FairGrad, FairGradPaper)) and combiner.alpha == 1
 
-    @torch.no_grad()
-    def _forward(self, network: nn.Module, obs: Tensor) -> Tensor:
-        """A network's output on every state (K, E, T + 1, ...), a bounded number of rows at a time."""
-        k, *shape, _ = obs.shape
-        rows = max(1, FORWARD_ROWS[self.device.type] // k)
-        out = torch.cat([network(part) for part in obs.flatten(1, 2).split(rows, dim=1)], dim=1)
-        return out.view(k, *shape, *out.shape[2:])
+    def _values(self, obs: Tensor) -> Tensor:
+        """The critic's z (K, E, T + 1) of every state, a bounded number of rows at a time."""
+        rows = max(1, FORWARD_ROWS[self.device.type] // len(obs))
+        z = torch.cat([self.critic(part) for part in obs.flatten(1, 2).split(rows, dim=1)], dim=1)
+        return z.view(obs.shape[:-1])
 
     def _require_finite(self, grams: dict[str, np.ndarray], per_task: dict[str, np.ndarray]) -> None:
         losses = {"actor": per_task["loss_actor"] + per_task["entropy"], "critic": per_task["loss_critic"]}

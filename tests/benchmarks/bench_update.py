@@ -24,6 +24,7 @@ import torch
 
 from toppo.allocator import keep_freed_memory
 from toppo.config import resolve
+from toppo.estimate import made_up_rollout
 from toppo.networks import NetworkShape
 from toppo.recording import Recorder
 from toppo.rollout import Rollout
@@ -44,14 +45,8 @@ def make_learner(n_tasks: int, preset: str = "toppo", **options: object) -> Lear
 
 
 def make_rollout(n_tasks: int, episodes: int) -> Rollout:
-    """Observations, actions and rewards of plausible scale."""
-    generator = np.random.default_rng(0)
-    return Rollout(
-        obs=generator.standard_normal((n_tasks, episodes, 501, 39), dtype=np.float32),
-        actions=generator.standard_normal((n_tasks, episodes, 500, 4), dtype=np.float32),
-        rewards=10 * generator.random((n_tasks, episodes, 500)) * np.logspace(-1, 0, n_tasks)[:, None, None],
-        success=np.zeros((n_tasks, episodes), dtype=bool),
-    )
+    """As many episodes a task of observations, actions and rewards of plausible scale."""
+    return made_up_rollout((n_tasks, episodes, 500), 39, 4, np.random.default_rng(0))
 
 
 def plain_update(learner: Learner, batch: Batch, targets: Targets) -> Callable[[torch.Tensor], None]:
@@ -83,16 +78,19 @@ def naive_update(learner: Learner, batch: Batch, targets: Targets) -> Callable[[
             p.grad = None
         losses = learner.losses(batch, targets, samples)
         own = [learner.actor.log_std, *learner.popart.parameters()]
+        rows: dict[str, list[torch.Tensor]] = {side: [] for side in SIDES}
         for i in range(len(learner.tasks)):
             total = (
                 losses["loss_actor"][i] - learner.config.entropy_coef * losses["entropy"][i] + losses["loss_critic"][i]
             )
             grads = torch.autograd.grad(total, [*shared["actor"], *shared["critic"], *own], retain_graph=True)
             n_actor, n_shared = len(shared["actor"]), len(shared["actor"]) + len(shared["critic"])
-            learner.slabs["actor"].data[i] = torch.cat([g.flatten() for g in grads[:n_actor]])
-            learner.slabs["critic"].data[i] = torch.cat([g.flatten() for g in grads[n_actor:n_shared]])
+            rows["actor"].append(torch.cat([g.flatten() for g in grads[:n_actor]]))
+            rows["critic"].append(torch.cat([g.flatten() for g in grads[n_actor:n_shared]]))
             for p, g in zip(own, grads[n_shared:], strict=True):
                 p.grad = g if p.grad is None else p.grad + g
+        for side, own_rows in rows.items():
+            learner.slabs[side].load(torch.stack(own_rows))
         learner.step_from_slabs(losses, 0, orders)
 
     return update

@@ -83,11 +83,27 @@ def test_named_benchmark_has_the_goals_of_make_mt_envs():
 
 def test_rollout_depends_on_nothing_but_seed_collect_and_policy(backend):
     first = backend.rollout(Still(), 1, quiet)
-    kept = {name: getattr(first, name).copy() for name in ("obs", "actions", "rewards", "success")}
+    kept = {name: getattr(first, name).copy() for name in ("obs", "actions", "log_prob", "rewards", "success")}
     backend.rollout(Still(), 2, quiet)
     again = backend.rollout(Still(), 1, quiet)
     for name, value in kept.items():
         np.testing.assert_array_equal(getattr(again, name), value)
+
+
+def test_log_prob_is_that_of_the_actions_under_the_policy():
+    actor = Actor(NetworkShape(2, OBS_DIM, ACTION_DIM, (32, 32)), False, torch.Generator().manual_seed(0))
+    actor.log_std.data = torch.tensor([[-1.0, 0.5, 0.0, 0.2], [0.3, -2.0, 0.1, 0.0]])
+    backend = MetaWorldBackend(
+        ",".join(TASKS[:2]), reward="v2", seed=3, workers=2, copies=3, episodes_per_env=2, eval_episodes=1
+    )
+    try:
+        rollout = backend.rollout(ActorPolicy(actor), 1, quiet)
+        mean = actor(torch.from_numpy(rollout.obs[:, :, :-1]).flatten(1, 2)).view(rollout.actions.shape)
+        policy = torch.distributions.Normal(mean.double(), actor.log_std.double().exp()[:, None, None])
+        expected = policy.log_prob(torch.from_numpy(rollout.actions).double()).sum(-1).detach().numpy()
+        np.testing.assert_allclose(rollout.log_prob, expected, atol=2e-4)  # means in fp32, over a std of 0.14
+    finally:
+        backend.close()
 
 
 def test_copies_and_tasks_and_collects_differ(backend):
@@ -108,7 +124,7 @@ def test_the_number_of_workers_leaves_no_trace():
         try:
             rollout = backend.rollout(ActorPolicy(actor), 1, quiet)
             evaluation = backend.evaluate(Expert(TASKS[:2]), quiet)
-            arrays = (rollout.obs, rollout.actions, rollout.rewards, rollout.success)
+            arrays = (rollout.obs, rollout.actions, rollout.log_prob, rollout.rewards, rollout.success)
             results.append([*map(np.copy, arrays), evaluation.success, evaluation.returns])
         finally:
             backend.close()

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from toppo.envs.interface import Evaluation, Policy, Progress
 from toppo.envs.metaworld import HORIZON, OBS_DIM, environment_class, environment_seed, not_compared, task_names
-from toppo.envs.workers import ROLLOUT, MetaWorldBackend, exploration_noise
+from toppo.envs.workers import ROLLOUT, MetaWorldBackend, exploration_noise, log_prob_of_drawn
 from toppo.errors import ToppoError, UsageError
 from toppo.rollout import Rollout
 
@@ -147,6 +147,7 @@ class EnvPoolBackend:
                 arrays.obs[tasks, column, t + 1] = obs
                 arrays.actions[tasks, column, t] = actions
                 progress((episode * HORIZON + t + 1) * len(tasks) + self._official.steps)
+            arrays.log_prob[tasks, column] = log_prob_of_drawn(noise[:, episode], std)
 
 
 def _first_not_finite(actions: Float[np.ndarray, "m act"]) -> int:

@@ -20,7 +20,7 @@ class Policy(Protocol):
 
     def act(self, obs: Float[np.ndarray, "m obs"], tasks: Int[np.ndarray, "m"]) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation (m, A), float32, for float64 observations (without one-hot) of the tasks with
-        these indices.
+        these indices. The standard deviation is the task's, whatever the observation.
         """
         ...
 

@@ -15,13 +15,14 @@ import pickle
 import signal
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import numpy as np
+import torch
 from threadpoolctl import threadpool_limits
 
 from toppo.allocator import keep_freed_memory
@@ -40,6 +41,7 @@ from toppo.envs.metaworld import (
     versions,
 )
 from toppo.errors import ToppoError, WorkerDied
+from toppo.losses import log_prob_of_noise
 from toppo.rollout import Rollout
 
 ROLLOUT, EVALUATION, NOISE = 0, 1, 2  # first part of the key of each random stream
@@ -88,6 +90,7 @@ class Layout:
         return {
             "obs": ((k, e, HORIZON + 1, OBS_DIM), "f4"),
             "actions": ((k, e, HORIZON, ACTION_DIM), "f4"),
+            "log_prob": ((k, e, HORIZON), "f4"),
             "rewards": ((k, e, HORIZON), "f8"),
             "success": ((k, e), "?"),
             "goal_success": ((k, N_GOALS), "?"),
@@ -174,7 +177,7 @@ class MetaWorldBackend:
     @property
     def arrays(self) -> Rollout:
         """The shared memory that rollouts are written to."""
-        return Rollout(*(self._arrays[name] for name in ("obs", "actions", "rewards", "success")))
+        return Rollout(**{field.name: self._arrays[field.name] for field in fields(Rollout)})
 
     def evaluate(self, policy: Policy, progress: Progress) -> Evaluation:
         """See `Backend.evaluate`."""
@@ -225,6 +228,12 @@ def exploration_noise(seed: int, collect: int, task: int, copy: int, n_episodes:
     """Standard normal (n_episodes, T, A) float32 of one copy of a task in a collect."""
     generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(NOISE, collect, task, copy)))
     return generator.standard_normal((n_episodes, HORIZON, ACTION_DIM), dtype=np.float32)
+
+
+def log_prob_of_drawn(noise: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Log-density (m, T) float32 of the actions mean + std noise, for noise (m, T, A) and std (m, A)."""
+    log_prob: np.ndarray = log_prob_of_noise(torch.from_numpy(noise), torch.from_numpy(std).log()).numpy()
+    return log_prob
 
 
 def units(specs: Sequence[TaskSpec], n_members: int, size: int) -> tuple[Unit, ...]:
@@ -358,8 +367,8 @@ class _Player:
     def rollout(self, unit: Unit, policy: Policy, collect: int) -> None:
         """Every episode of these copies of a task."""
         layout, status, k = self._layout, self._status, unit.spec.index
-        shared_obs, shared_actions, shared_rewards, shared_success = (
-            self.arrays[name][k] for name in ("obs", "actions", "rewards", "success")
+        shared_obs, shared_actions, shared_log_prob, shared_rewards, shared_success = (
+            self.arrays[field.name][k] for field in fields(Rollout)
         )
         n_episodes, copies, m = layout.episodes_per_env, np.array(unit.members), len(unit.members)
         noise = np.stack([exploration_noise(layout.seed, collect, k, copy, n_episodes) for copy in unit.members])
@@ -384,6 +393,7 @@ class _Player:
                     shared_obs[columns, t + 1] = obs
                     shared_actions[columns, t] = actions
                     shared_rewards[columns, t] = rewards
+                shared_log_prob[columns] = log_prob_of_drawn(noise[:, episode], std)
 
     def evaluate(self, unit: Unit, policy: Policy) -> None:
         """Every goal of a unit once with the mean action, shared out among its lanes; an episode ends at its first
