@@ -231,6 +231,16 @@ class Slab:
             self._layers.append((layer, grads))
         self._sizes = [p.numel() for p in self.parameters]
         self.size = sum(self._sizes)
+        whole = [size // GRAM_CHUNK * GRAM_CHUNK for size in self._sizes]
+        self._tails = [block[:, n:] for block, n in zip(self._blocks, whole, strict=True)]
+        n_rest = self.size - sum(whole)
+        padded = self.parameters[0].new_zeros(n_tasks, -(-n_rest // GRAM_CHUNK) * GRAM_CHUNK, requires_grad=False)
+        self._rest = padded[:, :n_rest]  # where the tails come together before each Gram
+        self._chunks = [
+            columns.unflatten(1, (-1, GRAM_CHUNK)).transpose(0, 1)
+            for columns in [*(block[:, :n] for block, n in zip(self._blocks, whole, strict=True)), padded]
+            if columns.shape[1] > 0
+        ]
 
     @contextmanager
     def attached(self, tasks: slice = slice(None)) -> Iterator[None]:
@@ -256,20 +266,15 @@ class Slab:
 
     def gram(self) -> Tensor:
         """G_ij = <g_i, g_j>, (K, K) float64: fp32 products over chunks of columns, accumulated in fp64 (Section 2)."""
-        whole = [block.shape[1] // GRAM_CHUNK * GRAM_CHUNK for block in self._blocks]
-        rest = torch.cat([block[:, n:] for block, n in zip(self._blocks, whole, strict=True)], dim=1)
-        parts = [block[:, :n] for block, n in zip(self._blocks, whole, strict=True) if n > 0]
-        parts.append(F.pad(rest, (0, -rest.shape[1] % GRAM_CHUNK)))
-        gram = torch.stack([_gram_of_chunks(part) for part in parts]).sum(0)
+        torch.cat(self._tails, dim=1, out=self._rest)
+        k = len(self._rest)
+        products = self._rest.new_empty(sum(map(len, self._chunks)), k, k)
+        for chunks, out in zip(self._chunks, products.split([len(c) for c in self._chunks]), strict=True):
+            torch.bmm(chunks, chunks.mT, out=out)
+        gram = products.sum(0, dtype=torch.float64)
         return (gram + gram.mT) / 2  # BLAS need not round G_ij and G_ji alike
 
     def combine(self, weights: Tensor, out: Tensor) -> None:
         """Write d = sum_i w_i g_i into `out` (P,); weights (K,) float32 on the slab's device."""
         for block, part in zip(self._blocks, out.split(self._sizes), strict=True):
             torch.mv(block.t(), weights, out=part)
-
-
-def _gram_of_chunks(x: Tensor) -> Tensor:
-    """x x' of x (K, a multiple of `GRAM_CHUNK`)."""
-    chunks = x.unflatten(1, (-1, GRAM_CHUNK)).transpose(0, 1)
-    return torch.bmm(chunks, chunks.mT).sum(0, dtype=torch.float64)
