@@ -37,7 +37,7 @@ def make_rollout(seed: int = 0) -> Rollout:
 
 def run(learner: Learner, rollout: Rollout, collect: int = 1) -> list[MinibatchUpdate]:
     updates: list[MinibatchUpdate] = []
-    learner.update(rollout, collect, updates.append)
+    learner.update(learner.prepare(rollout), collect, updates.append)
     return updates
 
 
@@ -59,8 +59,10 @@ def reference_step(learner: Learner, rollout: Rollout, samples: torch.Tensor, or
     targets = learner.targets(batch)
     rows = torch.arange(K)[:, None]
     obs = torch.from_numpy(rollout.obs)[:, :, :-1].flatten(1, 2)[rows, samples]
+    actions = torch.from_numpy(rollout.actions).flatten(1, 2)
+    old_log_prob = torch.from_numpy(rollout.log_prob).flatten(1)
     advantage = normalise_per_task(targets.advantage[rows, samples]).float()
-    log_ratio = log_prob(actor(obs), actor.log_std, batch.actions[rows, samples]) - batch.old_log_prob[rows, samples]
+    log_ratio = log_prob(actor(obs), actor.log_std, actions[rows, samples]) - old_log_prob[rows, samples]
     loss_actor, _ = policy_loss(log_ratio, advantage, config.clip)
     loss_critic, _ = value_loss(
         popart(critic(obs)), targets.value[rows, samples], targets.target[rows, samples], config.clip
@@ -158,7 +160,7 @@ def test_the_observer_sees_slabs_of_its_own_minibatch():
             np.testing.assert_allclose(slab @ slab.T, s.gram, rtol=1e-5, atol=1e-6 * s.gram.diagonal().max())
             checked.append(side)
 
-    learner.update(make_rollout(), 1, observe)
+    learner.update(learner.prepare(make_rollout()), 1, observe)
     assert len(checked) == 2 * 12
 
 
@@ -216,7 +218,7 @@ def test_non_finite_entropy_is_an_actor_loss():
                 learner.actor.log_std[1] = float("inf")
 
     with pytest.raises(ToppoError, match=r"actor loss of task beta at collect 1, repeat 2, minibatch 2"):
-        learner.update(make_rollout(), 1, poison)
+        learner.update(learner.prepare(make_rollout()), 1, poison)
 
 
 def test_non_finite_parameter_is_found_at_the_end():
@@ -228,7 +230,7 @@ def test_non_finite_parameter_is_found_at_the_end():
                 learner.popart.weight[3] = float("nan")
 
     with pytest.raises(ToppoError, match="non-finite PopArt parameter weight of task delta after collect 1"):
-        learner.update(make_rollout(), 1, poison)
+        learner.update(learner.prepare(make_rollout()), 1, poison)
 
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")

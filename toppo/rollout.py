@@ -1,9 +1,11 @@
-"""What one collect brings, and what the update makes of it: advantages, targets, stratified minibatches."""
+"""What one collect brings, on the host and on the device, and what the update makes of it: advantages, targets,
+stratified minibatches.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -29,6 +31,27 @@ class Rollout:
     """float64."""
     success: Bool[np.ndarray, "K E"]
     """Success at any step of the episode."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One collect on the device: N = E T samples a task."""
+
+    obs: Tensor  # (K, E, T + 1, obs)
+    actions: Tensor  # (K, E, T, A)
+    log_prob: Tensor  # (K, E, T)
+    rewards: Tensor  # (K, E, T) float64
+
+    @classmethod
+    def empty(cls, rollout: Rollout, device: torch.device) -> Batch:
+        """Room for rollouts of these shapes."""
+        sources = (torch.from_numpy(getattr(rollout, field.name)) for field in fields(cls))
+        return cls(*(torch.empty_like(source, device=device) for source in sources))
+
+    def load(self, rollout: Rollout, tasks: int | slice = slice(None), episodes: slice = slice(None)) -> None:
+        """Copy these episodes of these tasks from a rollout; of all by default."""
+        for field in fields(self):
+            getattr(self, field.name)[tasks, episodes] = torch.from_numpy(getattr(rollout, field.name)[tasks, episodes])
 
 
 def generalised_advantage(rewards: Tensor, values: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ from toppo.networks import NetworkShape
 from toppo.policy import ActorPolicy
 from toppo.progress import Display
 from toppo.recording import Recorder, snapshot_bytes
-from toppo.rollout import Rollout
+from toppo.rollout import Batch, Rollout
 from toppo.rundir import RunDirectory
 from toppo.schedule import Schedule, plan
 from toppo.signals import noted_signals
@@ -168,8 +168,9 @@ class Trainer:
                 recorder.flush()
             self.display.begin(self.collect)
             self._evaluate_if_due(backend, stop)
+            batch = Batch.empty(backend.arrays, self.learner.device)
             while self.collect < self.schedule.collects:
-                self._one_collect(backend, recorder, stop)
+                self._one_collect(backend, batch, recorder, stop)
                 self._evaluate_if_due(backend, stop)
         except BaseException:
             recorder.abandon()
@@ -183,7 +184,7 @@ class Trainer:
             raise ToppoError(f"{self.run.dump} is gone: put it back, or start anew with another --name")
         return Recorder(self.run.dump, self.schedule, self.learner, backend.versions, committed if exists else None)
 
-    def _one_collect(self, backend: Backend, recorder: Recorder, stop: Callable[[], None]) -> None:
+    def _one_collect(self, backend: Backend, batch: Batch, recorder: Recorder, stop: Callable[[], None]) -> None:
         collect, per_collect = self.collect + 1, self.config.env_steps_per_collect
         before = self.collect * per_collect
 
@@ -191,8 +192,11 @@ class Trainer:
             stop()
             self.display.activity("collecting", steps, per_collect, before + steps)
 
+        def arrived(task: int, episodes: slice) -> None:
+            batch.load(backend.arrays, task, episodes)
+
         with self.clock.phase("environment"):
-            rollout = backend.rollout(ActorPolicy(self.learner.actor), collect, collecting)
+            rollout = backend.rollout(ActorPolicy(self.learner.actor), collect, collecting, arrived)
         statistics = UpdateStatistics()
         recorder.begin(collect)
 
@@ -204,7 +208,7 @@ class Trainer:
             self.display.activity("updating", update.index + 1, self.schedule.updates)
 
         with self.clock.phase("update"):
-            self.learner.update(rollout, collect, observe)
+            self.learner.update(batch, collect, observe)
         self.collect = collect
         self._record(rollout, statistics, recorder)
 

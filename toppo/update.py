@@ -27,7 +27,7 @@ from toppo.gradients import Slab
 from toppo.losses import entropy, log_prob, normalise_per_task, policy_loss, value_loss
 from toppo.networks import Actor, Critic, NetworkShape, count_parameters
 from toppo.popart import PopArt
-from toppo.rollout import Rollout, generalised_advantage, stratified_minibatches
+from toppo.rollout import Batch, Rollout, generalised_advantage, stratified_minibatches
 from toppo.stopwatch import Stopwatch
 
 SIDES = ("actor", "critic")
@@ -70,16 +70,6 @@ class MinibatchUpdate:
     """`PER_TASK` numbers, (K,) float64 each."""
     clip_factor: float
     """min(1, tau / ||(d^a, d^c)||), the joint clip."""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One collect on the device: N = E T samples a task."""
-
-    obs: Tensor  # (K, E, T + 1, obs)
-    actions: Tensor  # (K, N, A)
-    old_log_prob: Tensor  # (K, N)
-    rewards: Tensor  # (K, E, T) float64
 
 
 @dataclass(frozen=True)
@@ -150,12 +140,12 @@ class Learner:
         """The paper's parameter count (Section B.3)."""
         return count_parameters(self.actor, self.critic, self.popart)
 
-    def update(self, rollout: Rollout, collect: int, observer: Observer) -> None:
+    def update(self, batch: Batch, collect: int, observer: Observer) -> None:
         """The whole update phase after one rollout.
 
         Args:
-            rollout: of this collect.
-            collect: its number; keys the random streams, so that the phase is a pure function of state, rollout
+            batch: of this collect.
+            collect: its number; keys the random streams, so that the phase is a pure function of state, batch
                 and number.
             observer: called after the gradients of each minibatch are combined and stepped, while the slabs still
                 hold them.
@@ -168,9 +158,8 @@ class Learner:
         orders = np.random.default_rng(np.random.SeedSequence(config.seed, spawn_key=(ORDER_STREAM, collect)))
         self.worst_norm_deviation.zero_()
         with self.clock.phase("values"):
-            batch = self.prepare(rollout)
             targets = self.targets(batch, refresh_popart=True)
-        k, n = batch.old_log_prob.shape
+        k, n = targets.value.shape
         index = 0
         for repeat in range(config.repeats):
             if repeat > 0 and config.recompute:
@@ -186,12 +175,10 @@ class Learner:
         self._require_finite_parameters(collect)
 
     def prepare(self, rollout: Rollout) -> Batch:
-        """The rollout on the device."""
-        obs, actions, log_prob, rewards = (
-            torch.from_numpy(x).to(self.device)
-            for x in (rollout.obs, rollout.actions, rollout.log_prob, rollout.rewards)
-        )
-        return Batch(obs, actions.flatten(1, 2), log_prob.flatten(1), rewards)
+        """A whole rollout on the device."""
+        batch = Batch.empty(rollout, self.device)
+        batch.load(rollout)
+        return batch
 
     @torch.no_grad()
     def targets(self, batch: Batch, refresh_popart: bool = False) -> Targets:
@@ -226,8 +213,8 @@ class Learner:
         advantage = _gather(targets.advantage[tasks], samples)
         if config.normalise_advantage:
             advantage = normalise_per_task(advantage)
-        log_ratio = log_prob(self.actor(obs, tasks), log_std, _gather(batch.actions[tasks], samples))
-        log_ratio = log_ratio - _gather(batch.old_log_prob[tasks], samples)
+        log_ratio = log_prob(self.actor(obs, tasks), log_std, _gather(batch.actions[tasks].flatten(1, 2), samples))
+        log_ratio = log_ratio - _gather(batch.log_prob[tasks].flatten(1), samples)
         loss_actor, ratio_cut = policy_loss(log_ratio, advantage.float(), config.clip)
         loss_critic, value_cut = value_loss(
             self.popart(self.critic(obs, tasks), tasks),

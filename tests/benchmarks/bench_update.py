@@ -27,9 +27,9 @@ from toppo.config import resolve
 from toppo.estimate import made_up_rollout
 from toppo.networks import NetworkShape
 from toppo.recording import Recorder
-from toppo.rollout import Rollout
+from toppo.rollout import Batch, Rollout
 from toppo.schedule import plan
-from toppo.update import SIDES, Batch, Learner, Targets
+from toppo.update import SIDES, Learner, Targets
 
 ROUNDS = {10: 25, 50: 9}
 NAIVE_ROUNDS = 2  # it takes half a minute a round at K = 50
@@ -153,7 +153,7 @@ def peak_memory_of_an_mt50_update(dumped: bool) -> float:
     with tempfile.TemporaryDirectory() as directory:
         recorder = Recorder(Path(directory) / "dump.zarr", plan(learner.config), learner, {}, None)
         recorder.begin(1)
-        learner.update(make_rollout(50, 20), 1, recorder.observe)
+        learner.update(learner.prepare(make_rollout(50, 20)), 1, recorder.observe)
         recorder.abandon()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 

@@ -58,7 +58,7 @@ def dumped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recorder = Recorder(path, plan(config), learner, {}, None)
     for collect in (1, 2):
         recorder.begin(collect)
-        learner.update(make_rollout(collect), collect, recorder.observe)
+        learner.update(learner.prepare(make_rollout(collect)), collect, recorder.observe)
         names = ("popart_mu", "popart_sigma", "popart_count", "success", "success_ema", "episode_return")
         recorder.finish(2000 * collect, {name: np.ones(K) for name in names})
     recorder.close()

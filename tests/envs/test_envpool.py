@@ -16,6 +16,7 @@ from tests.test_cli import toppo as toppo_command
 from toppo.config import from_dict, resolve
 from toppo.envs import envpool
 from toppo.envs.envpool import ROUTED, EnvPoolBackend, envpool_name
+from toppo.envs.interface import unheeded
 from toppo.envs.metaworld import task_names
 from toppo.envs.workers import MetaWorldBackend
 from toppo.errors import ToppoError, UsageError
@@ -72,7 +73,13 @@ def stand_in(monkeypatch):
 
 
 def test_a_collect_is_envpools_and_the_official_packages(backend, stand_in):
-    rollout = backend.rollout(Still(), 3, quiet)
+    seen = np.zeros((len(TASKS), COPIES * EPISODES), int)
+
+    def arrived(task: int, episodes: slice) -> None:
+        seen[task, episodes] += 1
+
+    rollout = backend.rollout(Still(), 3, quiet, arrived)
+    assert (seen == 1).all()
     reach, window = Pool.made
     assert [reach.name, window.name] == ["MetaWorld/Reach-v3", "MetaWorld/WindowOpen-v3"]
     assert len({*reach.seeds, *window.seeds}) == 4
@@ -105,13 +112,13 @@ def test_what_is_routed_is_said_by_name(backend):
 
 def test_an_action_that_is_not_a_number_is_refused(backend, stand_in):
     with pytest.raises(ToppoError, match="task window-open-v3: an action is not a number"):
-        backend._play(NotANumber(2), 1, backend._official.arrays, quiet)
+        backend._play(NotANumber(2), 1, quiet, unheeded)
 
 
 def test_a_goal_outside_its_space_is_refused(backend, stand_in, monkeypatch):
     monkeypatch.setattr(Pool, "goal", 0.06, raising=False)
     with pytest.raises(ToppoError, match="task reach-v3: a goal of EnvPool's has left the goal space"):
-        backend._play(Still(), 1, backend._official.arrays, quiet)
+        backend._play(Still(), 1, quiet, unheeded)
 
 
 def test_routed_tasks_are_tasks():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from multiprocessing import resource_tracker, spawn
 
@@ -22,10 +23,11 @@ from toppo.envs.metaworld import (
     task_names,
     task_specs,
 )
-from toppo.envs.workers import ROLLOUT, Agenda, MetaWorldBackend, _take, shares, units
+from toppo.envs.workers import ROLLOUT, MetaWorldBackend, _take, shares, units
 from toppo.errors import ToppoError, UsageError, WorkerDied
 from toppo.networks import Actor, NetworkShape
 from toppo.policy import ActorPolicy
+from toppo.rollout import Batch
 
 TASKS = ("reach-v3", "drawer-close-v3", "window-close-v3")
 HORIZON = 500
@@ -104,6 +106,22 @@ def test_log_prob_is_that_of_the_actions_under_the_policy():
         np.testing.assert_allclose(rollout.log_prob, expected, atol=2e-4)  # means in fp32, over a std of 0.14
     finally:
         backend.close()
+
+
+def test_episodes_are_announced_once_and_stand_as_they_are(backend):
+    """What is copied as it arrives is the rollout."""
+    copy = Batch.empty(backend.arrays, torch.device("cpu"))
+    copy.rewards.fill_(np.nan)
+    seen = np.zeros((len(TASKS), 4), int)
+
+    def arrived(task: int, episodes: slice) -> None:
+        seen[task, episodes] += 1
+        copy.load(backend.arrays, task, episodes)
+
+    rollout = backend.rollout(Still(), 4, quiet, arrived)
+    assert (seen == 1).all()
+    for field in dataclasses.fields(copy):
+        np.testing.assert_array_equal(getattr(copy, field.name).numpy(), getattr(rollout, field.name))
 
 
 def test_copies_and_tasks_and_collects_differ(backend):
@@ -228,14 +246,10 @@ def test_workers_own_consecutive_units_of_equal_cost(benchmark, n_workers):
 
 
 def test_a_worker_without_units_left_takes_over_the_last_of_the_busiest():
-    every = units([TaskSpec(i, "reach-v3", ()) for i in range(5)], 1, 5)
-    agenda = Agenda(every, (range(1), range(1, 5)))
-    left = np.array([[part.start, part.stop] for part in agenda.parts])
-    lock = threading.Lock()
-    taken = [_take(agenda, 0, left, lock) for _ in range(3)]
-    assert [unit.spec.index for unit in taken] == [0, 4, 3]
-    assert [_take(agenda, 1, left, lock).spec.index for _ in range(2)] == [1, 2]
-    assert _take(agenda, 0, left, lock) is _take(agenda, 1, left, lock) is None
+    left, lock = np.array([[0, 1], [1, 5]]), threading.Lock()
+    assert [_take(0, left, lock) for _ in range(3)] == [0, 4, 3]
+    assert [_take(1, left, lock) for _ in range(2)] == [1, 2]
+    assert _take(0, left, lock) is _take(1, left, lock) is None
 
 
 def test_more_workers_than_units_are_not_started():

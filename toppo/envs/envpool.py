@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
-from toppo.envs.interface import Evaluation, Policy, Progress
+from toppo.envs.interface import Arrived, Evaluation, Policy, Progress, unheeded
 from toppo.envs.metaworld import HORIZON, OBS_DIM, environment_class, environment_seed, not_compared, task_names
 from toppo.envs.workers import ROLLOUT, MetaWorldBackend, exploration_noise, log_prob_of_drawn
 from toppo.errors import ToppoError, UsageError
@@ -92,14 +92,19 @@ class EnvPoolBackend:
         played = f"; the official package plays {', '.join(routed)}, which EnvPool serves differently" if routed else ""
         self.notices = (*self._official.notices, goals + played)
 
-    def rollout(self, policy: Policy, collect: int, progress: Progress) -> Rollout:
+    @property
+    def arrays(self) -> Rollout:
+        """See `Backend.arrays`."""
+        return self._official.arrays
+
+    def rollout(self, policy: Policy, collect: int, progress: Progress, arrived: Arrived = unheeded) -> Rollout:
         """See `Backend.rollout`."""
         self._official.start(policy, collect)
         if self._pools:
             with threadpool_limits(1):
-                self._play(policy, collect, self._official.arrays, progress)
+                self._play(policy, collect, progress, arrived)
         own = len(self._pools) * self._copies * self._episodes * HORIZON
-        return self._official.finish(lambda steps: progress(own + steps))
+        return self._official.finish(lambda steps: progress(own + steps), arrived)
 
     def evaluate(self, policy: Policy, progress: Progress) -> Evaluation:
         """See `Backend.evaluate`."""
@@ -109,9 +114,9 @@ class EnvPoolBackend:
         """End the official package's workers."""
         self._official.close()
 
-    def _play(self, policy: Policy, collect: int, arrays: Rollout, progress: Progress) -> None:
+    def _play(self, policy: Policy, collect: int, progress: Progress, arrived: Arrived) -> None:
         """Every pool's episodes in lockstep: send to all, then receive from all."""
-        copies = range(self._copies)
+        arrays, copies = self.arrays, range(self._copies)
         tasks = np.repeat([pool.index for pool in self._pools], self._copies)
         columns = np.tile(np.arange(self._copies) * self._episodes, len(self._pools))
         noise = np.stack(
@@ -148,6 +153,8 @@ class EnvPoolBackend:
                 arrays.actions[tasks, column, t] = actions
                 progress((episode * HORIZON + t + 1) * len(tasks) + self._official.steps)
             arrays.log_prob[tasks, column] = log_prob_of_drawn(noise[:, episode], std)
+            for pool in self._pools:
+                arrived(pool.index, slice(episode, None, self._episodes))
 
 
 def _first_not_finite(actions: Float[np.ndarray, "m act"]) -> int:

@@ -45,6 +45,14 @@ Progress = Callable[[int], None]
 """Called now and then with the environment steps done in the running call; may raise to abandon it."""
 
 
+Arrived = Callable[[int, slice], None]
+"""Called with a task's index and episodes of it that have been played to their end."""
+
+
+def unheeded(_task: int, _episodes: slice) -> None:
+    """An `Arrived` for who waits for the whole."""
+
+
 class Backend(Protocol):
     """A simulator of K tasks."""
 
@@ -63,8 +71,23 @@ class Backend(Protocol):
         """What its user should know of how it differs from the official package as it is; a line each."""
         ...
 
-    def rollout(self, policy: Policy, collect: int, progress: Progress) -> Rollout:
-        """One collect of whole episodes: a function of seed, `collect` and policy. Nothing carries over."""
+    @property
+    def arrays(self) -> Rollout:
+        """Where rollouts are written to, while they are played."""
+        ...
+
+    def rollout(self, policy: Policy, collect: int, progress: Progress, arrived: Arrived = unheeded) -> Rollout:
+        """One collect of whole episodes: a function of seed, `collect` and policy. Nothing carries over.
+
+        Args:
+            policy: that plays.
+            collect: its number.
+            progress: see `Progress`.
+            arrived: told of every episode once, as soon as it stands in `arrays`.
+
+        Returns:
+            `arrays`: valid until the next call.
+        """
         ...
 
     def evaluate(self, policy: Policy, progress: Progress) -> Evaluation:

@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import pickle
 import signal
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 
 from toppo.allocator import keep_freed_memory
 from toppo.envs.costs import step_cost
-from toppo.envs.interface import Evaluation, Policy, Progress
+from toppo.envs.interface import Arrived, Evaluation, Policy, Progress, unheeded
 from toppo.envs.metaworld import (
     ACTION_DIM,
     HORIZON,
@@ -160,29 +160,35 @@ class MetaWorldBackend:
         for worker in self._pool:
             worker.send(self._layout)
 
-    def rollout(self, policy: Policy, collect: int, progress: Progress) -> Rollout:
-        """See `Backend.rollout`. The arrays are the shared memory itself: valid until the next call."""
+    def rollout(self, policy: Policy, collect: int, progress: Progress, arrived: Arrived = unheeded) -> Rollout:
+        """See `Backend.rollout`."""
         self.start(policy, collect)
-        return self.finish(progress)
+        return self.finish(progress, arrived)
 
     def start(self, policy: Policy, collect: int) -> None:
         """Begin a rollout that `finish` waits for; until then the rows of tasks not `collected` are the caller's."""
         self._send(self._layout.collect, ("rollout", policy, collect))
 
-    def finish(self, progress: Progress) -> Rollout:
+    def finish(self, progress: Progress, arrived: Arrived) -> Rollout:
         """The rollout begun by `start`."""
-        self._wait(progress)
+        each = self._layout.episodes_per_env
+
+        def played(index: int) -> None:
+            unit = self._layout.collect.units[index]
+            arrived(unit.spec.index, slice(unit.members.start * each, unit.members.stop * each))
+
+        self._wait(progress, played)
         return self.arrays
 
     @property
     def arrays(self) -> Rollout:
-        """The shared memory that rollouts are written to."""
+        """See `Backend.arrays`: the shared memory itself."""
         return Rollout(**{field.name: self._arrays[field.name] for field in fields(Rollout)})
 
     def evaluate(self, policy: Policy, progress: Progress) -> Evaluation:
         """See `Backend.evaluate`."""
         self._send(self._layout.evaluation, ("evaluate", policy, None))
-        self._wait(progress)
+        self._wait(progress, lambda _: None)
         goals = slice(self._eval_episodes)
         return Evaluation(self._arrays["goal_success"][:, goals].copy(), self._arrays["goal_return"][:, goals].copy())
 
@@ -205,15 +211,19 @@ class MetaWorldBackend:
             worker.status[0] = 0
             worker.send(command)
 
-    def _wait(self, progress: Progress) -> None:
+    def _wait(self, progress: Progress, played: Callable[[int], None]) -> None:
+        """Until all workers have done; `played` is told the index of every unit."""
         pending = {worker.connection: worker for worker in self._pool}
         sentinels = {worker.process.sentinel: worker for worker in self._pool}
         while pending:
             for ready in wait([*pending, *sentinels], timeout=0.1):
                 progress(self.steps)  # a signal that ends the workers too has come here first
                 if ready in pending and isinstance(ready, Connection):
-                    pending[ready].receive()
-                    del pending[ready]
+                    unit = pending[ready].receive()
+                    if unit is None:
+                        del pending[ready]
+                    else:
+                        played(unit)
                 elif ready in sentinels:
                     raise sentinels[ready].death()
             progress(self.steps)
@@ -286,13 +296,15 @@ class _Worker:
         except (BrokenPipeError, ConnectionResetError):
             raise self.death() from None
 
-    def receive(self) -> None:
+    def receive(self) -> int | None:
+        """The index of a unit that has been played, or None at the end of a command."""
         try:
-            failure = self.connection.recv()
+            message: int | str | None = self.connection.recv()
         except (EOFError, ConnectionResetError):
             raise self.death() from None
-        if failure is not None:
-            raise ToppoError(f"task {self._tasks[int(self.status[1])]}: {failure}")
+        if isinstance(message, str):
+            raise ToppoError(f"task {self._tasks[int(self.status[1])]}: {message}")
+        return message
 
     def death(self) -> WorkerDied:
         self.process.join(1)
@@ -321,27 +333,28 @@ def _serve(connection: Connection, number: int, memory: dict[str, Any], status: 
             failure = None
             try:
                 agenda = layout.collect if name == "rollout" else layout.evaluation
-                while (unit := _take(agenda, number, player.arrays["left"], lock)) is not None:
+                while (unit := _take(number, player.arrays["left"], lock)) is not None:
                     if name == "rollout":
-                        player.rollout(unit, policy, collect)
+                        player.rollout(agenda.units[unit], policy, collect)
                     else:
-                        player.evaluate(unit, policy)
+                        player.evaluate(agenda.units[unit], policy)
+                    connection.send(unit)
             except Exception as error:
                 failure = f"{type(error).__name__}: {error}"
             connection.send(failure)
 
 
-def _take(agenda: Agenda, number: int, left: np.ndarray, lock: Any) -> Unit | None:
-    """The next of this worker's own units, or else the last one of whoever has most left."""
+def _take(number: int, left: np.ndarray, lock: Any) -> int | None:
+    """Index of the next of this worker's own units, or else of the last one of whoever has most left."""
     with lock:
         if left[number, 0] < left[number, 1]:
             left[number, 0] += 1
-            return agenda.units[int(left[number, 0]) - 1]
+            return int(left[number, 0]) - 1
         busiest = int((left[:, 1] - left[:, 0]).argmax())
         if left[busiest, 0] >= left[busiest, 1]:
             return None
         left[busiest, 1] -= 1
-        return agenda.units[int(left[busiest, 1])]
+        return int(left[busiest, 1])
 
 
 class _Player:
