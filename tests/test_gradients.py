@@ -82,10 +82,12 @@ def test_layout_covers_every_shared_parameter_in_order():
     assert slab.size == sum(p.numel() for p in network.parameters()) == slab.rows().shape[1]
 
 
-def test_gram_of_a_wide_slab_is_good_to_fp32_chunks():
+@pytest.mark.parametrize("n_tasks", [10, 50])
+def test_gram_of_a_wide_slab_is_good_to_fp32_chunks(n_tasks):
     layer = torch.nn.Sequential(TaskLinear(300, 400), TaskLayerNorm(400))  # 121,200 columns: 60 chunks
-    slab = Slab(layer, 10)
-    rows = torch.randn(10, slab.size, generator=torch.Generator().manual_seed(2)) * torch.logspace(-3, 3, 10)[:, None]
+    slab = Slab(layer, n_tasks)
+    rows = torch.randn(n_tasks, slab.size, generator=torch.Generator().manual_seed(2))
+    rows *= torch.logspace(-3, 3, n_tasks)[:, None]
     slab.load(rows)
     assert torch.equal(slab.rows(), rows)
     exact = rows.double() @ rows.double().T

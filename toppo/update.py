@@ -34,9 +34,9 @@ SIDES = ("actor", "critic")
 PER_TASK = ("loss_actor", "loss_critic", "entropy", "ratio_clip_fraction", "value_clip_fraction", "approx_kl")
 """What every minibatch reports a task."""
 
-BLOCK_ROWS = 4_096
-"""Rows of a minibatch that a CPU takes forward and backward at a time, in whole tasks, so that its caches hold the
-activations: all of K = 10, a block of K = 50. A GPU takes all at once."""
+BLOCK_ROWS = 8_192
+"""Rows of a minibatch that a CPU takes forward and backward at a time, in whole tasks, for its memory and its caches:
+all of K = 10, half of K = 50. A GPU takes all at once."""
 FORWARD_ROWS = {"cpu": 1_024, "cuda": 65_536}
 """Rows of a forward pass over a whole collect at a time: what the caches hold; on a GPU, what bounds memory."""
 

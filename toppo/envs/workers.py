@@ -167,7 +167,7 @@ class MetaWorldBackend:
 
     def start(self, policy: Policy, collect: int) -> None:
         """Begin a rollout that `finish` waits for; until then the rows of tasks not `collected` are the caller's."""
-        self._send(self._layout.collect, ("rollout", policy, collect))
+        self._send(self._layout.collect, policy, collect)
 
     def finish(self, progress: Progress, arrived: Arrived) -> Rollout:
         """The rollout begun by `start`."""
@@ -187,7 +187,7 @@ class MetaWorldBackend:
 
     def evaluate(self, policy: Policy, progress: Progress) -> Evaluation:
         """See `Backend.evaluate`."""
-        self._send(self._layout.evaluation, ("evaluate", policy, None))
+        self._send(self._layout.evaluation, policy, None)
         self._wait(progress, lambda _: None)
         goals = slice(self._eval_episodes)
         return Evaluation(self._arrays["goal_success"][:, goals].copy(), self._arrays["goal_return"][:, goals].copy())
@@ -205,11 +205,12 @@ class MetaWorldBackend:
             worker.connection.close()
         self._pool = []
 
-    def _send(self, agenda: Agenda, command: tuple[Any, ...]) -> None:
+    def _send(self, agenda: Agenda, policy: Policy, collect: int | None) -> None:
+        """Have the workers play a collect, or with None an evaluation."""
         self._arrays["left"][:] = [(part.start, part.stop) for part in agenda.parts]
         for worker in self._pool:
             worker.status[0] = 0
-            worker.send(command)
+            worker.send((policy, collect))
 
     def _wait(self, progress: Progress, played: Callable[[int], None]) -> None:
         """Until all workers have done; `played` is told the index of every unit."""
@@ -321,27 +322,14 @@ def _serve(connection: Connection, number: int, memory: dict[str, Any], status: 
     keep_freed_memory()  # of models: 21 MB each
     try:
         layout: Layout = pickle.loads(connection.recv_bytes())
-    except (EOFError, ConnectionResetError):
+        player = _Player(layout, layout.views(memory), np.frombuffer(status, np.int64), parent)
+        with threadpool_limits(1):  # two BLAS threads a worker cost 3x to 10x while acting
+            while True:
+                policy, collect = pickle.loads(connection.recv_bytes())
+                for answer in player.answers(policy, collect, lambda: _take(number, player.arrays["left"], lock)):
+                    connection.send(answer)
+    except (EOFError, ConnectionResetError, BrokenPipeError):
         return
-    player = _Player(layout, layout.views(memory), np.frombuffer(status, np.int64), parent)
-    with threadpool_limits(1):  # two BLAS threads a worker cost 3x to 10x while acting
-        while True:
-            try:
-                name, policy, collect = pickle.loads(connection.recv_bytes())
-            except (EOFError, ConnectionResetError):
-                return
-            failure = None
-            try:
-                agenda = layout.collect if name == "rollout" else layout.evaluation
-                while (unit := _take(number, player.arrays["left"], lock)) is not None:
-                    if name == "rollout":
-                        player.rollout(agenda.units[unit], policy, collect)
-                    else:
-                        player.evaluate(agenda.units[unit], policy)
-                    connection.send(unit)
-            except Exception as error:
-                failure = f"{type(error).__name__}: {error}"
-            connection.send(failure)
 
 
 def _take(number: int, left: np.ndarray, lock: Any) -> int | None:
@@ -376,6 +364,24 @@ class _Player:
     def _exit_if_orphaned(self) -> None:
         if os.getppid() != self._parent:
             raise SystemExit
+
+    def answers(
+        self, policy: Policy, collect: int | None, take: Callable[[], int | None]
+    ) -> Iterator[int | str | None]:
+        """Play units of a collect, or with None of an evaluation, as long as there are any to take. Gives the index of
+        each once it has been played, and in the end None, or what went wrong.
+        """
+        try:
+            while (unit := take()) is not None:
+                if collect is None:
+                    self.evaluate(self._layout.evaluation.units[unit], policy)
+                else:
+                    self.rollout(self._layout.collect.units[unit], policy, collect)
+                yield unit
+        except Exception as error:
+            yield f"{type(error).__name__}: {error}"
+        else:
+            yield None
 
     def rollout(self, unit: Unit, policy: Policy, collect: int) -> None:
         """Every episode of these copies of a task."""
