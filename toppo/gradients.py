@@ -114,7 +114,7 @@ class _ReLU(torch.autograd.Function):
     """max(x, 0), in place forward and backward: memory that stays in the caches is worth a fortieth of a minibatch.
 
     Nobody else may need x or dy: x is what a task layer gave, none of which keeps its output, and dy is what the one
-    layer after it passed back.
+    layer after it passed back. (Autograd notices the first, not the second: a sum passes one dy to both its terms.)
     """
 
     @staticmethod
