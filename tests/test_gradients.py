@@ -75,6 +75,15 @@ def test_shared_parameters_get_no_grad_and_per_task_ones_do():
     assert all(p.grad is None for name, p in network.named_parameters() if name != "log_std")
 
 
+def test_a_slab_refuses_inputs_of_other_tasks():
+    """Written through, they would end in the rows of others."""
+    for layer in (TaskLinear(7, 3), TaskLayerNorm(7), OneHotLinear(7, 5, 3)):
+        slab = Slab(torch.nn.Sequential(layer), 5)
+        for obs in (observations()[:3], observations().flatten(0, 1)):
+            with slab.attached(slice(1, 3)), pytest.raises(ValueError, match="a slab of 2 tasks is attached"):
+                layer(obs)
+
+
 def test_layout_covers_every_shared_parameter_in_order():
     network = Critic(SHAPE, True, torch.Generator().manual_seed(0))
     slab = Slab(network, 5)

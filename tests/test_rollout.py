@@ -1,10 +1,13 @@
 """Advantages against the double loop of their definition; minibatches are a partition."""
 
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
 
-from toppo.rollout import generalised_advantage, stratified_minibatches
+from toppo.estimate import made_up_rollout
+from toppo.rollout import Batch, generalised_advantage, stratified_minibatches
 
 
 def test_gae_is_its_definition():
@@ -24,6 +27,23 @@ def test_truncation_bootstraps_the_final_observation():
     rewards, value = torch.ones(1, 1, 50, dtype=torch.float64), 1 / (1 - 0.99)
     advantage, _ = generalised_advantage(rewards, torch.full((1, 1, 51), value, dtype=torch.float64), 0.99, 0.97)
     np.testing.assert_allclose(advantage, 0, atol=1e-11)
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, needs_cuda])])
+@pytest.mark.parametrize("cut", [(slice(0, 3), slice(3, 6)), (slice(0, None, 2), slice(1, None, 2))])
+def test_a_batch_loaded_in_pieces_is_the_rollout(device, cut):
+    rollout = made_up_rollout((2, 6, 5), 4, 3, np.random.default_rng(0))
+    batch = Batch.empty(rollout, torch.device(device))
+    for field in fields(batch):
+        getattr(batch, field.name).fill_(np.nan)
+    for task in range(2):
+        for episodes in cut:
+            batch.load(rollout, task, episodes)
+    for field in fields(batch):
+        np.testing.assert_array_equal(getattr(batch, field.name).cpu().numpy(), getattr(rollout, field.name))
 
 
 @pytest.mark.parametrize(("n_samples", "parts"), [(10_000, 32), (64, 5), (7, 3)])

@@ -24,7 +24,7 @@ GRAM_CHUNK = 2_048
 columns), at the cost of a plain fp32 product.
 """
 GRAM_ROWS = 32
-"""Rows of a Gram multiplied at a time, up to its diagonal: at K = 50 a tenth less than all of both triangles."""
+"""Rows of a Gram multiplied at a time, up to its diagonal: at K = 50 a tenth less time than both triangles take."""
 
 
 class _Linear(torch.autograd.Function):
@@ -139,7 +139,7 @@ class TaskLinear(nn.Linear):
         """Map (K, n, in) to (K, n, out); any leading shape while no slab is attached."""
         if self.task_grads is None or not torch.is_grad_enabled():
             return super().forward(x)
-        grads = self.task_grads
+        grads = _room(self.task_grads, x)
         y: Tensor = _Linear.apply(x, self.weight, self.bias, grads["weight"], grads.get("bias"))  # type: ignore[no-untyped-call]
         return y
 
@@ -162,9 +162,18 @@ class OneHotLinear(TaskLinear):
         """Map (k, n, obs) of these of K tasks to (k, n, out)."""
         if self.task_grads is None and torch.is_grad_enabled():
             return F.linear(with_one_hot(obs, self.n_tasks, tasks), self.weight, self.bias)
-        grads = self.task_grads or {}
+        grads = _room(self.task_grads, obs) if self.task_grads else {}
         y: Tensor = _OneHotLinear.apply(obs, self.weight, self.bias, tasks, grads.get("weight"), grads.get("bias"))  # type: ignore[no-untyped-call]
         return y
+
+
+def _room(task_grads: dict[str, Tensor], x: Tensor) -> dict[str, Tensor]:
+    """Where the gradients of x's tasks go, once it is sure that they fit."""
+    n_tasks = len(task_grads["weight"])
+    if x.dim() != 3 or len(x) != n_tasks:
+        expected = f"expected (K = {n_tasks}, n, features), got {tuple(x.shape)}"
+        raise ValueError(f"a slab of {n_tasks} tasks is attached: {expected}")
+    return task_grads
 
 
 def with_one_hot(obs: Tensor, n_tasks: int, tasks: slice = slice(None)) -> Tensor:
@@ -182,13 +191,15 @@ class TaskLayerNorm(nn.LayerNorm):
         """Normalise the last axis of (K, n, features); any leading shape while no slab is attached."""
         if self.task_grads is None or not torch.is_grad_enabled():
             return super().forward(x)
-        grads = self.task_grads
+        grads = _room(self.task_grads, x)
         y: Tensor = _LayerNorm.apply(x, self.weight, self.bias, self.eps, grads["weight"], grads["bias"])  # type: ignore[no-untyped-call]
         return y
 
 
 class TaskReLU(nn.ReLU):
-    """`nn.ReLU` after a task layer and before one other layer; in place but for a plain backward pass."""
+    """`nn.ReLU` for the place between two task layers with nothing else at its input and output: it works in place, but
+    for a plain backward pass. Before a sum or beside a skip connection take `nn.ReLU`.
+    """
 
     task_grads: dict[str, Tensor] | None = None
 

@@ -131,7 +131,7 @@ class Recorder:
         if self._collect in self._schedule.snapshots and update.index in self._schedule.dumped_minibatches:
             self._writer.record_minibatch(
                 self._schedule.dumped_minibatches.index(update.index),
-                slabs={side: self._learner.slabs[side].rows() for side in SIDES},
+                slabs={side: self._learner.slabs[side].rows() for side in SIDES if self._schedule.config.dump_slabs},
                 grams={side: update.sides[side].gram for side in SIDES},
                 scalars=_scalars(update),
             )

@@ -153,7 +153,8 @@ def peak_memory_of_an_mt50_update(dumped: bool) -> float:
     with tempfile.TemporaryDirectory() as directory:
         recorder = Recorder(Path(directory) / "dump.zarr", plan(learner.config), learner, {}, None)
         recorder.begin(1)
-        learner.update(learner.prepare(make_rollout(50, 20)), 1, recorder.observe)
+        rollout = make_rollout(50, 20)  # kept, as a backend keeps its own
+        learner.update(learner.prepare(rollout), 1, recorder.observe)
         recorder.abandon()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 

@@ -75,8 +75,11 @@ def stand_in(monkeypatch):
 def test_a_collect_is_envpools_and_the_official_packages(backend, stand_in):
     seen = np.zeros((len(TASKS), COPIES * EPISODES), int)
 
+    log_prob = np.full((len(TASKS), COPIES * EPISODES, 500), np.nan)
+
     def arrived(task: int, episodes: slice) -> None:
         seen[task, episodes] += 1
+        log_prob[task, episodes] = backend.arrays.log_prob[task, episodes]
 
     rollout = backend.rollout(Still(), 3, quiet, arrived)
     assert (seen == 1).all()
@@ -99,6 +102,7 @@ def test_a_collect_is_envpools_and_the_official_packages(backend, stand_in):
     theirs = official.rollout(Still(), 3, quiet)
     official.close()
     np.testing.assert_array_equal(rollout.actions, theirs.actions)  # the same noise
+    np.testing.assert_array_equal(log_prob, theirs.log_prob)  # stands when an episode is announced
     np.testing.assert_array_equal(rollout.obs[1], theirs.obs[1])  # hammer, to the last bit
     np.testing.assert_array_equal(rollout.rewards[1], theirs.rewards[1])
 

@@ -111,7 +111,8 @@ def test_log_prob_is_that_of_the_actions_under_the_policy():
 def test_episodes_are_announced_once_and_stand_as_they_are(backend):
     """What is copied as it arrives is the rollout."""
     copy = Batch.empty(backend.arrays, torch.device("cpu"))
-    copy.rewards.fill_(np.nan)
+    for field in dataclasses.fields(copy):
+        getattr(copy, field.name).fill_(np.nan)
     seen = np.zeros((len(TASKS), 4), int)
 
     def arrived(task: int, episodes: slice) -> None:

@@ -83,7 +83,7 @@ class Backend(Protocol):
             policy: that plays.
             collect: its number.
             progress: see `Progress`.
-            arrived: told of every episode once, as soon as it stands in `arrays`.
+            arrived: told of every episode once, some at a time, when they stand in `arrays`.
 
         Returns:
             `arrays`: valid until the next call.

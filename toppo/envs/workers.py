@@ -1,7 +1,7 @@
 """The official Meta-World package in worker processes that each step a few environments and act for themselves.
 
-The policy travels to the workers once a collect; they write observations, actions and rewards straight into shared
-memory, so no step waits for another process. Collects and evaluations are cut into units: a few environments of one
+The policy travels to the workers once a collect; they write the rollout straight into shared memory, so no step waits
+for another process. Collects and evaluations are cut into units: a few environments of one
 task, stepped in lockstep with one policy call a step. Every worker has units of its own, as many as have its share of
 the measured cost; who has done with them takes over others'. What a unit's environments do depends on their seeds and
 the policy only, so neither the number of workers nor who plays what leaves a trace.
@@ -386,9 +386,7 @@ class _Player:
     def rollout(self, unit: Unit, policy: Policy, collect: int) -> None:
         """Every episode of these copies of a task."""
         layout, status, k = self._layout, self._status, unit.spec.index
-        shared_obs, shared_actions, shared_log_prob, shared_rewards, shared_success = (
-            self.arrays[field.name][k] for field in fields(Rollout)
-        )
+        shared = Rollout(**{field.name: self.arrays[field.name][k] for field in fields(Rollout)})
         n_episodes, copies, m = layout.episodes_per_env, np.array(unit.members), len(unit.members)
         noise = np.stack([exploration_noise(layout.seed, collect, k, copy, n_episodes) for copy in unit.members])
         tasks, obs, rewards = np.full(m, k), np.empty((m, OBS_DIM)), np.empty(m)
@@ -398,8 +396,8 @@ class _Player:
                 columns = copies * n_episodes + episode
                 for i, env in enumerate(envs):
                     obs[i] = env.reset()
-                shared_obs[columns, 0] = obs
-                shared_success[columns] = False
+                shared.obs[columns, 0] = obs
+                shared.success[columns] = False
                 for t in range(HORIZON):
                     mean, std = policy.act(obs, tasks)
                     actions = mean + std * noise[:, episode, t]
@@ -407,12 +405,12 @@ class _Player:
                     for i, env in enumerate(envs):
                         obs[i], rewards[i], success, _ = env.step(clipped[i])
                         if success:
-                            shared_success[columns[i]] = True
+                            shared.success[columns[i]] = True
                     status[0] += m
-                    shared_obs[columns, t + 1] = obs
-                    shared_actions[columns, t] = actions
-                    shared_rewards[columns, t] = rewards
-                shared_log_prob[columns] = log_prob_of_drawn(noise[:, episode], std)
+                    shared.obs[columns, t + 1] = obs
+                    shared.actions[columns, t] = actions
+                    shared.rewards[columns, t] = rewards
+                shared.log_prob[columns] = log_prob_of_drawn(noise[:, episode], std)
 
     def evaluate(self, unit: Unit, policy: Policy) -> None:
         """Every goal of a unit once with the mean action, shared out among its lanes; an episode ends at its first
