@@ -12,6 +12,7 @@ from rich.console import Console
 
 from toppo.envs.costs import STEP_MICROSECONDS, step_cost
 from toppo.envs.metaworld import ACTION_DIM, HORIZON, OBS_DIM, Episode, not_compared, task_specs
+from toppo.losses import log_prob_of_noise
 from toppo.rollout import Rollout
 from toppo.schedule import Schedule
 from toppo.update import Learner
@@ -78,10 +79,11 @@ def made_up_rollout(shape: tuple[int, int, int], obs_dim: int, action_dim: int, 
     """
     k, e, t = shape
     actions = rng.standard_normal((*shape, action_dim), dtype=np.float32)
+    log_prob = log_prob_of_noise(torch.from_numpy(actions).flatten(1, 2), torch.zeros(k, action_dim))
     return Rollout(
         obs=rng.standard_normal((k, e, t + 1, obs_dim), dtype=np.float32),
         actions=actions,
-        log_prob=-0.5 * np.square(actions).sum(-1) - 0.5 * np.float32(np.log(2 * np.pi)) * action_dim,
+        log_prob=log_prob.view(shape).numpy(),
         rewards=10 * rng.random(shape) * np.logspace(-1, 0, k)[:, None, None],
         success=np.zeros((k, e), dtype=bool),
     )

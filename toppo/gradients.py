@@ -136,7 +136,11 @@ class TaskLinear(nn.Linear):
     task_grads: dict[str, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (K, n, in) to (K, n, out); any leading shape while no slab is attached."""
+        """Map (K, n, in) to (K, n, out); any leading shape while no slab is attached.
+
+        Raises:
+            ValueError: a slab of another number of tasks is attached.
+        """
         if self.task_grads is None or not torch.is_grad_enabled():
             return super().forward(x)
         grads = _room(self.task_grads, x)
@@ -159,7 +163,11 @@ class OneHotLinear(TaskLinear):
         self.n_tasks = n_tasks
 
     def forward(self, obs: Tensor, tasks: slice = slice(None)) -> Tensor:
-        """Map (k, n, obs) of these of K tasks to (k, n, out)."""
+        """Map (k, n, obs) of these of K tasks to (k, n, out).
+
+        Raises:
+            ValueError: a slab of another number of tasks is attached.
+        """
         if self.task_grads is None and torch.is_grad_enabled():
             return F.linear(with_one_hot(obs, self.n_tasks, tasks), self.weight, self.bias)
         grads = _room(self.task_grads, obs) if self.task_grads else {}
@@ -188,7 +196,11 @@ class TaskLayerNorm(nn.LayerNorm):
     task_grads: dict[str, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last axis of (K, n, features); any leading shape while no slab is attached."""
+        """Normalise the last axis of (K, n, features); any leading shape while no slab is attached.
+
+        Raises:
+            ValueError: a slab of another number of tasks is attached.
+        """
         if self.task_grads is None or not torch.is_grad_enabled():
             return super().forward(x)
         grads = _room(self.task_grads, x)
@@ -204,7 +216,7 @@ class TaskReLU(nn.ReLU):
     task_grads: dict[str, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """max(x, 0); while a slab is attached, or without gradients, x is overwritten."""
+        """max(x, 0) of any shape; while a slab is attached, or without gradients, x is overwritten."""
         if not torch.is_grad_enabled():
             return F.relu_(x)
         y: Tensor = F.relu(x) if self.task_grads is None else _ReLU.apply(x)  # type: ignore[no-untyped-call]

@@ -35,7 +35,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Batch:
-    """One collect on the device: N = E T samples a task."""
+    """One collect on the device, float32 but for the rewards: K tasks, E episodes each, T steps each."""
 
     obs: Tensor  # (K, E, T + 1, obs)
     actions: Tensor  # (K, E, T, A)
@@ -49,7 +49,13 @@ class Batch:
         return cls(*(torch.empty_like(source, device=device) for source in sources))
 
     def load(self, rollout: Rollout, tasks: int | slice = slice(None), episodes: slice = slice(None)) -> None:
-        """Copy these episodes of these tasks from a rollout; of all by default."""
+        """Copy these episodes of these tasks from a rollout.
+
+        Args:
+            rollout: of the shapes that `empty` was given.
+            tasks: rows of the first axis; all by default.
+            episodes: rows of the second axis; all by default.
+        """
         for field in fields(self):
             getattr(self, field.name)[tasks, episodes] = torch.from_numpy(getattr(rollout, field.name)[tasks, episodes])
 

@@ -1,10 +1,10 @@
 """The official Meta-World package in worker processes that each step a few environments and act for themselves.
 
 The policy travels to the workers once a collect; they write the rollout straight into shared memory, so no step waits
-for another process. Collects and evaluations are cut into units: a few environments of one
-task, stepped in lockstep with one policy call a step. Every worker has units of its own, as many as have its share of
-the measured cost; who has done with them takes over others'. What a unit's environments do depends on their seeds and
-the policy only, so neither the number of workers nor who plays what leaves a trace.
+for another process. Collects and evaluations are cut into units: a few environments of one task, stepped in lockstep
+with one policy call a step. Every worker has units of its own, as many as have its share of the measured cost; who has
+done with them takes over others'. What a unit's environments do depends on their seeds and the policy only, so neither
+the number of workers nor who plays what leaves a trace.
 """
 
 from __future__ import annotations
