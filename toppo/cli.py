@@ -5,7 +5,6 @@ commands that need it.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import inspect
 import json
 import signal
@@ -18,12 +17,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from toppo.errors import Interrupted, ToppoError, UsageError, WorkerDied
+from toppo.common.errors import ToppoError, UsageError
+from toppo.training.errors import Interrupted
+from toppo.training.run.start import open_run, require_training, train_to_end
 
 if TYPE_CHECKING:
-    from toppo.config import TrainConfig
-    from toppo.rundir import RunDirectory
-    from toppo.update import Learner
+    from toppo.training.config import TrainConfig
+    from toppo.training.learner.update import Learner
+    from toppo.training.run.directory import RunDirectory
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -61,20 +62,9 @@ def _report(error: Exception) -> int:
     return code
 
 
-def require_training() -> None:
-    """Refuse to train on a base install.
-
-    Raises:
-        UsageError: torch or Meta-World is missing.
-    """
-    missing = [name for name in ("torch", "metaworld") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise UsageError(f"training needs {' and '.join(missing)}: pip install 'toppo[train]'")
-
-
 def _with_config_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command one option per `TrainConfig` field, so that the configuration is defined in one place."""
-    from toppo.config import FIELDS, TYPES
+    from toppo.training.config import FIELDS, TYPES
 
     hints = get_type_hints(command, include_extras=True)
     own = inspect.signature(command).parameters.values()
@@ -125,14 +115,14 @@ def train(
     **options: Any,
 ) -> None:
     """Train a run into dumps/<name>."""
-    from toppo.config import resolve
+    from toppo.training.config import resolve
 
     resolved = resolve(_options(options), preset=preset, file=config)
     require_training()
-    from toppo import trainer
-    from toppo.envs.metaworld import task_names
-    from toppo.rundir import ROOT, RunDirectory
-    from toppo.schedule import plan
+    from toppo.training.envs.metaworld import task_names
+    from toppo.training.run import trainer
+    from toppo.training.run.directory import ROOT, RunDirectory
+    from toppo.training.run.schedule import plan
 
     resolved = dataclasses.replace(resolved, device=str(trainer.select_device(resolved.device)))
     schedule = plan(resolved)
@@ -141,7 +131,7 @@ def train(
     learner = trainer.build_learner(resolved, tasks)
     needed = trainer.planned_dump_bytes(schedule, learner)
     if dry_run:
-        from toppo.estimate import describe_plan
+        from toppo.training.run.estimate import describe_plan
 
         describe_plan(schedule, learner, needed, Console())
         return
@@ -162,47 +152,14 @@ def resume(
     as_json: Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")] = False,
 ) -> None:
     """Go on with a run where it stopped."""
-    directory, config, learner = _open_run(run, device)
+    directory, config, learner = open_run(run, device)
     _go(directory, config, learner, as_json)
-
-
-def _open_run(run: Path, device: str | None) -> tuple[RunDirectory, TrainConfig, Learner]:
-    """An existing run, its configuration on the device asked for, and a fresh learner of it."""
-    from toppo.rundir import RunDirectory
-
-    directory, config = RunDirectory.open(run)
-    require_training()
-    from toppo import trainer
-    from toppo.envs.metaworld import task_names
-
-    config = dataclasses.replace(config, device=device or config.device)
-    return directory, config, trainer.build_learner(config, task_names(config.benchmark))
 
 
 def _go(run: RunDirectory, config: TrainConfig, learner: Learner, as_json: bool) -> None:
     """Train to the end, and say what was made."""
-    import torch
-
-    from toppo.dump import DumpError
-    from toppo.progress import Display
-    from toppo.schedule import plan
-    from toppo.trainer import Trainer
-
     console = err if as_json else Console()
-    go_on = f"go on with `toppo resume {run.path}`"
-    try:
-        with Display(str(run.path), plan(config), console) as display:
-            Trainer(run, config, learner, display).train()
-    except Interrupted as stopped:
-        raise Interrupted(f"stopped by {stopped}; {go_on}", stopped.signal_number) from None
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        first_line = (str(error) or "out of memory").splitlines()[0]
-        raise ToppoError(f"{first_line}; make room, then {go_on}") from None
-    except (ToppoError, DumpError, OSError) as error:
-        kind = WorkerDied if isinstance(error, WorkerDied) else ToppoError
-        raise kind(f"{error}; {go_on}") from None
-    lines = run.read(run.evaluation)
-    made = {"run": str(run.path), "collects": plan(config).collects, "mean_success": lines[-1]["mean_success"]}
+    made = train_to_end(run, config, learner, console)
     if as_json:
         print(json.dumps(made))
     else:
@@ -230,15 +187,15 @@ def sweep(
     """Train every rung of a sweep on every benchmark with every seed: what is finished is skipped, what was cut off
     goes on. Exit code 1 if a run failed.
     """
-    from toppo.sweep import State, expand, read_sweep, states
-    from toppo.sweep_display import SweepDisplay, outcome_table, plan_table
-    from toppo.sweep_jobs import Outcome, cores_of_a_job, run_all, skipped
+    from toppo.training.sweep.display import SweepDisplay, outcome_table, plan_table
+    from toppo.training.sweep.jobs import Outcome, cores_of_a_job, run_all, skipped
+    from toppo.training.sweep.plan import State, expand, read_sweep, states
 
     if jobs is not None and scheduler is not None:
         raise UsageError("--jobs and --scheduler both say where runs go; give one of them")
     runs = expand(read_sweep(file), cores_of_a_job(jobs or 1))
     require_training()
-    from toppo.envs.metaworld import task_names
+    from toppo.training.envs.metaworld import task_names
 
     for benchmark in dict.fromkeys(run.config.benchmark for run in runs):
         task_names(benchmark)
@@ -287,11 +244,11 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Run the paper's evaluation of a run's newest checkpoint: every goal of every task once, mean action."""
-    directory, config, learner = _open_run(run, device)
-    from toppo import checkpoint as checkpoints
-    from toppo import trainer
-    from toppo.progress import Display
-    from toppo.schedule import plan
+    directory, config, learner = open_run(run, device)
+    from toppo.training.run import checkpoint as checkpoints
+    from toppo.training.run import trainer
+    from toppo.training.run.progress import Display
+    from toppo.training.run.schedule import plan
 
     stored = checkpoints.load_latest(directory.checkpoints, lambda line: err.print(line, highlight=False, markup=False))
     if stored is None:
@@ -324,9 +281,9 @@ def evaluate(
 def params(as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False) -> None:
     """Print Table B.2's own rows: parameters of the real networks, optimizer state excluded."""
     require_training()
-    from toppo import trainer
-    from toppo.config import resolve
-    from toppo.envs.metaworld import task_names
+    from toppo.training.config import resolve
+    from toppo.training.envs.metaworld import task_names
+    from toppo.training.run import trainer
 
     rows: list[tuple[str, dict[str, int]]] = []
     for label, preset in (("TOPPO", "toppo"), ("Vanilla MT-PPO", "vanilla")):

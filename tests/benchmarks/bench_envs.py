@@ -23,11 +23,19 @@ import numpy as np
 import psutil
 import torch
 
-from toppo.envs.envpool import EnvPoolBackend
-from toppo.envs.metaworld import ACTION_DIM, HORIZON, OBS_DIM, TaskSpec, environment_class, task_names, task_specs
-from toppo.envs.workers import MetaWorldBackend
-from toppo.networks import Actor, NetworkShape
-from toppo.policy import ActorPolicy
+from toppo.training.envs.envpool import EnvPoolBackend
+from toppo.training.envs.metaworld import (
+    ACTION_DIM,
+    HORIZON,
+    OBS_DIM,
+    TaskSpec,
+    environment_class,
+    task_names,
+    task_specs,
+)
+from toppo.training.envs.workers import MetaWorldBackend
+from toppo.training.learner.networks import Actor, NetworkShape
+from toppo.training.learner.policy import ActorPolicy
 
 PATHS = ("official", "accelerated")
 WORKERS = 2

@@ -30,8 +30,8 @@ import torch
 from rich.console import Console
 from threadpoolctl import threadpool_limits
 
-from toppo.config import TrainConfig, resolve
-from toppo.envs.metaworld import (
+from toppo.training.config import TrainConfig, resolve
+from toppo.training.envs.metaworld import (
     ACTION_DIM,
     HORIZON,
     OBS_DIM,
@@ -41,15 +41,15 @@ from toppo.envs.metaworld import (
     task_names,
     task_specs,
 )
-from toppo.envs.workers import LANES, Unit, shares, units
-from toppo.networks import Actor, Critic, NetworkShape
-from toppo.policy import ActorPolicy
-from toppo.progress import Display
-from toppo.rundir import RunDirectory
-from toppo.schedule import Schedule, plan
-from toppo.stopwatch import PHASES
-from toppo.trainer import Trainer, build_learner
-from toppo.update import Learner
+from toppo.training.envs.workers import LANES, Unit, shares, units
+from toppo.training.learner.networks import Actor, Critic, NetworkShape
+from toppo.training.learner.policy import ActorPolicy
+from toppo.training.learner.stopwatch import PHASES
+from toppo.training.learner.update import Learner
+from toppo.training.run.directory import RunDirectory
+from toppo.training.run.progress import Display
+from toppo.training.run.schedule import Schedule, plan
+from toppo.training.run.trainer import Trainer, build_learner
 
 MINIBATCHES = 12
 """Sampled after each collect for the floor of the update."""

@@ -22,14 +22,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from toppo.allocator import keep_freed_memory
-from toppo.config import resolve
-from toppo.estimate import made_up_rollout
-from toppo.networks import NetworkShape
-from toppo.recording import Recorder
-from toppo.rollout import Batch, Rollout
-from toppo.schedule import plan
-from toppo.update import SIDES, Learner, Targets
+from toppo.common.allocator import keep_freed_memory
+from toppo.training.config import resolve
+from toppo.training.envs.interface import Rollout
+from toppo.training.learner.networks import NetworkShape
+from toppo.training.learner.rollout import Batch
+from toppo.training.learner.update import SIDES, Learner, Targets
+from toppo.training.run.estimate import made_up_rollout
+from toppo.training.run.recording import Recorder
+from toppo.training.run.schedule import plan
 
 ROUNDS = {10: 25, 50: 9}
 NAIVE_ROUNDS = 2  # it takes half a minute a round at K = 50

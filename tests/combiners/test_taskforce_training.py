@@ -10,15 +10,15 @@ import pytest
 
 pytest.importorskip("torch")
 
-from tests.test_update import K, make_learner, make_rollout, run, small_config
-from toppo import checkpoint as checkpoints
-from toppo.checkpoint import Checkpoint, learner_state, restore_learner
+from tests.training.learner.test_update import K, make_learner, make_rollout, run, small_config
 from toppo.combiners import make
-from toppo.config import TrainConfig, resolve
+from toppo.common.errors import UsageError
 from toppo.dump import open_dump, verify
-from toppo.errors import UsageError
-from toppo.recording import Recorder
-from toppo.schedule import plan
+from toppo.training.config import TrainConfig, resolve
+from toppo.training.run import checkpoint as checkpoints
+from toppo.training.run.checkpoint import Checkpoint, learner_state, restore_learner
+from toppo.training.run.recording import Recorder
+from toppo.training.run.schedule import plan
 
 SMALL = "hidden=8,batch=4,lr=0.01"
 COLLECTS, UPDATES = 2, 12

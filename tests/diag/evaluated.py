@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from toppo.config import resolve
+from toppo.training.config import resolve
 
 MT10 = (
     *("reach-v3", "push-v3", "pick-place-v3", "door-open-v3", "drawer-open-v3", "drawer-close-v3"),
@@ -39,7 +39,7 @@ def evaluate(
 
 
 def write_evaluations(path: Path, success: np.ndarray, tasks: Sequence[str], every: int) -> None:
-    """evaluation.jsonl, as `toppo.trainer.evaluation_line` makes it."""
+    """evaluation.jsonl, as `toppo.training.run.trainer.evaluation_line` makes it."""
     lines = [
         {
             "collect": 4 * s,

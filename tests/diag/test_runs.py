@@ -19,10 +19,10 @@ SUCCESS = np.linspace(0, 1, 30).reshape(3, 10)
 
 def test_what_the_trainer_writes_is_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The directory and its lines by the trainer itself, so that the two formats cannot drift apart."""
-    from toppo.config import resolve
-    from toppo.envs.interface import Evaluation
-    from toppo.rundir import RunDirectory
-    from toppo.trainer import evaluation_line
+    from toppo.training.config import resolve
+    from toppo.training.envs.interface import Evaluation
+    from toppo.training.run.directory import RunDirectory
+    from toppo.training.run.trainer import evaluation_line
 
     monkeypatch.chdir(tmp_path)
     run = RunDirectory.create("one", resolve({"seed": 3, "env_steps": 800_000}, preset="ln-fg"))

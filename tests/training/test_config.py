@@ -1,0 +1,128 @@
+"""Table B.1's defaults, presets, precedence, and what a wrong configuration says."""
+
+import pytest
+
+from toppo.common.errors import UsageError
+from toppo.training.config import PRESETS, from_dict, resolve
+from toppo.training.run.schedule import plan
+
+
+def test_defaults_are_table_b1():
+    mt10, mt50 = resolve({}), resolve({"benchmark": "MT50"})
+    assert (mt10.env_steps, mt10.env_steps_per_epoch, mt10.env_steps_per_collect) == (20_000_000, 200_000, 100_000)
+    assert (mt50.env_steps, mt50.env_steps_per_epoch, mt50.env_steps_per_collect) == (100_000_000, 1_000_000, 500_000)
+    for c in (mt10, mt50):
+        assert c.env_steps // c.env_steps_per_epoch == 100
+        assert c.env_steps_per_collect // c.minibatches in (3_125, 15_625)
+        assert (c.repeats, c.learning_rate, c.max_grad_norm, c.gamma) == (16, 3e-4, 1.0, 0.99)
+        assert (c.gae_lambda, c.clip, c.value_clip, c.value_coef, c.entropy_coef) == (0.97, 0.2, True, 0.001, 0.005)
+        assert (c.hidden, c.layernorm, c.popart) == ((400, 400, 400), "critic", "welford")
+        assert c.critic_combiner == "fairgrad:alpha=1"
+        assert c.actor_combiner.startswith("pcgrad")
+
+
+def test_schedule_is_the_papers():
+    schedule = plan(resolve({"dump_every": 5}))
+    assert schedule.collects == 200
+    assert len(schedule.evaluations) == 51
+    assert schedule.evaluations[:2] == (0, 4)
+    assert len(schedule.snapshots) == 40
+    assert schedule.updates == 512
+    assert schedule.dumped_minibatches == (0, 128, 256, 383, 511)
+    assert len(schedule.streamed_minibatches) == 16
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_each_rung_is_a_preset_and_survives_toml(preset, tmp_path):
+    config = resolve({}, preset=preset)
+    file = tmp_path / "config.toml"
+    file.write_text(config.to_toml())
+    assert resolve({}, file=file) == config == from_dict(config.to_dict())
+
+
+def test_options_win_over_file_over_preset(tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text('preset = "vanilla"\npopart = "ema"\nseed = 4\n')
+    config = resolve({"seed": 7}, file=file)
+    assert (config.layernorm, config.popart, config.seed) == ("none", "ema", 7)
+
+
+def test_combiner_defaults_of_the_paper():
+    config = resolve({"actor_combiner": "fairgrad", "critic_combiner": "cagrad"})
+    assert config.actor_combiner == "fairgrad:alpha=2"  # Table B.1
+    assert "c=0.9" in config.critic_combiner  # Section B.4, MT10
+    assert "c=0.5" in resolve({"benchmark": "MT50", "critic_combiner": "cagrad"}).critic_combiner
+    assert resolve({"actor_combiner": "fairgrad:alpha=0.5"}).actor_combiner == "fairgrad:alpha=0.5"
+
+
+@pytest.mark.parametrize(
+    ("options", "preset", "message"),
+    [
+        ({"dump_every": 0}, None, "--dump-every 0: must be at least 1"),
+        ({"critic_combiner": "fairgard"}, None, "fairgrad"),
+        ({"critic_combiner": "fairgrad:alhpa=1"}, None, "alpha"),
+        ({"critic_combiner": "fairgrad:alpha=0"}, None, "alpha"),
+        ({}, "topo", "did you mean 'toppo'"),
+        ({"layernorm": "citic"}, None, "did you mean 'critic'"),
+        ({"reward": "v3"}, None, "unknown reward 'v3'"),
+        ({"gamma": 1.5}, None, "--gamma 1.5: must lie between 0 and 1"),
+        ({"learning_rate": 0.0}, None, "--learning-rate 0.0: must be positive"),
+        ({"benchmark": "reach-v3,reach-v3"}, None, "named twice"),
+        ({"eval_episodes": 60}, None, "at most 50"),
+        ({"dump_minibatches": 600}, None, "only 512"),
+        ({"dump_keepbits": 30}, None, "between 1 and 23"),
+        ({"dump_keepbits": 12, "dump_slabs": False}, None, "needs --dump-slabs"),
+        ({"repeats": "16"}, None, "give a value of type int"),
+        ({"repeats": True}, None, "give a value of type int"),
+        ({"value_clip": 1}, None, "give a value of type bool"),
+        ({"hidden": "wide"}, None, "give a list of integers"),
+    ],
+)
+def test_wrong_values_are_named(options, preset, message):
+    with pytest.raises(UsageError, match=message):
+        resolve(options, preset=preset)
+
+
+def test_unknown_toml_key_names_the_closest(tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text("learning_rte = 1e-3\n")
+    with pytest.raises(UsageError, match="did you mean 'learning_rate'"):
+        resolve({}, file=file)
+    file.write_text("learning_rate = \n")
+    with pytest.raises(UsageError, match="not valid TOML"):
+        resolve({}, file=file)
+    with pytest.raises(UsageError, match="cannot read"):
+        resolve({}, file=tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"env_steps_per_collect": 101_000}, "must be a multiple of 5,000 .* nearest: 100000"),
+        ({"env_steps_per_epoch": 250_000}, "must be a multiple of 100,000"),
+        ({"env_steps": 150_000}, "nearest: 200000"),
+        ({"env_steps": 400_000, "dump_every": 5}, "only 4 collects"),
+        ({"env_steps_per_collect": 5_000, "minibatches": 400}, "give at most 250"),
+    ],
+)
+def test_budgets_that_do_not_fit(options, message):
+    with pytest.raises(UsageError, match=message):
+        plan(resolve(options))
+
+
+@pytest.mark.parametrize(
+    ("options", "copies"),
+    [
+        ({}, 20),
+        ({"env_steps_per_collect": 15_000}, 3),
+        ({"backend": "envpool"}, 4),
+        ({"backend": "envpool", "env_steps_per_collect": 15_000}, 1),
+        ({"envs_per_task": 2}, 2),
+    ],
+)
+def test_copies_play_whole_episodes(options, copies):
+    config = resolve(options)
+    assert config.envs_per_task == copies
+    budgets = dict.fromkeys(("env_steps", "env_steps_per_epoch"), 2 * config.env_steps_per_collect)
+    schedule = plan(resolve({**options, **budgets}))
+    assert schedule.episodes_per_env * copies * 500 * 10 == config.env_steps_per_collect

@@ -1,0 +1,59 @@
+"""Errors that a user can cause. Each message is one line that names the thing, what is wrong with it, and the mend.
+
+A message names options as Python does, in backticks: `dump_every` or `dump_every=0`. The command line turns these into
+its own flags (`toppo.common.terminal.with_flags`), so the library never mentions one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from toppo.common.names import suggestion
+
+
+class ToppoError(Exception):
+    """A run or a check that failed. The command line prints it as one line and exits with 1."""
+
+    exit_code = 1
+
+
+class UsageError(ToppoError, ValueError):
+    """A wrong option, name or value. The command line prints it as one line and exits with 2.
+
+    Attributes:
+        option: the option's name in Python; None where the error is about something else.
+        value: the value it was given.
+        allowed: the values it can have, where they can be listed.
+    """
+
+    exit_code = 2
+
+    def __init__(
+        self, message: str, *, option: str | None = None, value: object = None, allowed: Iterable[object] = ()
+    ) -> None:
+        super().__init__(message)
+        self.option, self.value, self.allowed = option, value, tuple(allowed)
+
+
+def bad_option(option: str, value: object, problem: str, allowed: Iterable[object] = ()) -> UsageError:
+    """The error for an option's value: "`dump_every=0`: must be at least 1".
+
+    Args:
+        option: its name in Python.
+        value: what it was given.
+        problem: what is wrong with it, and what to give instead.
+        allowed: the values it can have, where they can be listed.
+    """
+    return UsageError(f"`{option}={value}`: {problem}", option=option, value=value, allowed=allowed)
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a name that is not in a list. It suggests the closest name, or lists all of them.
+
+    Args:
+        kind: what is named, such as "preset".
+        name: what was given.
+        known: all names there are.
+    """
+    known = list(known)
+    return UsageError(f"unknown {kind} {name!r}: {suggestion(name, known)}", value=name, allowed=known)

@@ -1,0 +1,56 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+PARTIAL = ".partial"
+"""How the name of a file ends that was not finished. Only a crash leaves one behind."""
+
+
+def write_whole(path: Path, content: bytes | Callable[[BinaryIO], object]) -> Path:
+    """Write a file so that a reader, or a crash at any moment, sees either the old content or the new.
+
+    The content goes to a new file of its own beside `path` (never through a link that somebody put there), is brought
+    to disk, and then takes the place of `path`.
+
+    Args:
+        path: the file to write; its directory must exist.
+        content: the bytes, or a function that writes them to an open file.
+
+    Returns:
+        The path.
+
+    Raises:
+        OSError: the place cannot be written. What was there before is unchanged.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
+    try:
+        with partial.open("xb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
+    return path
+
+
+def fsync_directory(path: Path) -> None:
+    """Wait until a directory's list of names is on disk. Systems that cannot open a directory need no such wait."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,19 @@
+"""The closest known name to one that was mistyped."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that looks most like `name`; None where nothing comes close."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return found[0] if found else None
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """What to say about an unknown name: "did you mean 'mean'?", or the list of all known names."""
+    known = list(known)
+    near = closest(name, known)
+    return f"did you mean {near!r}?" if near else f"known: {', '.join(known) or 'none'}"

@@ -1,1 +1,0 @@
-"""Meta-World behind one small interface (`toppo.envs.interface.Backend`)."""

@@ -1,0 +1,1 @@
+"""Meta-World behind one small interface (`toppo.training.envs.interface.Backend`)."""

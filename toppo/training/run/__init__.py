@@ -1,0 +1,1 @@
+"""The run around the learner: collect, update, record, checkpoint, evaluate, in one directory."""

@@ -1,0 +1,128 @@
+"""Checkpoints: everything a run continues from, in one file of plain arrays that loads without running code.
+
+The state between two collects is all there is to keep: environments are built anew for every collect, and every random
+stream is keyed by
+seed and collect.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from toppo.common.errors import ToppoError
+from toppo.common.files import write_whole
+from toppo.training.learner.update import SIDES, Learner
+
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state of a run after a collect."""
+
+    collect: int
+    config: dict[str, Any]
+    """As in `TrainConfig.to_dict`."""
+    arrays: dict[str, np.ndarray]
+    """Learner and trainer state, by name."""
+
+
+def save(directory: Path, checkpoint: Checkpoint) -> Path:
+    """Write a checkpoint whole or not at all, then drop all but the last two.
+
+    Raises:
+        OSError: the directory cannot be written.
+    """
+    path = directory / f"collect-{checkpoint.collect:06d}.npz"
+    meta = json.dumps({"collect": checkpoint.collect, "config": checkpoint.config})
+    arrays: dict[str, Any] = {"meta": np.array(meta), **checkpoint.arrays}
+    write_whole(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
+    for old in _paths(directory)[:-KEPT]:
+        old.unlink()
+    return path
+
+
+def load_latest(directory: Path, note: Callable[[str], object]) -> Checkpoint | None:
+    """The newest readable checkpoint of a run; None where there is none.
+
+    Args:
+        directory: of the checkpoints.
+        note: told of every newer one that cannot be read.
+
+    Raises:
+        ToppoError: there are checkpoints, but none can be read.
+    """
+    paths = _paths(directory)
+    for path in reversed(paths):
+        try:
+            return load(path)
+        except ToppoError as error:
+            note(str(error))
+    if paths:
+        raise ToppoError(
+            f"none of the checkpoints in {directory} can be read, so the run cannot go on; its dump and logs are as "
+            f"they were, and `toppo train --config {directory.parent / 'config.toml'}` starts it anew"
+        )
+    return None
+
+
+def load(path: Path) -> Checkpoint:
+    """Read one checkpoint file.
+
+    Raises:
+        ToppoError: the file is truncated or is no checkpoint.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        meta = json.loads(str(arrays.pop("meta")))
+        return Checkpoint(meta["collect"], meta["config"], arrays)
+    except (OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+        # What a damaged zip raises depends on the byte: RuntimeError covers "encrypted" and "unknown compression".
+        raise ToppoError(f"{path} is not a readable checkpoint ({error})") from None
+
+
+def _paths(directory: Path) -> list[Path]:
+    return sorted(directory.glob("collect-*.npz"))
+
+
+def learner_state(learner: Learner) -> dict[str, np.ndarray]:
+    """Copies of parameters, PopArt statistics, Adam's moments and combiner states, on the host."""
+    state = {"theta": _host(learner.theta)}
+    state |= {f"popart/{name}": _host(value) for name, value in learner.popart.state_dict().items()}
+    for i, moments in learner.optimizer.state_dict()["state"].items():
+        state |= {f"adam/{i}/{name}": _host(value) for name, value in moments.items()}
+    for side in SIDES:
+        state |= {f"combiner/{side}/{name}": value.copy() for name, value in learner.combiners[side].state().items()}
+    return state
+
+
+def restore_learner(learner: Learner, arrays: Mapping[str, np.ndarray]) -> None:
+    """Put back what `learner_state` gave, exactly."""
+    with torch.no_grad():
+        learner.theta.copy_(torch.from_numpy(arrays["theta"]))
+    learner.popart.load_state_dict({name: torch.from_numpy(value) for name, value in _under("popart/", arrays).items()})
+    moments: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in _under("adam/", arrays).items():
+        index, key = name.split("/")
+        moments.setdefault(int(index), {})[key] = torch.from_numpy(value)
+    learner.optimizer.load_state_dict({**learner.optimizer.state_dict(), "state": moments})
+    for side in SIDES:
+        learner.combiners[side].restore(_under(f"combiner/{side}/", arrays))
+
+
+def _host(value: torch.Tensor) -> np.ndarray:
+    array: np.ndarray = value.detach().cpu().numpy().copy()
+    return array
+
+
+def _under(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}

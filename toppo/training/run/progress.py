@@ -1,0 +1,99 @@
+"""What a person sees while a run goes on: a live panel on a terminal, one plain line a collect elsewhere."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from toppo.training.run.schedule import Schedule
+
+
+class Display:
+    """Progress of a run.
+
+    Args:
+        title: of the run.
+        schedule: its plan.
+        console: where to draw; live if it is a terminal.
+    """
+
+    def __init__(self, title: str, schedule: Schedule, console: Console) -> None:
+        self._title, self._schedule, self._console = title, schedule, console
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
+        self._start = time.perf_counter()
+        self._start_steps = 0
+        self._steps = 0
+        self._activity = "starting"
+        self._shares: dict[str, float] = {}
+        self._rates: dict[str, int] = {}
+        self._success = ""
+
+    def __enter__(self) -> Display:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def begin(self, collect: int) -> None:
+        """The run starts, or goes on, after this collect."""
+        self._start, self._start_steps = time.perf_counter(), collect * self._schedule.config.env_steps_per_collect
+        self._steps = self._start_steps
+
+    def activity(self, what: str, done: int, total: int, steps: int | None = None) -> None:
+        """What is going on: `done` of `total` units; `steps` is the environment steps of the run so far."""
+        self._activity = f"{what} {100 * done / total:.0f}%"
+        if steps is not None:
+            self._steps = steps
+        if self._live:
+            self._live.update(self._panel())
+
+    def collect_done(
+        self, collect: int, lap: dict[str, float], rates: dict[str, int], mean_success: float, worst_success: float
+    ) -> None:
+        """A collect is over."""
+        self._steps = collect * self._schedule.config.env_steps_per_collect
+        self._shares, self._rates = lap, rates
+        self._success = f"success mean {mean_success:.3f}, worst-10 {worst_success:.3f}"
+        if not self._live:
+            self._console.print(
+                f"{self._headline()} | {self._success} | {self._split()}", highlight=False, soft_wrap=True
+            )
+
+    def note(self, text: str) -> None:
+        """A line that stays."""
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def _rate(self) -> float:
+        return (self._steps - self._start_steps) / max(time.perf_counter() - self._start, 1e-9)
+
+    def _headline(self) -> str:
+        total, rate = self._schedule.config.env_steps, self._rate()
+        left = duration((total - self._steps) / rate) if rate > 0 else "?"
+        return f"{self._steps:,} / {total:,} steps, {rate:,.0f} steps/s, {left} left"
+
+    def _split(self) -> str:
+        total = sum(self._shares.values()) or 1.0
+        shares = ", ".join(f"{name} {100 * s / total:.0f}%" for name, s in self._shares.items() if s)
+        collection, update = self._rates["collection_steps_per_s"], self._rates["update_samples_per_s"]
+        return f"{shares}; collection {collection:,} steps/s, update {update:,} samples/s"
+
+    def _panel(self) -> Table:
+        table = Table(title=self._title, show_header=False, title_justify="left")
+        table.add_row("progress", self._headline())
+        table.add_row("now", self._activity)
+        if self._success:
+            table.add_row("last collect", self._success)
+            table.add_row("time", self._split())
+        return table
+
+
+def duration(seconds: float) -> str:
+    """A time as a person says it."""
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
