@@ -1,15 +1,27 @@
-"""Errors a user can cause: each is one line that names the thing and the mend, and an exit code."""
+"""Errors that a user can cause: one line each, which names the thing and the mend."""
 
 from __future__ import annotations
 
+import math
 
-class DiagnosticError(Exception):
-    """A figure or check that cannot be had: printed as one line, exit code 1."""
-
-    exit_code = 1
+from toppo.common.errors import ToppoError, UsageError, bad_option
 
 
-class UsageError(DiagnosticError):
-    """A wrong option, name or value: printed as one line, exit code 2."""
+class DiagnosticError(ToppoError, ValueError):
+    """A figure, table or check that cannot be had. The command line prints it as one line and exits with 1."""
 
-    exit_code = 2
+
+def require_at_least(least: float, **options: float) -> None:
+    """Refuse options that are no finite number, or are too small.
+
+    Raises:
+        UsageError: naming the option and its value.
+    """
+    for name, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise bad_option(name, value, "give a finite number")
+        if value < least:
+            raise bad_option(name, value, f"must be at least {least:g}")
+
+
+__all__ = ["DiagnosticError", "UsageError", "bad_option", "require_at_least"]

@@ -1,56 +1,37 @@
-"""Where a command's figures and numbers go: PDF, PNG and CSV, each whole or not at all."""
+"""Figures, tables and texts as files: PDF, PNG, SVG and CSV, each whole or not at all."""
 
 from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toppo_diag.errors import DiagnosticError, UsageError
+from toppo.common.files import write_whole
+from toppo_diag.errors import DiagnosticError, bad_option
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from toppo_diag.request import Product, Row
-
+Row = dict[str, Any]
+"""One line of a table: column to value."""
 FORMATS = ("pdf", "png", "svg")
 
 
 class OutputError(DiagnosticError):
-    """A figure or table that cannot be written: one line that names the path and the mend."""
+    """A figure or table that cannot be written."""
 
 
 def chosen_formats(formats: Sequence[str]) -> tuple[str, ...]:
-    """The formats, if they are some of `FORMATS`.
+    """The formats, checked.
 
     Raises:
-        UsageError: they are not.
+        UsageError: there is none, or one that is not in `FORMATS`.
     """
     if not formats or not set(formats) <= set(FORMATS):
-        raise UsageError(f"--format {','.join(formats)}: give some of {', '.join(FORMATS)}, separated by commas")
+        raise bad_option("formats", ",".join(formats), f"give some of {', '.join(FORMATS)}", FORMATS)
     return tuple(formats)
-
-
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write a file by way of a temporary one, so that a Ctrl-C leaves the old file or the new one.
-
-    Raises:
-        OutputError: the place cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            partial.write_bytes(content)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror}; give another --out") from None
-    return path
 
 
 def require_writable(out: Path) -> None:
@@ -59,33 +40,45 @@ def require_writable(out: Path) -> None:
     Raises:
         OutputError: it cannot.
     """
-    write_whole(out / ".writable", b"").unlink()
+    _write(out / ".writable", b"").unlink()
 
 
-def write_product(product: Product, out: Path, formats: Sequence[str]) -> list[Path]:
-    """Everything a command made, under `out`: the figure in each format, a CSV for each table, and its
-    texts.
+def write_text(text: str, path: Path) -> Path:
+    """Write a text file in UTF-8.
+
+    Raises:
+        OutputError: the place cannot be written.
     """
-    made: list[Path] = []
-    if product.figure is not None:
-        from toppo_diag.plots.style import paper_style
-
-        with paper_style():
-            made += write_figure(product.figure(), out / product.name, formats)
-    made += [write_csv(rows, out / f"{product.name}{suffix}.csv") for suffix, rows in product.tables.items()]
-    made += [write_whole(out / f"{product.name}{ending}", text.encode()) for ending, text in product.texts.items()]
-    return made
+    return _write(path, text.encode())
 
 
 def write_figure(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Path]:
-    """The figure as stem.<format> for every format; no date inside, so that the same data give the same bytes."""
-    made = []
-    for kind in formats:
-        buffer = io.BytesIO()
-        metadata: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind, {})
+    """Write a figure as stem.<format> for each format.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    return [_write(stem.with_name(f"{stem.name}.{kind}"), figure_bytes(figure, kind)) for kind in formats]
+
+
+def figure_bytes(figure: Figure, kind: str) -> bytes:
+    """A figure as the content of a file. It holds no date, so the same data give the same bytes."""
+    from toppo_diag.plots.style import paper_style
+
+    buffer = io.BytesIO()
+    metadata: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind, {})
+    with paper_style():
         figure.savefig(buffer, format=kind, metadata=metadata)
-        made.append(write_whole(stem.with_name(f"{stem.name}.{kind}"), buffer.getvalue()))
-    return made
+    return buffer.getvalue()
+
+
+def write_csv(rows: Iterable[Row], path: Path) -> Path:
+    """Write rows of equal keys as a CSV file.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    return write_text(to_csv(rows), path)
 
 
 def to_csv(rows: Iterable[Row]) -> str:
@@ -98,13 +91,8 @@ def to_csv(rows: Iterable[Row]) -> str:
     return text.getvalue()
 
 
-def write_csv(rows: Iterable[Row], path: Path) -> Path:
-    """Rows of equal keys as a CSV file."""
-    return write_whole(path, to_csv(rows).encode())
-
-
 def table_lines(rows: Sequence[Row]) -> list[str]:
-    """Rows of equal keys as aligned text."""
+    """Rows of equal keys as aligned lines of text."""
     if not rows:
         return []
     columns = list(dict.fromkeys(column for row in rows for column in row))
@@ -118,3 +106,11 @@ def table_lines(rows: Sequence[Row]) -> list[str]:
 def shown_value(value: Any) -> str:
     """A value as a table shows it: four digits of a float."""
     return f"{value:.4g}" if isinstance(value, float) else f"{value}"
+
+
+def _write(path: Path, content: bytes) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return write_whole(path, content)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}; give another `out`") from None

@@ -1,38 +1,62 @@
-"""What a figure command is asked and what it answers. The command line and the manifest ask with a `Request`; every
-command answers with a `Product`.
-"""
+"""What a command is asked: dumps, and which part of them. The command line, the manifest and Python all ask alike."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
-from toppo_diag.errors import UsageError
+from toppo.common.cluster import is_cluster
+from toppo.dump import Dump, open_dump
+from toppo_diag.errors import UsageError, bad_option
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+Source = str | os.PathLike[str] | Dump
+"""A run directory, a dump (.zarr), an archive (.h5), a URL, or a dump that is open already."""
+Sources = Source | Sequence[Source]
+Texts = str | int | float | Sequence[str | int | float] | None
+"""One text or several: "early,late", ["early", "late"] and "early" are all accepted, numbers too."""
 
-Row = dict[str, Any]
-"""One line of a table: column to value."""
+
+class Selection(TypedDict, total=False):
+    """The options of every command that reads dumps. Give at most one of `stage`, `snapshot` and `steps`.
+
+    Attributes:
+        side: the group of parameters to look at: actor, critic, or another side of the dump.
+        stage: early, mid, late, separated by commas.
+        snapshot: snapshots counted from 0, as 0,3,-1, or a range with both ends, as 2:5.
+        steps: the snapshots nearest to these steps, as 500000,4500000, or all within a range, as 500000:8000000.
+        tasks: only these tasks, separated by commas.
+        layer: only the gradient of one parameter ('0.weight') or of one layer ('0').
+        scheduler: where gradients are read: serial, threads:N, processes:N, the address of a dask scheduler
+            (tcp://host:port), or its scheduler file. A dask scheduler runs code of whoever can reach it.
+    """
+
+    side: str | None
+    stage: Texts
+    snapshot: Texts
+    steps: Texts
+    tasks: Texts
+    layer: str | None
+    scheduler: str
 
 
 @dataclass(frozen=True)
 class Request:
-    """The options that every figure command takes. At most one of `stage`, `snapshot`, `steps` is given.
+    """Dumps, and a `Selection` of them in its canonical form.
 
     Attributes:
-        dumps: run directories, dumps, archives or URLs.
-        side: a side of the dump; None leaves it to the command.
+        dumps: at least one.
+        side: None leaves it to the command.
         stage: out of early, mid, late.
-        snapshot: indices from 0 (negative ones from the end), or ranges "a:b", both ends included.
-        steps: environment steps, of which the nearest snapshots are taken, or ranges "a:b".
+        snapshot: indices from 0 (negative ones from the end), or ranges "a:b" that include both ends.
+        steps: steps whose nearest snapshots are taken, or ranges "a:b" that include both ends.
         tasks: to keep, in this order; () keeps all.
-        layer: a parameter ("2.weight") or the common start of several ("2"), whose columns alone count.
-        scheduler: see `toppo_diag.schedulers`.
+        layer: a parameter ("2.weight"), or the common start of several ("2"), whose columns alone count.
+        scheduler: see `toppo_diag.reading.schedulers`.
     """
 
-    dumps: tuple[str, ...]
+    dumps: tuple[Source, ...]
     side: str | None = None
     stage: tuple[str, ...] = ()
     snapshot: tuple[str, ...] = ()
@@ -41,55 +65,114 @@ class Request:
     layer: str | None = None
     scheduler: str = "serial"
 
-    def __post_init__(self) -> None:
-        given = [name for name in ("stage", "snapshot", "steps") if getattr(self, name)]
+    @classmethod
+    def of(cls, dumps: Sources, **selection: Unpack[Selection]) -> Request:
+        """The request that a user's options mean.
+
+        Raises:
+            UsageError: no dump, an unknown option, or two options that choose snapshots.
+        """
+        if unknown := set(selection) - set(Selection.__annotations__):
+            raise UsageError(f"unknown option `{sorted(unknown)[0]}`; known: {', '.join(Selection.__annotations__)}")
+        request = cls(
+            dumps=as_sources(dumps),
+            side=selection.get("side"),
+            stage=as_texts(selection.get("stage")),
+            snapshot=as_texts(selection.get("snapshot")),
+            steps=as_texts(selection.get("steps")),
+            tasks=as_texts(selection.get("tasks")),
+            layer=selection.get("layer"),
+            scheduler=selection.get("scheduler", "serial"),
+        )
+        given = [name for name in ("stage", "snapshot", "steps") if getattr(request, name)]
+        check_scheduler(request.scheduler)
         if len(given) > 1:
-            raise UsageError(f"--{given[0]} and --{given[1]} both choose snapshots; give one of them")
+            raise UsageError(f"`{given[0]}` and `{given[1]}` both choose snapshots; give one of them")
+        return request
 
     @property
     def chooses_snapshots(self) -> bool:
         """Whether some of a dump's snapshots were asked for, rather than all."""
         return bool(self.stage or self.snapshot or self.steps)
 
-    def one_dump(self, command: str) -> str:
-        """The dump of a command that draws one at a time.
+    def open_all(self) -> list[Dump]:
+        """Every dump, opened.
+
+        Raises:
+            DumpError: there is none at a path, or it cannot be read.
+        """
+        return [opened(source) for source in self.dumps]
+
+    def open_one(self, command: str) -> Dump:
+        """The dump of a command that draws one at a time, opened.
 
         Raises:
             UsageError: there are more.
+            DumpError: there is none at the path, or it cannot be read.
         """
         if len(self.dumps) != 1:
             raise UsageError(f"{command} draws one dump at a time, not {len(self.dumps)}; run it once for each")
-        return self.dumps[0]
+        return opened(self.dumps[0])
+
+    def stem(self, *parts: str) -> str:
+        """The name of a product's files: the parts joined by dashes, and the layer where one was chosen.
+
+        A figure of one layer so lies beside the figure of the whole side, not in its place.
+        """
+        layer = [] if self.layer is None else [self.layer.replace("/", "_")]
+        return "-".join([part for part in parts if part] + layer)
 
 
-@dataclass(frozen=True)
-class Product:
-    """What a command made, not yet on disk.
+def opened(source: Source) -> Dump:
+    """A dump, opened unless it is open already."""
+    return source if isinstance(source, Dump) else open_dump(source)
 
-    Attributes:
-        name: stem of its files.
-        figure: draws it; None for a command without a picture.
-        tables: the numbers behind it, by suffix of their CSV file ("" for the main one).
-        numbers: the headline, a small table.
-        notes: what is missing and why, one line each.
-        failures: why a check failed, one line each; exit code 1.
-        texts: further files, by what follows the stem in their name ("-2.md").
-        measured: columns that differ from run to run (times), which no later check compares.
+
+def as_sources(sources: Sources) -> tuple[Source, ...]:
+    """One source or several as a tuple.
+
+    Raises:
+        UsageError: there is none, or something that is no path and no dump.
     """
+    several = (sources,) if isinstance(sources, (str, os.PathLike, Dump)) else tuple(sources)
+    if not several:
+        raise UsageError("no dump was given; give a run directory, a .zarr, an .h5 or a URL")
+    for source in several:
+        if not isinstance(source, (str, os.PathLike, Dump)):
+            raise UsageError(f"{source!r} is no path and no dump; give a run directory, a .zarr, an .h5 or a URL")
+    return several
 
-    name: str
-    figure: Callable[[], Figure] | None
-    tables: Mapping[str, Sequence[Row]]
-    numbers: Sequence[Row]
-    notes: Sequence[str] = ()
-    failures: Sequence[str] = field(default=())
-    measured: Sequence[str] = ()
-    texts: Mapping[str, str] = field(default_factory=dict)
+
+def as_paths(runs: Sources) -> tuple[str, ...]:
+    """Runs as paths; an open dump stands for the run that it is in.
+
+    Raises:
+        UsageError: there is none, or something that is no path and no dump.
+    """
+    return tuple(run.path if isinstance(run, Dump) else os.fspath(run) for run in as_sources(runs))
 
 
 def as_texts(value: object) -> tuple[str, ...]:
-    """A list option as texts, whether it came as "a,b", as a list, or as a single number; None gives ()."""
+    """A list option as texts, whether it came as "a,b", as a list, or as one number; None gives ()."""
     if value is None:
         return ()
     items = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
     return tuple(str(item).strip() for item in items if str(item).strip())
+
+
+def check_scheduler(scheduler: str) -> int:
+    """Refuse a scheduler that does not exist, before any work. Gives its number of workers; of a cluster, 0.
+
+    Raises:
+        UsageError: naming what there is.
+    """
+    kind, _, number = scheduler.partition(":")
+    if is_cluster(scheduler) or scheduler == "serial":
+        return 0
+    if kind not in ("threads", "processes"):
+        raise bad_option(
+            "scheduler", scheduler, "give serial, threads:N, processes:N, tcp://host:port or a scheduler file (.json)"
+        )
+    if number and (not number.isdecimal() or int(number) < 1):
+        raise bad_option("scheduler", scheduler, "the number of workers must be 1 or more")
+    return int(number) if number else os.cpu_count() or 1

@@ -22,7 +22,7 @@ from tests.benchmarks.bench_dump import MINIBATCHES, SIZES, relu_like
 from tests.diag import runs
 from toppo.dump import Dump, DumpWriter, export, gram, open_dump
 from toppo_diag.plots.names import METAWORLD
-from toppo_diag.reading import grams_of_slabs
+from toppo_diag.reading.dumps import grams_of_slabs
 
 DIAG = [sys.executable, "-c", "from toppo_diag.cli import main; main()"]
 MANIFEST = Path(__file__).parents[2] / "figures" / "paper.toml"

@@ -26,8 +26,8 @@ from toppo_diag.analysis.invariance import (
     single_task_sweep,
 )
 from toppo_diag.analysis.norms import norm_series
-from toppo_diag.analysis.popart import without_popart
 from toppo_diag.analysis.replay import relative_distance, replay
+from toppo_diag.analysis.scale import without_popart
 from toppo_diag.analysis.series import Steps
 from toppo_diag.analysis.stages import choose_snapshots
 from toppo_diag.analysis.trap import starved_for

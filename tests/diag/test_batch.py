@@ -13,8 +13,8 @@ import pytest
 from tests.diag import runs
 from tests.diag.test_cli import diag  # noqa: F401  (a fixture)
 from toppo.dump import export
-from toppo_diag.batch import first_difference
-from toppo_diag.manifest import read_manifest
+from toppo_diag.batch.make import first_difference
+from toppo_diag.batch.manifest import read_manifest
 
 MANIFEST = """
 out = "out"
@@ -93,7 +93,7 @@ def test_one_that_fails_does_not_stop_the_others(diag, paper):  # noqa: F811
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('command = "norms"', 'command = "norm"', "unknown command 'norm'; give one of heatmaps, norms"),
+        ('command = "norms"', 'command = "norm"', "unknown command 'norm': did you mean 'norms'?"),
         ("tol = 1e-12", "tolerance = 1", "invariance has no option 'tolerance'"),
         ('dumps = ["data/fg.h5"]', "", "names no dumps"),
         ('out = "out"', "output = 1", "unknown key 'output'"),

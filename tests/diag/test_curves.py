@@ -16,10 +16,12 @@ from tests.diag.evaluated import MT10, evaluate, flat
 from tests.test_cli import run as run_cli
 from toppo_diag import cli
 from toppo_diag.analysis import curves
+from toppo_diag.analysis.published import PublishedRow
+from toppo_diag.analysis.runs import RUNGS, align_each
 from toppo_diag.plots.curves import Panel, ladder_figure, per_task_figure, rung_styles, success_figure, worst_k_figure
 from toppo_diag.plots.style import paper_style
-from toppo_diag.published import PublishedRow, read_published
-from toppo_diag.runs import RUNGS, align_each, read_runs
+from toppo_diag.reading.published import read_published
+from toppo_diag.reading.runs import read_runs
 
 PUBLISHED = Path(__file__).parents[2] / "figures" / "published"
 PAPER = read_published(PUBLISHED)

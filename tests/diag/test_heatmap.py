@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from toppo_diag.analysis.heatmap import gram_panel
-from toppo_diag.analysis.popart import without_popart
+from toppo_diag.analysis.scale import without_popart
 from toppo_diag.analysis.stages import stage_snapshots
 from toppo_diag.plots.heatmap import heatmap_figure
 from toppo_diag.plots.style import paper_style

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from toppo_diag.analysis.published import PAPER, Published, PublishedRow
+from toppo_diag.analysis.runs import RUNGS
 from toppo_diag.analysis.solver_bench import REGIMES
 from toppo_diag.errors import DiagnosticError, UsageError
-from toppo_diag.published import PAPER, Published, PublishedRow, read_published
-from toppo_diag.runs import RUNGS
+from toppo_diag.reading.published import read_published
 
 WHERE = Path(__file__).parents[2] / "figures" / "published"
 
@@ -213,7 +214,7 @@ def test_damaged_tables_are_one_line(tmp_path: Path, old: str, new: str, message
 
 
 def test_no_tables_are_one_line(tmp_path: Path):
-    with pytest.raises(UsageError, match=r"--published .*nowhere: no such directory; give the published numbers"):
+    with pytest.raises(UsageError, match=r"`published=.*nowhere`: no such directory; leave it out"):
         read_published(tmp_path / "nowhere")
     with pytest.raises(UsageError, match=r"holds no table-\*\.csv"):
         read_published(tmp_path)

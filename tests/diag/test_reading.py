@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from tests.diag import runs
+from toppo.common.errors import ToppoError
 from toppo.dump import DumpError, open_dump
 from toppo_diag.errors import DiagnosticError, UsageError
-from toppo_diag.reading import grams_of_slabs, read_grams, read_stream
+from toppo_diag.reading.dumps import grams_of_slabs, read_grams, read_stream
+from toppo_diag.reading.schedulers import map_on
 from toppo_diag.request import Request
-from toppo_diag.schedulers import map_on
 
 
 def plain_gram(J: np.ndarray) -> np.ndarray:
@@ -87,8 +88,8 @@ def test_what_is_not_there_is_named(run: str, options: dict, message: str):
 
 
 def test_two_ways_of_choosing_snapshots_at_once():
-    with pytest.raises(UsageError, match="--stage and --steps both choose"):
-        Request(("x",), stage=("early",), steps=("1",))
+    with pytest.raises(UsageError, match="`stage` and `steps` both choose"):
+        Request.of("x", stage="early", steps=1)
 
 
 def test_an_archive_has_no_layers(archive: Path):
@@ -163,7 +164,7 @@ def die(n: int) -> int:
 
 
 def test_workers_that_keep_dying_end_in_one_line(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("toppo_diag.schedulers.ATTEMPTS", 1)
+    monkeypatch.setattr("toppo_diag.reading.schedulers.ATTEMPTS", 1)
     with pytest.raises(DiagnosticError, match="its workers died 1 times"):
         map_on("processes:1", die, [(1,)])
 
@@ -178,5 +179,5 @@ def test_workers_that_keep_dying_end_in_one_line(monkeypatch: pytest.MonkeyPatch
     ],
 )
 def test_no_such_scheduler(scheduler: str, message: str):
-    with pytest.raises(DiagnosticError, match=message):
+    with pytest.raises(ToppoError, match=message):
         map_on(scheduler, abs, [(1,)])

@@ -11,8 +11,9 @@ import pytest
 from tests.diag import evaluated, runs
 from tests.diag.evaluated import evaluate, flat
 from toppo.dump import export
+from toppo_diag.analysis.runs import RUNGS, align, align_each, by_label, method_name, one_setting
 from toppo_diag.errors import DiagnosticError, UsageError
-from toppo_diag.runs import RUNGS, align, align_each, by_label, method_name, one_setting, read_run, read_runs
+from toppo_diag.reading.runs import read_run, read_runs
 
 SUCCESS = np.linspace(0, 1, 30).reshape(3, 10)
 

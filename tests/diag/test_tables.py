@@ -15,9 +15,9 @@ from tests.diag import runs
 from tests.diag.evaluated import evaluate, flat
 from tests.diag.test_cli import diag, table  # noqa: F401  (a fixture)
 from toppo.dump import export
-from toppo_diag.analysis.layouts import LAYOUTS, NOTHING
+from toppo_diag.analysis.paper_tables import NOTHING, TABLE_FORMS
 from toppo_diag.markup import latex
-from toppo_diag.published import read_published
+from toppo_diag.reading.published import read_published
 
 PUBLISHED = Path(__file__).parents[2] / "figures" / "published"
 MT50 = tuple(dict.fromkeys(row.task for row in read_published(PUBLISHED).of("D.6")))
@@ -223,14 +223,14 @@ def test_every_published_line_is_in_the_tables_shape(diag, tmp_path):  # noqa: F
         assert diag("tables", run, *HERE, "--out", "o", "--table", only)[0] == 0
     made_of = {path.stem.removeprefix("table-"): path.read_text() for path in Path("o").glob("*.md")}
     published = read_published(PUBLISHED)
-    for layout in LAYOUTS:
-        if layout.number == "D.1":
+    for form in TABLE_FORMS:
+        if form.number == "D.1":
             continue
-        text = made_of[layout.number.lower().replace(".", "")]
-        for row in published.of(layout.number):
+        text = made_of[form.number.lower().replace(".", "")]
+        for row in published.of(form.number):
             if row.value is not None and not row.metric.endswith("_difference"):
                 line = " ".join(cells(text, row.task or row.method))
-                if layout.by_benchmark:
+                if form.by_benchmark:
                     line = next(t for t in text.splitlines() if t.startswith(f"| {row.method} | {row.benchmark}"))
                 shown = {"thousand": "{:.0f}K", "pp": "{:+.2f}", "M env steps": "{:g}", "% of budget": "{:g}%"}
                 wanted = shown.get(row.unit, "{:.1f}").format(row.value)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from toppo_diag.analysis.measures import Measure
-from toppo_diag.published import PAPER, Published
+from toppo_diag.analysis.published import PAPER, Published
 
 
 def compare(found: Iterable[Measure], published: Published) -> list[dict[str, Any]]:

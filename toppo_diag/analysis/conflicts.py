@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from toppo.combiners.geometry import cosines, gradient_norms
+from toppo_diag.analysis.series import Steps
 
 
 @dataclass(frozen=True)
@@ -83,3 +85,52 @@ def ranked_layers(scores: Float[np.ndarray, "N L"]) -> Int[np.ndarray, "L"]:
     """Layers by their mean conflict score, highest first."""
     order: np.ndarray = np.argsort(-scores.mean(axis=0), kind="stable")
     return order
+
+
+@dataclass(frozen=True)
+class ConflictSeries:
+    """Conflicts over training.
+
+    Attributes:
+        env_steps: T distinct steps, (T,).
+        share: negative pairs over pairs of live tasks, mean over the minibatches of each step, (T,).
+        effective_rank: likewise, (T,).
+        mean_share, mean_rank: the means over all Grams.
+        pairs: pairs i < j, the most often in conflict first.
+        found: of all Grams.
+    """
+
+    env_steps: Int[np.ndarray, "T"]
+    share: Float[np.ndarray, "T"]
+    effective_rank: Float[np.ndarray, "T"]
+    mean_share: float
+    mean_rank: float
+    pairs: list[tuple[int, int]]
+    found: Conflicts
+
+
+def conflict_series(env_steps: Int[np.ndarray, "N"], gram: Float[np.ndarray, "N K K"]) -> ConflictSeries:
+    """Who conflicts with whom, out of N Grams and the steps at which each was taken."""
+    found = conflicts(gram)
+    steps = Steps.of(env_steps)
+    return ConflictSeries(
+        env_steps=steps.env_steps,
+        share=steps.mean(found.share),
+        effective_rank=steps.mean(found.effective_rank),
+        mean_share=float(found.share.mean()),
+        mean_rank=float(found.effective_rank.mean()),
+        pairs=ranked_pairs(found),
+        found=found,
+    )
+
+
+def layer_scores(gram: Float[np.ndarray, "N L K K"], names: Sequence[str], kept: Sequence[int]) -> dict[str, float]:
+    """Mean conflict score of each layer, the highest first.
+
+    Args:
+        gram: G of every layer of N minibatches.
+        names: of the L layers.
+        kept: the tasks to look at.
+    """
+    scores = conflict_score(gram[:, :, kept][:, :, :, kept])
+    return {names[n]: float(scores[:, n].mean()) for n in ranked_layers(scores)}

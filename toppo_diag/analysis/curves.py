@@ -12,9 +12,9 @@ from jaxtyping import Float
 
 from toppo.dump import worst_k
 from toppo_diag.analysis.measures import WORST
+from toppo_diag.analysis.published import PAPER, Published, PublishedRow
+from toppo_diag.analysis.runs import Aligned
 from toppo_diag.analysis.success import bootstrap_interval, iqm, sem, std, step_reached
-from toppo_diag.published import PAPER, Published, PublishedRow
-from toppo_diag.runs import Aligned
 
 BANDS = ("std", "sem", "iqm")
 TAIL = 10

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-from jaxtyping import Float
+from dataclasses import dataclass
 
-from toppo.combiners.geometry import contributions, direction_norm
+import numpy as np
+from jaxtyping import Float, Int
+
+from toppo.combiners import make
+from toppo.combiners.geometry import contributions, direction_norm, mean_abs_cosine
+from toppo_diag.analysis.series import Steps
 
 
 def top_1_mass(gram: Float[np.ndarray, "*n K K"], weights: Float[np.ndarray, "*n K"]) -> Float[np.ndarray, "*n"]:
@@ -31,3 +35,36 @@ def direction_shares(
     part = weights * np.einsum("...ij,...j->...i", gram, weights)
     shares: np.ndarray = np.divide(part, energy, out=np.zeros_like(part), where=energy > 0)
     return shares
+
+
+@dataclass(frozen=True)
+class HealthSeries:
+    """The two measures of Figure D.3 at T steps, means over the minibatches of each step.
+
+    Attributes:
+        env_steps: (T,).
+        mean_abs_cosine: over the pairs of live tasks, (T,).
+        top_1_mass: (T,).
+    """
+
+    env_steps: Int[np.ndarray, "T"]
+    mean_abs_cosine: Float[np.ndarray, "T"]
+    top_1_mass: Float[np.ndarray, "T"]
+
+    @property
+    def medians(self) -> tuple[float, float]:
+        """Median over the steps: of the mean |cos|, and of the top-1 mass."""
+        return float(np.median(self.mean_abs_cosine)), float(np.median(self.top_1_mass))
+
+
+def health_series(env_steps: Int[np.ndarray, "N"], gram: Float[np.ndarray, "N K K"], combiner: str) -> HealthSeries:
+    """The health of N Grams under a combiner.
+
+    Args:
+        env_steps: at which each Gram was taken.
+        gram: G.
+        combiner: spec of a combiner that needs the Gram alone.
+    """
+    steps = Steps.of(env_steps)
+    weights = make(combiner).solve_many(gram).weights
+    return HealthSeries(steps.env_steps, steps.mean(mean_abs_cosine(gram)), steps.mean(top_1_mass(gram, weights)))

@@ -1,4 +1,4 @@
-"""Every number of the paper's tables that runs of one label give, named as `toppo_diag.published` names them."""
+"""Every number of the paper's tables that runs of one label give, named as in `analysis.published`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Float
 
 from toppo.dump import worst_k
+from toppo_diag.analysis.published import PAPER, Published, PublishedRow
+from toppo_diag.analysis.runs import Aligned
 from toppo_diag.analysis.success import (
     AGGREGATORS,
     best_checkpoint_steps,
@@ -17,8 +19,6 @@ from toppo_diag.analysis.success import (
     step_reached,
     summarise,
 )
-from toppo_diag.published import PAPER, Published, PublishedRow
-from toppo_diag.runs import Aligned
 
 WORST = (5, 10, 20, 30, 40, 50)
 """k of Tables 2 and D.4."""

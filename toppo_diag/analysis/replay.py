@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,12 +55,15 @@ def replay(
     Args:
         combiner: which.
         gram: G of the gradients the combiner is to see.
-        losses, orders: handed to it, where it takes them.
+        losses: of each task, for a combiner that needs them.
+        orders: random orders, for a combiner that needs them; None draws them anew (seed 0).
 
     Raises:
         ValueError: as `Combiner.solve_many`.
     """
     combiner.restore({})
+    if combiner.needs_order and orders is None:
+        orders = drawn_orders(combiner, len(gram), gram.shape[-1])
     found = combiner.solve_many(gram, losses=losses, orders=orders)
     w = found.weights
     progress = np.einsum("nij,nj->ni", gram, w)
@@ -95,3 +99,57 @@ def relative_distance(
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio: np.ndarray = np.where(apart > 0, apart / length, 0.0)
     return ratio
+
+
+def drawn_orders(combiner: Combiner, n_grams: int, n_tasks: int, seed: int = 0) -> Int[np.ndarray, "N ..."]:
+    """Random orders for a combiner that needs them, one for each of N Grams."""
+    rng = np.random.default_rng(seed)
+    drawn = [combiner.draw_order(rng, n_tasks) for _ in range(n_grams)]
+    return np.stack([order for order in drawn if order is not None])
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far a replay is from what training did, and its medians over the N Grams.
+
+    Attributes:
+        apart: ||d - d_training|| / ||d_training||, (N,); NaN where training's weights are not known.
+        headline: medians over the Grams, by name; `worst_distance` is the largest `apart`.
+        cosine: median cosine of each task with d, (K,); NaN for a task without any.
+    """
+
+    apart: Float[np.ndarray, "N"]
+    headline: dict[str, float]
+    cosine: Float[np.ndarray, "K"]
+
+
+def agreement(found: Replay, gram: Float[np.ndarray, "N K K"], used: Float[np.ndarray, "N K"] | None) -> Agreement:
+    """A replay summed up, and held against the weights that training used.
+
+    Args:
+        found: of the same Grams.
+        gram: G of the gradients that the combiner saw.
+        used: training's weights on them; None where they are not known.
+    """
+    apart = np.full(len(gram), np.nan) if used is None else relative_distance(gram, found.weights, used)
+    headline = {
+        "norm": float(np.median(found.norm)),
+        "spread": float(np.median(found.spread)),
+        "top_1_mass": float(np.median(found.top_1)),
+        "worst_progress": float(np.median(found.worst_progress)),
+        "worst_cosine": finite_median(found.worst_cosine),
+        "distance_to_training": finite_median(apart),
+        "worst_distance": float(np.max(apart)),
+    }
+    return Agreement(apart, headline, np.array([finite_median(column) for column in found.cosine.T]))
+
+
+def cosine_table(found: Iterable[Agreement]) -> Float[np.ndarray, "C K"]:
+    """The median cosine of each task with the step of each of C combiners."""
+    return np.array([a.cosine for a in found])
+
+
+def finite_median(values: Float[np.ndarray, "N"]) -> float:
+    """The median of the finite values; NaN where there is none."""
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else float("nan")

@@ -8,9 +8,6 @@ their RL release
 
 from __future__ import annotations
 
-import csv
-import dataclasses
-import io
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -207,15 +204,6 @@ def bench_regime(
 def solver_bench(regimes: Sequence[Regime] = REGIMES, *, timings: int = TIMINGS, seed: int = 0) -> list[SolverRow]:
     """Table C.1: `bench_regime` on each regime."""
     return [row for regime in regimes for row in bench_regime(regime, timings=timings, seed=seed)]
-
-
-def to_csv(rows: Sequence[SolverRow]) -> str:
-    """The rows as CSV text, one column a field, numbers in full."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in dataclasses.fields(SolverRow)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(dataclasses.asdict(row) for row in rows)
-    return text.getvalue()
 
 
 def to_markdown(rows: Sequence[SolverRow]) -> str:

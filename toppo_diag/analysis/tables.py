@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toppo_diag.analysis.layouts import (
+from toppo_diag.analysis.measures import STEPS, Measure, differences, measures
+from toppo_diag.analysis.paper_tables import (
     NOTHING,
     PROTOCOLS,
     Cell,
-    Layout,
     Line,
     Setting,
+    TableForm,
     combiner_of,
     millions,
     percent,
 )
-from toppo_diag.analysis.measures import STEPS, Measure, differences, measures
-from toppo_diag.published import Published, PublishedRow
-from toppo_diag.runs import Aligned
+from toppo_diag.analysis.published import Published, PublishedRow
+from toppo_diag.analysis.runs import Aligned
 
 PAPER_SEEDS = 10
 """Of each of the paper's own rows (Section 5.1)."""
@@ -80,23 +80,21 @@ _Grid = tuple[tuple[str, ...], tuple[str, ...], tuple[Row, ...]]
 """Spans, header, rows."""
 
 
-def number_table(layout: Layout, groups: Sequence[Aligned], published: Published) -> Table:
+def number_table(form: TableForm, groups: Sequence[Aligned], published: Published) -> Table:
     """One of the paper's tables with the groups that belong in it.
 
     Args:
-        layout: which.
+        form: which.
         groups: ours, any.
         published: the paper's.
     """
-    theirs = published.of(layout.number)
+    theirs = published.of(form.number)
     ours = [
-        _Ours(runs, measures(runs, published))
-        for runs in groups
-        if runs.setting in layout.settings and layout.keeps(runs)
+        _Ours(runs, measures(runs, published)) for runs in groups if runs.setting in form.settings and form.keeps(runs)
     ]
     found = [m for group in ours for m in group.measures]
     between, missing = differences(found, {(row.metric, row.k, row.reward) for row in theirs})
-    spans, header, rows = _by_method(layout, ours, between, theirs) if layout.columns else _by_task(ours, theirs)
+    spans, header, rows = _by_method(form, ours, between, theirs) if form.columns else _by_task(ours, theirs)
     shown = {(row.metric, row.k, row.benchmark, row.reward, bool(row.task)) for row in theirs}
     kept = [m for m in found if (m.metric, m.k, m.benchmark, m.reward, bool(m.task)) in shown]
     deltas = [
@@ -105,28 +103,28 @@ def number_table(layout: Layout, groups: Sequence[Aligned], published: Published
         if m.metric != "iqm_gap"  # a column, not a line under the table
     ]
     return Table(
-        number=layout.number,
-        title=layout.title,
+        number=form.number,
+        title=form.title,
         spans=spans,
         header=header,
         rows=rows,
         notes=(*group_notes([group.runs for group in ours], published), *missing, *deltas),
-        numbers=(*map(_published_number, theirs), *(_our_number(layout.number, m) for m in (*kept, *between))),
+        numbers=(*map(_published_number, theirs), *(_our_number(form.number, m) for m in (*kept, *between))),
         ours=tuple(dict.fromkeys(group.runs.label for group in ours)),
     )
 
 
 def _by_method(
-    layout: Layout, ours: Sequence[_Ours], between: Sequence[Measure], theirs: Sequence[PublishedRow]
+    form: TableForm, ours: Sequence[_Ours], between: Sequence[Measure], theirs: Sequence[PublishedRow]
 ) -> _Grid:
     """Lines are methods: the paper's in its order, then ours."""
-    lines = [*_published_lines(layout, ours, theirs), *_our_lines(layout, ours, between)]
-    rows = tuple(Row((line.name, *(column.text(line) for column in layout.columns)), line.ours) for line in lines)
-    spans = ("", *(column.span for column in layout.columns))
-    return spans, ("Method", *(column.header for column in layout.columns)), rows
+    lines = [*_published_lines(form, ours, theirs), *_our_lines(form, ours, between)]
+    rows = tuple(Row((line.name, *(column.text(line) for column in form.columns)), line.ours) for line in lines)
+    spans = ("", *(column.span for column in form.columns))
+    return spans, ("Method", *(column.header for column in form.columns)), rows
 
 
-def _published_lines(layout: Layout, ours: Sequence[_Ours], theirs: Sequence[PublishedRow]) -> list[Line]:
+def _published_lines(form: TableForm, ours: Sequence[_Ours], theirs: Sequence[PublishedRow]) -> list[Line]:
     matched = {m.method: m.value for group in ours for m in group.measures if m.metric == "step_to_match"}
     of_method: dict[str, list[PublishedRow]] = {}
     for row in theirs:
@@ -144,16 +142,16 @@ def _published_lines(layout: Layout, ours: Sequence[_Ours], theirs: Sequence[Pub
             cells={(row.metric, row.k, row.benchmark, row.reward): Cell(row.value, row.std) for row in rows},
             matched=matched.get(method),
         )
-        for benchmark in (dict.fromkeys(b for b, _ in layout.settings) if layout.by_benchmark else [""])
+        for benchmark in (dict.fromkeys(b for b, _ in form.settings) if form.by_benchmark else [""])
         for method, rows in of_method.items()
     ]
 
 
-def _our_lines(layout: Layout, ours: Sequence[_Ours], between: Sequence[Measure]) -> list[Line]:
+def _our_lines(form: TableForm, ours: Sequence[_Ours], between: Sequence[Measure]) -> list[Line]:
     """A line a label where a table holds both rewards (D.3) or both benchmarks (2, D.10) of it."""
     lines: dict[tuple[str, ...], list[_Ours]] = {}
     for group in ours:
-        key = (group.runs.label, group.runs.benchmark) if layout.by_benchmark else (group.runs.label,)
+        key = (group.runs.label, group.runs.benchmark) if form.by_benchmark else (group.runs.label,)
         lines.setdefault(key, []).append(group)
     made = []
     for (label, *_), groups in lines.items():

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float, Int
+
+from toppo.combiners import make
+from toppo_diag.analysis.health import direction_shares
+from toppo_diag.analysis.series import Steps
 
 
 def starved_for(shares: Float[np.ndarray, "T K"], threshold: float) -> Int[np.ndarray, "K"]:
@@ -22,3 +28,49 @@ def starved_for(shares: Float[np.ndarray, "T K"], threshold: float) -> Int[np.nd
         current = np.where(row < threshold, current + 1, 0)
         longest = np.maximum(longest, current)
     return longest
+
+
+@dataclass(frozen=True)
+class Trap:
+    """Each task's share of the direction beside its success, at T steps.
+
+    Attributes:
+        env_steps: (T,).
+        shares: w_i <g_i, d> / ||d||^2, mean over the minibatches of each step, (T, K).
+        success: likewise, 0 to 1, (T, K); None where none was recorded.
+        starved_for: longest run of successive snapshots in which a task's share lies below the threshold, (K,).
+    """
+
+    env_steps: Int[np.ndarray, "T"]
+    shares: Float[np.ndarray, "T K"]
+    success: Float[np.ndarray, "T K"] | None
+    starved_for: Int[np.ndarray, "K"]
+
+    @property
+    def median_shares(self) -> Float[np.ndarray, "K"]:
+        """The median of each task's share over the steps, (K,)."""
+        return np.asarray(np.median(self.shares, axis=0))
+
+
+def trap(
+    env_steps: Int[np.ndarray, "N"],
+    gram: Float[np.ndarray, "N K K"],
+    weights: Float[np.ndarray, "N K"] | None,
+    success: Float[np.ndarray, "N K"] | None,
+    threshold: float,
+) -> Trap:
+    """Who is starved, out of N Grams.
+
+    Args:
+        env_steps: at which each Gram was taken.
+        gram: G.
+        weights: w on the g_i; None takes the mean's.
+        success: of each task where each Gram was taken; None where there is none.
+        threshold: a share below it is starved.
+    """
+    if weights is None:
+        weights = make("mean").solve_many(gram).weights
+    steps = Steps.of(env_steps)
+    shares = steps.mean(direction_shares(gram, weights))
+    averaged = None if success is None else steps.mean(success)
+    return Trap(steps.env_steps, shares, averaged, starved_for(shares, threshold))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
+
+from toppo.combiners import make
 
 
 def weight_shares(weights: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:
@@ -22,3 +26,58 @@ def moving_average(values: Float[np.ndarray, "N K"], window: int) -> Float[np.nd
     first = np.maximum(np.arange(1, n + 1) - window, 0)
     mean: np.ndarray = (sums[1:] - sums[first]) / (np.arange(1, n + 1) - first)[:, None]
     return mean
+
+
+@dataclass(frozen=True)
+class WeightSeries:
+    """The weights of N minibatches as shares.
+
+    Attributes:
+        weights: w, (N, K).
+        shares: w_i / sum_j |w_j|, (N, K).
+        smooth: their moving average, (N, K).
+        first: the first moving average over a whole window (over all minibatches, where there are fewer), (K,).
+    """
+
+    weights: Float[np.ndarray, "N K"]
+    shares: Float[np.ndarray, "N K"]
+    smooth: Float[np.ndarray, "N K"]
+    first: Float[np.ndarray, "K"]
+
+
+def weight_series(
+    weights: Float[np.ndarray, "N K"] | None, gram: Float[np.ndarray, "N K K"], window: int
+) -> WeightSeries:
+    """What share of the weights each task got.
+
+    Args:
+        weights: w; None takes those of the mean.
+        gram: G of the same minibatches.
+        window: minibatches in the moving average.
+    """
+    if weights is None:
+        weights = make("mean").solve_many(gram).weights
+    shares = weight_shares(weights)
+    smooth = moving_average(shares, window)
+    return WeightSeries(weights, shares, smooth, smooth[min(window, len(smooth)) - 1])
+
+
+def spread_over_phase(
+    env_steps: Int[np.ndarray, "N"],
+    minibatch: Int[np.ndarray, "N"],
+    n_minibatches: int,
+    snapshot_steps: Int[np.ndarray, "S"],
+    phase: int | None,
+) -> Float[np.ndarray, "N"]:
+    """Where along the steps to draw each minibatch of an update phase, which comes after the steps it learns from.
+
+    Args:
+        env_steps: of the snapshot of each minibatch.
+        minibatch: its index in the snapshot.
+        n_minibatches: M of a snapshot.
+        snapshot_steps: of all snapshots.
+        phase: steps of one collect; None takes the smallest distance between snapshots.
+    """
+    length = int(np.diff(snapshot_steps).min(initial=0)) if phase is None else phase
+    place: np.ndarray = env_steps - length * (1 - (minibatch + 1) / n_minibatches)
+    return place

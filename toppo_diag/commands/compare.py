@@ -1,36 +1,30 @@
-"""`toppo-diag compare`."""
+"""The command `compare`."""
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from toppo_diag.commands.options import PUBLISHED, PublishedIn
-from toppo_diag.errors import DiagnosticError, UsageError
-from toppo_diag.request import Product
+from toppo_diag.errors import DiagnosticError, bad_option
+from toppo_diag.product import Product
+from toppo_diag.request import Sources, as_paths
 
 
-def compare(
-    runs: tuple[str, ...],
-    to: Annotated[str, typer.Option(help="Whose numbers: paper.")] = "paper",
-    published: PublishedIn = PUBLISHED,
-) -> Product:
-    """Ours and the paper's, number by number: the difference, also in the paper's std, and how far our budget falls
-    short of the paper's.
+def compare(runs: Sources, *, to: str = "paper", published: str | None = None) -> Product:
+    """Our numbers and the paper's, one by one, with the difference and our share of the paper's budget.
+
+    Args:
+        to: whose numbers to compare with: paper.
+        published: directory of the paper's numbers, in place of the numbers that come with toppo.
     """
-    from pathlib import Path
-
     from toppo_diag.analysis.compare import compare as against
     from toppo_diag.analysis.measures import differences, measures
+    from toppo_diag.analysis.runs import align_each
     from toppo_diag.analysis.tables import group_notes
-    from toppo_diag.published import read_published
-    from toppo_diag.runs import align_each, read_runs
+    from toppo_diag.reading.published import read_published
+    from toppo_diag.reading.runs import read_runs
 
     if to != "paper":
-        raise UsageError(f"--to {to}: give paper")
-    paper = read_published(Path(published))
-    groups = align_each(read_runs(runs))
+        raise bad_option("to", to, "give paper", ("paper",))
+    paper = read_published(published)
+    groups = align_each(read_runs(as_paths(runs)))
     found = [m for group in groups for m in measures(group, paper)]
     found += differences(found, {(row.metric, row.k, row.reward) for row in paper.rows})[0]
     rows = against(found, paper)
@@ -41,4 +35,4 @@ def compare(
         labels = "; ".join(f"{g.label} on {g.benchmark} {g.reward}" for g in groups)
         raise DiagnosticError(f"the paper has no number of {labels}; give runs of a rung of its ladder on MT10 or MT50")
     notes += [f"the paper has no number of {group.label} on {group.benchmark}" for group in without]
-    return Product(name="compare", figure=None, tables={"": rows}, numbers=rows, notes=notes)
+    return Product(name="compare", draw=None, rows={"": rows}, headline=rows, notes=notes)

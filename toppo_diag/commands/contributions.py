@@ -1,28 +1,26 @@
-"""`toppo-diag contributions`."""
+"""The command `contributions`."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
-from toppo_diag.request import Product, Request
+from toppo_diag.product import Product
+from toppo_diag.request import Request, Selection, Sources
 
 
-def contributions(request: Request) -> Product:
-    """Per-task contribution ||w_i g_i|| across training (Figure D.4): (a) raw, mean; (b) +PopArt, mean; (c) raw, +FG;
-    (d) +PopArt, +FG. Panels (c) and (d) coincide (Corollary 1). One dump, trained with PopArt.
+def contributions(dumps: Sources, **selection: Unpack[Selection]) -> Product:
+    """How much each task contributes to the step, ||w_i g_i||, over training (Figure D.4).
+
+    Four panels: (a) without PopArt, mean; (b) with PopArt, mean; (c) without PopArt, FairGrad; (d) with PopArt,
+    FairGrad. Panels (c) and (d) coincide by Corollary 1. All four need a run trained with PopArt.
     """
-    import numpy as np
-
-    from toppo.combiners import make
-    from toppo.combiners.geometry import contributions as lengths
-    from toppo.combiners.geometry import spread
-    from toppo.dump import open_dump
-    from toppo_diag.analysis.series import Steps
-    from toppo_diag.conditions import default_side, has_popart, raw, run_name
+    from toppo_diag.analysis.contributions import contribution_series, largest_difference
     from toppo_diag.plots.contributions import contributions_figure
-    from toppo_diag.reading import dropped_note, read_grams
+    from toppo_diag.reading.conditions import default_side, has_popart, raw, run_name
+    from toppo_diag.reading.dumps import dropped_note, read_grams
 
-    dump = open_dump(request.one_dump("contributions"))
+    request = Request.of(dumps, **selection)
+    dump = request.open_one("contributions")
     side = request.side or default_side(dump)
     grams = read_grams(dump, side, request)
     notes = dropped_note(dump, side, grams)
@@ -30,30 +28,28 @@ def contributions(request: Request) -> Product:
     if side == "critic" and has_popart(dump):
         sources = {"raw": raw(grams), "+PopArt": grams}
     else:
-        notes.append(f"{dump.path}: no PopArt on the {side}, so only the panels on its gradients as they are")
+        notes.append(f"{dump.path}: no PopArt on the {side}, so the panels of its own gradients alone are drawn")
     found = {
-        f"{source}, {aggregator}": lengths(g.values, make(spec).solve_many(g.values).weights)
+        f"{source}, {aggregator}": contribution_series(g.env_steps, g.values, spec)
         for aggregator, spec in (("mean", "mean"), ("FG", "fairgrad:alpha=1"))
         for source, g in sources.items()
     }
-    steps = Steps.of(grams.env_steps)
-    panels = {name: steps.mean(values) for name, values in found.items()}
-    spreads = {name: float(np.median(spread(values))) for name, values in found.items()}
+    env_steps = next(iter(found.values())).env_steps
     rows: list[dict[str, Any]] = [
-        {"condition": name, "env_steps": int(s), "task": task, "contribution": panels[name][t, k]}
-        for name in panels
-        for t, s in enumerate(steps.env_steps)
+        {"condition": name, "env_steps": int(s), "task": task, "contribution": series.lengths[t, k]}
+        for name, series in found.items()
+        for t, s in enumerate(env_steps)
         for k, task in enumerate(grams.tasks)
     ]
-    numbers: list[dict[str, Any]] = [{"condition": name, "spread": spreads[name]} for name in panels]
     if len(sources) == 2:
-        c, d = found["raw, FG"], found["+PopArt, FG"]
-        apart = float(np.max(np.abs(c - d) / np.maximum(np.abs(c).max(axis=1, keepdims=True), np.finfo(float).tiny)))
+        apart = largest_difference(found["raw, FG"].each, found["+PopArt, FG"].each)
         notes.append(f"(c) and (d) differ by at most {apart:.1e} of the largest contribution of a minibatch")
+    lengths = {name: series.lengths for name, series in found.items()}
+    spreads = {name: series.spread for name, series in found.items()}
     return Product(
-        name=f"contributions-{side}-{run_name(dump)}",
-        figure=lambda: contributions_figure(steps.env_steps, panels, spreads, grams.tasks),
-        tables={"": rows},
-        numbers=numbers,
+        name=request.stem("contributions", side, run_name(dump)),
+        draw=lambda: contributions_figure(env_steps, lengths, spreads, grams.tasks),
+        rows={"": rows},
+        headline=[{"condition": name, "spread": value} for name, value in spreads.items()],
         notes=notes,
     )

@@ -1,51 +1,43 @@
-"""`toppo-diag curves`."""
+"""The command `curves`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from toppo_diag.commands.options import PUBLISHED, PublishedIn
-from toppo_diag.errors import UsageError
-from toppo_diag.request import Product
+from toppo_diag.errors import bad_option
+from toppo_diag.product import Product
+from toppo_diag.request import Sources, as_paths
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from toppo_diag.published import Published
-    from toppo_diag.request import Row
-    from toppo_diag.runs import Aligned
+    from toppo_diag.analysis.published import Published
+    from toppo_diag.analysis.runs import Aligned
+    from toppo_diag.output import Row
 
 FIGURES = ("success", "per-task", "worst-k", "ladder")
 
-Figure = Annotated[str, typer.Option(help="Which one.", metavar="|".join(FIGURES))]
-Band = Annotated[
-    str, typer.Option(help="Mean and std, mean and SEM, or IQM and its 95% bootstrap interval.", metavar="std|sem|iqm")
-]
 
+def curves(runs: Sources, *, figure: str = "success", band: str = "std", published: str | None = None) -> Product:
+    """Success over training, over seeds, with the published baselines at the right (Figures 1, 4 and D.6 to D.10).
 
-def curves(
-    runs: tuple[str, ...],
-    figure: Figure = "success",
-    band: Band = "std",
-    published: PublishedIn = PUBLISHED,
-) -> Product:
-    """Learning curves over seeds, one line a rung, with published baselines at the right (Figures 1a, D.6, D.7); each
-    task by itself (D.8 to D.10); the k worst tasks (1b); final mean and worst-10 of each rung (4).
+    Args:
+        figure: success (the mean over tasks), per-task, worst-k (the k worst tasks) or ladder (the last values of each
+            rung).
+        band: what is drawn around a line: std or sem of the mean, or iqm with its 95 % bootstrap interval.
+        published: directory of the paper's numbers, in place of the numbers that come with toppo.
     """
-    from pathlib import Path
-
     from toppo_diag.analysis.curves import BANDS
+    from toppo_diag.analysis.runs import align_each, one_setting
     from toppo_diag.analysis.tables import group_notes
-    from toppo_diag.published import read_published
-    from toppo_diag.runs import align_each, one_setting, read_runs
+    from toppo_diag.reading.published import read_published
+    from toppo_diag.reading.runs import read_runs
 
     for option, given, known in (("figure", figure, FIGURES), ("band", band, BANDS)):
         if given not in known:
-            raise UsageError(f"--{option} {given}: give {', '.join(known[:-1])} or {known[-1]}")
-    paper = read_published(Path(published))
-    found = read_runs(runs)
+            raise bad_option(option, given, f"give {', '.join(known[:-1])} or {known[-1]}", known)
+    paper = read_published(published)
+    found = read_runs(as_paths(runs))
     if figure != "success":
         one_setting(found)
     groups = align_each(found)
@@ -54,9 +46,9 @@ def curves(
     seeds = group_notes(groups, paper)[1:]  # the first is about the tables' numbers
     return Product(
         name=f"curves-{figure}-{_settings(groups)}",
-        figure=product.figure,
-        tables=product.tables,
-        numbers=product.numbers,
+        draw=product.draw,
+        rows=product.rows,
+        headline=product.headline,
         notes=list(dict.fromkeys([*seeds, *product.notes])),
     )
 
@@ -78,7 +70,7 @@ def _success(groups: Sequence[Aligned], band: str, paper: Published) -> Product:
         metrics = {row.metric for row in levels.values()}
         if metrics and ("iqm" in metrics) != (band == "iqm"):
             reported, ours = ("IQMs", "means") if "iqm" in metrics else ("means", "IQMs")
-            mend = "--band iqm compares like with like" if "iqm" in metrics else "--band std compares like with like"
+            mend = f"`band={'iqm' if 'iqm' in metrics else 'std'}` compares like with like"
             notes.append(f"{' '.join(setting)}: the published baselines are {reported}, the curves {ours}; {mend}")
         if not levels:
             notes.append(f"{_where(members[0])} {setting[1]}: no published baselines")
@@ -125,9 +117,9 @@ def _success(groups: Sequence[Aligned], band: str, paper: Published) -> Product:
             )
     return Product(
         name="success",
-        figure=lambda: success_figure(panels, band),
-        tables={"": rows} | ({"-baselines": crossings} if crossings else {}),
-        numbers=numbers,
+        draw=lambda: success_figure(panels, band),
+        rows={"": rows} | ({"-baselines": crossings} if crossings else {}),
+        headline=numbers,
         notes=notes,
     )
 
@@ -162,9 +154,9 @@ def _per_task(groups: Sequence[Aligned], band: str, paper: Published) -> Product
     ]
     return Product(
         name="per-task",
-        figure=lambda: per_task_figure(panels, _title(groups[0]), band),
-        tables={"": rows},
-        numbers=numbers,
+        draw=lambda: per_task_figure(panels, _title(groups[0]), band),
+        rows={"": rows},
+        headline=numbers,
         notes=[f"tasks are sorted by the last success under {groups[-1].label}, the least first"],
     )
 
@@ -194,9 +186,9 @@ def _worst_k(groups: Sequence[Aligned], band: str, paper: Published) -> Product:
     notes = [] if levels else [f"{_where(groups[0])} {groups[0].reward}: no published worst-k of others"]
     return Product(
         name="worst-k",
-        figure=lambda: worst_k_figure(bars, levels, _title(groups[0]), band),
-        tables={"": rows},
-        numbers=[
+        draw=lambda: worst_k_figure(bars, levels, _title(groups[0]), band),
+        rows={"": rows},
+        headline=[
             {"label": label, **{f"worst_{k}": float(found.centre) for k, found in by_k.items()}}
             for label, by_k in bars.items()
         ],
@@ -236,9 +228,9 @@ def _ladder(groups: Sequence[Aligned], band: str, paper: Published) -> Product:
     ]
     return Product(
         name="ladder",
-        figure=lambda: ladder_figure(bars, lines, _title(first), band),
-        tables={"": rows},
-        numbers=rows,
+        draw=lambda: ladder_figure(bars, lines, _title(first), band),
+        rows={"": rows},
+        headline=rows,
     )
 
 

@@ -1,23 +1,22 @@
-"""`toppo-diag health`."""
+"""The command `health`."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
-from toppo_diag.request import Product, Request
+from toppo_diag.product import Product
+from toppo_diag.request import Request, Selection, Sources
 
 
-def health(request: Request) -> Product:
-    """Health of the Gram across conditions (Figure D.3): mean off-diagonal |cos|, and top-1 weighted contribution mass
-    under the mean; the last condition again under FairGrad.
+def health(dumps: Sources, **selection: Unpack[Selection]) -> Product:
+    """Two numbers of the Gram's health, compared across runs (Figure D.3).
+
+    The mean off-diagonal |cos|, and the part of the step that one task makes alone (top-1 mass) under the mean. The
+    last condition is shown again under FairGrad.
     """
-    import numpy as np
-
-    from toppo.combiners import make
-    from toppo.combiners.geometry import mean_abs_cosine
-    from toppo_diag.analysis.health import top_1_mass
-    from toppo_diag.analysis.series import Steps
-    from toppo_diag.conditions import (
+    from toppo_diag.analysis.health import HealthSeries, health_series
+    from toppo_diag.plots.health import health_figure
+    from toppo_diag.reading.conditions import (
         critic_conditions,
         default_side,
         missing_conditions,
@@ -25,55 +24,55 @@ def health(request: Request) -> Product:
         plain_conditions,
         run_name,
     )
-    from toppo_diag.plots.health import health_figure
-    from toppo_diag.reading import dropped_note
+    from toppo_diag.reading.dumps import dropped_note
 
-    dumps = open_alike(request)
-    side = request.side or default_side(dumps[0])
-    conditions = critic_conditions(dumps) if side == "critic" else plain_conditions(dumps)
+    request = Request.of(dumps, **selection)
+    opened = open_alike(request)
+    side = request.side or default_side(opened[0])
+    conditions = critic_conditions(opened) if side == "critic" else plain_conditions(opened)
     notes = missing_conditions(conditions) if side == "critic" else []
     if any(c.label.startswith("+PopArt+LN") for c in conditions):
         # The cumulative ladder of Figure D.3: vanilla, +PopArt, +PopArt+LN, +PopArt+LN+FG.
         conditions = [c for c in conditions if not (c.label.split(" ")[0] == "+LN" and c.invert_popart)]
     bars = [(c.label, c, "mean") for c in conditions]
     bars.append((f"{conditions[-1].label}+FG", conditions[-1], "fairgrad:alpha=1"))
-    cosine: dict[str, np.ndarray] = {}
-    top_1: dict[str, np.ndarray] = {}
+    found: dict[str, HealthSeries] = {}
     rows: list[dict[str, Any]] = []
-    numbers: list[dict[str, Any]] = []
+    headline: list[dict[str, Any]] = []
     n_tasks = 0
     for label, condition, spec in bars:
         grams = condition.grams(side, request)
         notes += dropped_note(condition.dump, side, grams)
         n_tasks = len(grams.tasks)
-        steps = Steps.of(grams.env_steps)
-        cosine[label] = steps.mean(mean_abs_cosine(grams.values))
-        top_1[label] = steps.mean(top_1_mass(grams.values, make(spec).solve_many(grams.values).weights))
+        s = found[label] = health_series(grams.env_steps, grams.values, spec)
         rows += [
             {
                 "condition": label,
                 "run": run_name(condition.dump),
                 "combiner": spec,
-                "env_steps": int(s),
-                "mean_abs_cosine": cosine[label][t],
-                "top_1_mass": top_1[label][t],
+                "env_steps": int(step),
+                "mean_abs_cosine": s.mean_abs_cosine[t],
+                "top_1_mass": s.top_1_mass[t],
             }
-            for t, s in enumerate(steps.env_steps)
+            for t, step in enumerate(s.env_steps)
         ]
-        numbers.append(
+        cosine, top_1 = s.medians
+        headline.append(
             {
                 "condition": label,
                 "run": run_name(condition.dump),
-                "mean_abs_cosine": float(np.median(cosine[label])),
-                "mean_abs_cosine_first": float(cosine[label][0]),
-                "top_1_mass": float(np.median(top_1[label])),
-                "top_1_mass_first": float(top_1[label][0]),
+                "mean_abs_cosine": cosine,
+                "mean_abs_cosine_first": float(s.mean_abs_cosine[0]),
+                "top_1_mass": top_1,
+                "top_1_mass_first": float(s.top_1_mass[0]),
             }
         )
+    cosines = {label: s.mean_abs_cosine for label, s in found.items()}
+    masses = {label: s.top_1_mass for label, s in found.items()}
     return Product(
-        name=f"health-{side}" + ("" if len(dumps) > 1 else f"-{run_name(dumps[0])}"),
-        figure=lambda: health_figure(cosine, top_1, n_tasks, side),
-        tables={"": rows},
-        numbers=numbers,
+        name=request.stem("health", side, "" if len(opened) > 1 else run_name(opened[0])),
+        draw=lambda: health_figure(cosines, masses, n_tasks, side),
+        rows={"": rows},
+        headline=headline,
         notes=list(dict.fromkeys(notes)),
     )

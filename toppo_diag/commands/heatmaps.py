@@ -1,22 +1,27 @@
-"""`toppo-diag heatmaps`."""
+"""The command `heatmaps`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from toppo_diag.request import Product, Request
+from toppo_diag.product import Product
+from toppo_diag.request import Request, Selection, Sources
 
 if TYPE_CHECKING:
     from toppo_diag.analysis.heatmap import Panel
 
 
-def heatmaps(request: Request) -> Product:
-    """Gram heatmaps (Figures 3, D.1; --side actor: D.2): cosines, log10 G_ii, ||g_i||/K, spread; first dumped
-    minibatch of each stage. Conditions are the columns: with PopArt, without (sigma^2 inverted), with LayerNorm.
+def heatmaps(dumps: Sources, **selection: Unpack[Selection]) -> Product:
+    """Gram heatmaps: who pulls with whom, and how unequal the gradients are (Figures 3, D.1 and D.2).
+
+    Shows the first dumped minibatch of each stage (default: early, mid and late). Off the diagonal are the cosines, on
+    it log10 G_ii, above it each ||g_i|| / K with the spread max / min. On the critic, a run with PopArt gives two
+    columns: without PopArt (its rescaling taken back) and with it.
     """
     from toppo_diag.analysis.heatmap import gram_panel
     from toppo_diag.analysis.stages import STAGES
-    from toppo_diag.conditions import (
+    from toppo_diag.plots.heatmap import heatmap_figure
+    from toppo_diag.reading.conditions import (
         critic_conditions,
         default_side,
         missing_conditions,
@@ -24,15 +29,15 @@ def heatmaps(request: Request) -> Product:
         plain_conditions,
         run_name,
     )
-    from toppo_diag.plots.heatmap import heatmap_figure
-    from toppo_diag.reading import dropped_note
+    from toppo_diag.reading.dumps import dropped_note
 
-    dumps = open_alike(request)
-    side = request.side or default_side(dumps[0])
-    conditions = critic_conditions(dumps) if side == "critic" else plain_conditions(dumps)
+    request = Request.of(dumps, **selection)
+    opened = open_alike(request)
+    side = request.side or default_side(opened[0])
+    conditions = critic_conditions(opened) if side == "critic" else plain_conditions(opened)
     notes = missing_conditions(conditions) if side == "critic" else []
     panels: dict[tuple[str, str], Panel] = {}
-    numbers: list[dict[str, Any]] = []
+    headline: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     for condition in conditions:
         grams = condition.grams(side, request, STAGES)
@@ -41,30 +46,29 @@ def heatmaps(request: Request) -> Product:
         if absent := [stage for stage in wanted if stage not in grams.stages.values()]:
             notes.append(f"{condition.dump.path}: too few snapshots for {', '.join(absent)}")
         for snapshot, stage in grams.stages.items():
-            first = int((grams.snapshot == snapshot).argmax())
+            first = grams.first_of(snapshot)
             panel = gram_panel(grams.values[first], grams.tasks)
             panels[stage, condition.label] = panel
             where = {"stage": stage, "condition": condition.label, "env_steps": int(grams.env_steps[first])}
-            numbers.append({**where, "spread": panel.spread, "mean_abs_cosine": panel.mean_abs_cosine})
+            headline.append({**where, "spread": panel.spread, "mean_abs_cosine": panel.mean_abs_cosine})
             rows += [
                 {**where, "task": a, "task_j": b, "cosine": panel.cosine[i, j], "log10_G_ii": panel.log10_square[i]}
                 for i, a in enumerate(panel.tasks)
                 for j, b in enumerate(panel.tasks)
             ]
     stages = list(dict.fromkeys(stage for stage, _ in panels))
-    labels = {stage: _label(stage, {n["env_steps"] for n in numbers if n["stage"] == stage}) for stage in stages}
-    name = f"heatmaps-{side}" + ("" if len(dumps) > 1 else f"-{run_name(dumps[0])}")
+    labels = {stage: _label(stage, {n["env_steps"] for n in headline if n["stage"] == stage}) for stage in stages}
     return Product(
-        name=name,
-        figure=lambda: heatmap_figure(panels, labels, [c.label for c in conditions], side),
-        tables={"": rows},
-        numbers=numbers,
+        name=request.stem("heatmaps", side, "" if len(opened) > 1 else run_name(opened[0])),
+        draw=lambda: heatmap_figure(panels, labels, [c.label for c in conditions], side),
+        rows={"": rows},
+        headline=headline,
         notes=list(dict.fromkeys(notes)),
     )
 
 
 def _label(stage: str, steps: set[int]) -> str:
-    """A row's label, with its steps where all dumps agree on them."""
+    """The label of a row, with its steps where all dumps agree on them."""
     return f"{stage}, {_short_number(steps.pop())} steps" if len(steps) == 1 else stage
 
 

@@ -1,28 +1,31 @@
-"""`toppo-diag norms`."""
+"""The command `norms`."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
-from toppo_diag.request import Product, Request
+from toppo_diag.product import Product
+from toppo_diag.request import Request, Selection, Sources
 
 
-def norms(request: Request) -> Product:
-    """Per-task gradient norms against environment steps (Figure 2), the mean aggregator's and FairGrad's overlaid, a
-    panel a side; spreads max/min. Uses the Gram stream where the dump has one.
+def norms(dumps: Sources, **selection: Unpack[Selection]) -> Product:
+    """The length of each task's gradient over training, one panel for each side (Figure 2).
+
+    The lengths of two steps are drawn over them: the mean's and FairGrad's. Uses the Gram stream where the dump has
+    one.
     """
-    from toppo.dump import open_dump
     from toppo_diag.analysis.norms import norm_series
-    from toppo_diag.conditions import run_name, sides
     from toppo_diag.plots.norms import norms_figure
-    from toppo_diag.reading import dropped_note, read_stream
+    from toppo_diag.reading.conditions import run_name, sides
+    from toppo_diag.reading.dumps import dropped_note, read_stream
 
-    dump = open_dump(request.one_dump("norms"))
+    request = Request.of(dumps, **selection)
+    dump = request.open_one("norms")
     notes, series = [], {}
     tasks: tuple[str, ...] = ()
     per_task: list[dict[str, Any]] = []
     aggregates: list[dict[str, Any]] = []
-    numbers: list[dict[str, Any]] = []
+    headline: list[dict[str, Any]] = []
     if not dump.n_stream:
         notes.append(f"{dump.path}: has no Gram stream; drawn from its dumped snapshots")
     # Figure 2's order: the critic first.
@@ -37,7 +40,7 @@ def norms(request: Request) -> Product:
             aggregates.append(
                 {**where, "mean_norm": s.mean_norm[t], "fairgrad_norm": s.fairgrad_norm[t], "spread": s.spread[t]}
             )
-        numbers.append(
+        headline.append(
             {
                 "side": side,
                 "minibatches": len(grams.values),
@@ -51,9 +54,9 @@ def norms(request: Request) -> Product:
     # FG-c is a critic's aggregator: Figure 2 (b) shows the actor without it.
     fairgrad = [side for side in series if side != "actor"]
     return Product(
-        name=f"norms-{run_name(dump)}",
-        figure=lambda: norms_figure(series, tasks, fairgrad),
-        tables={"": per_task, "-aggregators": aggregates},
-        numbers=numbers,
+        name=request.stem("norms", run_name(dump)),
+        draw=lambda: norms_figure(series, tasks, fairgrad),
+        rows={"": per_task, "-aggregators": aggregates},
+        headline=headline,
         notes=notes,
     )

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
-
-from toppo_diag.errors import UsageError
+from toppo_diag.errors import bad_option
+from toppo_diag.request import Texts
 
 if TYPE_CHECKING:
     from toppo.combiners import Combiner
 
-Combiners = Annotated[
-    str, typer.Option(help="Specs separated by ';', as 'mean;cagrad:c=0.4', or all.", metavar="SPEC;...|all")
-]
 
-PUBLISHED = "figures/published"
-PublishedIn = Annotated[str, typer.Option(help="Directory of the paper's numbers.", metavar="DIR")]
+def chosen_combiners(value: Texts) -> dict[str, Combiner]:
+    """Combiners by their spec.
 
-
-def chosen_combiners(text: str) -> dict[str, Combiner]:
-    """Spec to combiner; "all" is every one that needs no torch (name the others), FairGrad at alpha 1 and 2.
+    Args:
+        value: specs, as a list or separated by commas or semicolons: "mean,fairgrad:alpha=2,mode=exact" are two. "all"
+            is every combiner that needs no torch, with FairGrad at alpha 1 and 2.
 
     Raises:
         UsageError: no such combiner or option.
@@ -28,17 +24,31 @@ def chosen_combiners(text: str) -> dict[str, Combiner]:
     from toppo.combiners import make, names
 
     specs: list[str] = []
-    for item in text.split(";"):
-        if item.strip() == "all":
+    for item in _specs(value):
+        if item == "all":
             for name in names(torch_free=True):
                 specs += ["fairgrad:alpha=1", "fairgrad:alpha=2"] if name == "fairgrad" else [name]
-        elif item.strip():
-            specs.append(item.strip())
+        else:
+            specs.append(item)
     if not specs:
-        raise UsageError(f"--combiners {text!r}: names no combiner; give specs separated by ';', or all")
+        raise bad_option("combiners", value, "names no combiner; give specs separated by commas, or all")
     try:
         made = {spec: make(spec) for spec in specs}
     except ValueError as error:
-        raise UsageError(f"--combiners: {error}") from None
+        raise bad_option("combiners", ",".join(specs), str(error)) from None
     # One name for one combiner: "fairgrad" and "fairgrad:alpha=1" are the same.
     return {combiner.spec if combiner.name == "fairgrad" else spec: combiner for spec, combiner in made.items()}
+
+
+def _specs(value: Texts) -> list[str]:
+    """The specs in a text or a list. After a comma, `key=value` goes on with the spec before it."""
+    items = [value] if isinstance(value, (str, int, float)) else list(value or ())
+    specs: list[str] = []
+    for item in items:
+        for part in str(item).split(";"):
+            own: list[str] = []
+            for piece in filter(None, (p.strip() for p in part.split(","))):
+                goes_on = own and "=" in piece and ":" not in piece
+                own = [*own[:-1], f"{own[-1]},{piece}"] if goes_on else [*own, piece]
+            specs += own
+    return specs

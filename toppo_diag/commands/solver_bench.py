@@ -1,17 +1,22 @@
-"""`toppo-diag solver-bench`."""
+"""The command `solver-bench`."""
 
 from __future__ import annotations
 
-from toppo_diag.request import Product
+import dataclasses
+
+from toppo_diag.product import Product
 
 MEASURED = ("milliseconds", "times_scipy", "times_paper")
+"""Columns that differ from run to run."""
 
 
 def solver_bench() -> Product:
-    """Table C.1 measured here: our FairGrad solver, the paper's, scipy's, the RL release's SGD, on five regimes."""
-    import dataclasses
+    """Time FairGrad's solvers on this machine: ours, the paper's, scipy's and SGD, on five kinds of Gram (Table C.1).
 
+    Takes some seconds. Needs no dump.
+    """
     from toppo_diag.analysis import solver_bench as bench
 
-    rows = [dataclasses.asdict(row) for row in bench.solver_bench()]
-    return Product("solver-bench", None, {"": rows}, rows, measured=MEASURED)
+    found = bench.solver_bench()
+    rows = [dataclasses.asdict(row) for row in found]
+    return Product("solver-bench", None, {"": rows}, rows, measured=MEASURED, texts={".md": bench.to_markdown(found)})

@@ -1,73 +1,73 @@
-"""`toppo-diag trap`."""
+"""The command `trap`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any, Unpack
 
-import typer
+from toppo_diag.errors import require_at_least
+from toppo_diag.product import Product
+from toppo_diag.request import Request, Selection, Sources
 
-from toppo_diag.request import Product, Request
-
-Snapshots = Annotated[int, typer.Option(help="Successive starved snapshots that flag a task.", min=1)]
-Share = Annotated[float, typer.Option(help="A task is starved below this fraction of the fair share 1/K.", min=0.0)]
+SUCCESS = ("success_ema", "success", "accuracy")
+"""Names under which a run may have recorded how well each task does; the first that is there is used."""
 
 
-def trap(request: Request, *, starved_snapshots: Snapshots = 3, starved_share: Share = 0.1) -> Product:
-    """The self-reinforcing tail trap of Section 3 (beyond the paper): per task, its share of the critic's combined
-    direction against its success over time; flags the tasks starved for some snapshots.
+def trap(
+    dumps: Sources, *, starved_snapshots: int = 3, starved_share: float = 0.1, **selection: Unpack[Selection]
+) -> Product:
+    """The self-reinforcing tail trap: which tasks get no share of the step while they do not succeed (Section 3).
+
+    Draws each task's share of the critic's combined direction beside its success, and flags the tasks that are starved
+    for some snapshots in a row. The figure is not in the paper.
+
+    Args:
+        starved_snapshots: a task is flagged after this many starved snapshots in a row.
+        starved_share: a task is starved below this fraction of the fair share 1/K.
     """
-    import numpy as np
-
-    from toppo.combiners import make
-    from toppo.dump import open_dump
-    from toppo_diag.analysis.health import direction_shares
-    from toppo_diag.analysis.series import Steps
-    from toppo_diag.analysis.trap import starved_for
-    from toppo_diag.conditions import default_side, run_name, training_weights
+    from toppo_diag.analysis.trap import trap as measure
     from toppo_diag.plots.trap import trap_figure
-    from toppo_diag.reading import dropped_note, read_grams
+    from toppo_diag.reading.conditions import default_side, run_name, training_weights
+    from toppo_diag.reading.dumps import dropped_note, read_grams
 
-    dump = open_dump(request.one_dump("trap"))
+    require_at_least(1, starved_snapshots=starved_snapshots)
+    require_at_least(0, starved_share=starved_share)
+    request = Request.of(dumps, **selection)
+    dump = request.open_one("trap")
     side = request.side or default_side(dump)
     grams = read_grams(dump, side, request)
     notes = dropped_note(dump, side, grams)
     weights = training_weights(dump, side, grams)
     if weights is None:
         notes.append(f"{dump.path}: no {side}_weights were recorded; the mean's are used")
-        weights = make("mean").solve_many(grams.values).weights
-    steps = Steps.of(grams.env_steps)
-    shares = steps.mean(direction_shares(grams.values, weights))
-    name = next((n for n in ("success_ema", "success", "accuracy") if n in grams.beside), None)
-    success = None if name is None else steps.mean(grams.beside[name])
+    success = next((grams.beside[name] for name in SUCCESS if name in grams.beside), None)
     if success is None:
         notes.append(f"{dump.path}: no success was recorded; shares alone are drawn")
     threshold = starved_share / len(grams.tasks)
-    runs = starved_for(shares, threshold)
-    starved = [task for task, n in zip(grams.tasks, runs, strict=True) if n >= starved_snapshots]
+    found = measure(grams.env_steps, grams.values, weights, success, threshold)
+    starved = [task for task, n in zip(grams.tasks, found.starved_for, strict=True) if n >= starved_snapshots]
+
+    def success_at(t: int, k: int) -> float:
+        return float("nan") if found.success is None else float(found.success[t, k])
+
     rows: list[dict[str, Any]] = [
-        {
-            "env_steps": int(s),
-            "task": task,
-            "share": shares[t, k],
-            "success": float("nan") if success is None else success[t, k],
-        }
-        for t, s in enumerate(steps.env_steps)
+        {"env_steps": int(s), "task": task, "share": found.shares[t, k], "success": success_at(t, k)}
+        for t, s in enumerate(found.env_steps)
         for k, task in enumerate(grams.tasks)
     ]
-    numbers: list[dict[str, Any]] = [
+    headline: list[dict[str, Any]] = [
         {
             "task": task,
-            "share": float(np.median(shares[:, k])),
-            "starved_for": int(runs[k]),
-            "success": float("nan") if success is None else float(success[-1, k]),
+            "share": float(found.median_shares[k]),
+            "starved_for": int(found.starved_for[k]),
+            "success": success_at(-1, k),
             "flag": "starved" if task in starved else "",
         }
         for k, task in enumerate(grams.tasks)
     ]
     return Product(
-        name=f"trap-{side}-{run_name(dump)}",
-        figure=lambda: trap_figure(steps.env_steps, shares, success, starved, threshold, grams.tasks, side),
-        tables={"": rows},
-        numbers=numbers,
+        name=request.stem("trap", side, run_name(dump)),
+        draw=lambda: trap_figure(found.env_steps, found.shares, found.success, starved, threshold, grams.tasks, side),
+        rows={"": rows},
+        headline=headline,
         notes=notes,
     )

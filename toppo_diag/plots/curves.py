@@ -15,9 +15,9 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
 from toppo_diag.analysis.curves import Band, spread_out
+from toppo_diag.analysis.runs import RUNGS
 from toppo_diag.plots.names import short
 from toppo_diag.plots.style import COLUMN_WIDTH, PAGE_WIDTH, legend_columns, legend_height, marker, steps_axis
-from toppo_diag.runs import RUNGS
 
 Lines = Mapping[str, tuple[Int[np.ndarray, "S"], Band]]
 """Environment steps and what is drawn over them, by label."""

@@ -209,7 +209,7 @@ def test_heatmaps_of_a_run(whole, tmp_path):
 
 def test_conditions_of_runs_trained_with_and_without_popart(whole, tmp_path):
     """A run without PopArt is one column of Figure D.1; one with PopArt two, its raw counterpart by sigma^2."""
-    from toppo_diag.conditions import critic_conditions
+    from toppo_diag.reading.conditions import critic_conditions
 
     done = toppo(tmp_path, "train", "--name", "raw", *SMALL, "--popart", "off")
     assert done.returncode == 0, done.stderr

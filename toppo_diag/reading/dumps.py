@@ -1,13 +1,10 @@
-"""From a dump to the Grams a figure is made of: some snapshots, some tasks, all of a side or one layer of it."""
+"""From a dump to the Grams that a figure is made of: some snapshots, some tasks, a whole side or one layer of it."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,27 +12,28 @@ from jaxtyping import Float, Int
 from toppo.combiners.blas import single_thread
 from toppo.dump import Dump, DumpError, gram, open_dump
 from toppo_diag.analysis.stages import choose_snapshots
-from toppo_diag.errors import DiagnosticError, UsageError
+from toppo_diag.errors import DiagnosticError, UsageError, bad_option
+from toppo_diag.reading.progress import progress
+from toppo_diag.reading.schedulers import map_on
 from toppo_diag.request import Request
-from toppo_diag.schedulers import map_on
 
 _PARTS = 5
-"""Reads of one slab."""
+"""How many reads one slab takes."""
 
 
 @dataclass(frozen=True)
 class Grams:
-    """N Grams of one side of a dump, and where each was taken. Those with a NaN or infinity are not among them.
+    """N Grams of one side of a dump, and where each was taken. Grams with a NaN or an infinity are left out.
 
     Attributes:
         tasks: K names.
-        values: G, (N, K, K) float64.
-        env_steps: at each, (N,).
-        snapshot: index of its snapshot in the dump (of its collect, in the Gram stream), (N,).
-        minibatch: index among the snapshot's dumped minibatches (the collect's entries), (N,).
-        stages: snapshot index to what to call it, in the order asked for: a stage, or "snapshot 3".
-        beside: what was recorded with each, by name: (N, ...), tasks chosen as in `values`.
-        dropped: how many were left out because they were not finite.
+        values: G, (N, K, K) float64, in squared units of the gradients.
+        env_steps: environment steps at each Gram, (N,).
+        snapshot: index of its snapshot in the dump; in the Gram stream, of its collect, (N,).
+        minibatch: index of its minibatch in the snapshot; in the Gram stream, of its entry in the collect, (N,).
+        stages: snapshot index to its label, in the order asked for: a stage, or "snapshot 3".
+        beside: what was recorded with each Gram, by name: (N, ...), with the tasks chosen as in `values`.
+        dropped: how many Grams were left out because they were not finite.
     """
 
     tasks: tuple[str, ...]
@@ -47,8 +45,12 @@ class Grams:
     beside: dict[str, np.ndarray]
     dropped: int
 
+    def first_of(self, snapshot: int) -> int:
+        """The index of the first Gram of a snapshot."""
+        return int((self.snapshot == snapshot).argmax())
+
     def where(self, n: int) -> dict[str, int]:
-        """The first columns of a table: where Gram n was taken."""
+        """Where Gram n was taken, as the first columns of a table."""
         return {
             "env_steps": int(self.env_steps[n]),
             "snapshot": int(self.snapshot[n]),
@@ -57,14 +59,18 @@ class Grams:
 
 
 def require_snapshots(dump: Dump) -> None:
-    """Raise DumpError if nothing was dumped yet."""
+    """Refuse a dump without snapshots.
+
+    Raises:
+        DumpError: nothing was dumped yet.
+    """
     if not dump.n_snapshots:
-        mend = "wait for the run's first one, or train with --dump-every"
+        mend = "wait for the run's first one, or train with `dump_every`"
         raise DumpError(f"{dump.path}: holds no snapshot yet; {mend}")
 
 
 def chosen_snapshots(dump: Dump, request: Request, default: Sequence[str] = ()) -> dict[int, str]:
-    """Snapshot index to label, as the request says; by default these stages, or all snapshots.
+    """The snapshots that a request chooses: index to label. Without a choice, those of `default`, or all.
 
     Raises:
         DumpError: the dump has none.
@@ -87,12 +93,13 @@ def chosen_tasks(dump: Dump, request: Request) -> list[int]:
     wanted = request.tasks or dump.tasks
     unknown = [task for task in wanted if task not in dump.tasks]
     if unknown:
-        raise UsageError(f"--tasks: {dump.path} has no task {unknown[0]!r}; it has {', '.join(dump.tasks)}")
+        names = ", ".join(dump.tasks)
+        raise bad_option("tasks", unknown[0], f"{dump.path} has no task {unknown[0]!r}; it has {names}", dump.tasks)
     return [dump.tasks.index(task) for task in wanted]
 
 
 def layer_cuts(dump: Dump, side: str, layer: str) -> tuple[slice, ...]:
-    """Columns of a layer: of the parameter of that name, or of all whose names go on from it after a dot.
+    """The columns of a layer: of the parameter of that name, or of all parameters whose name is "<layer>.<...>".
 
     Raises:
         DumpError: no such side.
@@ -102,7 +109,7 @@ def layer_cuts(dump: Dump, side: str, layer: str) -> tuple[slice, ...]:
     found = tuple(part.slice for part in parts if part.name == layer or part.name.startswith(f"{layer}."))
     if not found:
         names = ", ".join(part.name for part in parts)
-        raise UsageError(f"--layer {layer}: side {side!r} of {dump.path} has no such layer; it has {names}")
+        raise bad_option("layer", layer, f"side {side!r} of {dump.path} has no such layer; it has {names}")
     return found
 
 
@@ -113,10 +120,12 @@ def read_grams(dump: Dump, side: str, request: Request, default: Sequence[str] =
         dump: where from.
         side: which.
         request: snapshots, tasks, layer and scheduler.
-        default: stages, where the request chooses no snapshots; () for all of them.
+        default: the stages to take where the request chooses no snapshots; () for all snapshots.
 
     Raises:
-        DumpError, UsageError, DiagnosticError: what is asked for is not there, or not finite.
+        DumpError: the dump does not hold what is asked for.
+        UsageError: no such side, stage, snapshot, task or layer.
+        DiagnosticError: no Gram that is asked for is finite.
     """
     dump.parameters(side)
     stages = chosen_snapshots(dump, request, default)
@@ -130,7 +139,7 @@ def read_grams(dump: Dump, side: str, request: Request, default: Sequence[str] =
     kept = chosen_tasks(dump, request)
     beside = {}
     for name, spec in dump.source.specs.items():
-        # What a trainer recorded: small arrays by snapshot (and minibatch), not the store's own.
+        # What a trainer recorded for each snapshot or minibatch; not the store's own arrays.
         per_minibatch = spec.dims[:2] == ("snapshot", "minibatch")
         if not (spec.dims[:1] == ("snapshot",) and set(spec.dims[1:]) <= {"minibatch", "task", "other"}):
             continue
@@ -153,8 +162,9 @@ def read_grams(dump: Dump, side: str, request: Request, default: Sequence[str] =
 
 
 def read_stream(dump: Dump, side: str, request: Request) -> Grams:
-    """The Grams of every collect where the dump has a Gram stream and the request does not ask for snapshots or a
-    layer, else those of `read_grams`.
+    """The Grams of the Gram stream: some of every collect.
+
+    Where the dump has no stream, or the request asks for snapshots or a layer, those of `read_grams`.
     """
     if request.chooses_snapshots or request.layer or not dump.n_stream:
         return read_grams(dump, side, request)
@@ -182,14 +192,14 @@ def grams_of_slabs(
     layers: Sequence[tuple[slice, ...]],
     scheduler: str = "serial",
 ) -> Float[np.ndarray, "N L K K"]:
-    """Grams of some columns of dumped slabs: each slab is read once, whichever layers are asked for.
+    """Grams of some columns of dumped slabs. Each slab is read once, however many layers are asked for.
 
     Args:
         dump: with slabs.
         side: which.
         index: (snapshot, minibatch) of each slab.
         layers: the columns of each layer, as slices.
-        scheduler: see `toppo_diag.schedulers.map_on`.
+        scheduler: see `toppo_diag.reading.schedulers.map_on`.
 
     Raises:
         DumpError: no slabs here, or damage.
@@ -209,9 +219,7 @@ def _layer_grams(
 
 
 def _slab(dump: Dump, side: str, snapshot: int, minibatch: int) -> Float[np.ndarray, "K P"]:
-    """`Dump.slab_values` a few rows at a time: decoding takes three times the memory of what it gives, and so stays
-    below that of one slab.
-    """
+    """`Dump.slab_values`, a few rows at a time: decoding takes three times the memory of the rows that it gives."""
     k = len(dump.tasks)
     slab = np.empty(dump.source.specs[f"{side}_grad"].shape[2:], dtype=np.float32)
     rows = -(-k // _PARTS)
@@ -223,7 +231,7 @@ def _slab(dump: Dump, side: str, snapshot: int, minibatch: int) -> Float[np.ndar
 
 @lru_cache(maxsize=4)
 def _opened(path: str, n_snapshots: int) -> Dump:
-    """The dump, opened once a worker; again when a live run has gone on."""
+    """The dump, opened once for each worker, and again when a live run has gone on."""
     return open_dump(path)
 
 
@@ -243,21 +251,7 @@ def _finite(grams: Grams, dump: Dump, side: str) -> Grams:
 
 
 def dropped_note(dump: Dump, side: str, grams: Grams) -> list[str]:
-    """The note that some minibatches were not finite; [] if all were."""
+    """A note that some Grams were not finite; [] if all were."""
     if not grams.dropped:
         return []
     return [f"{dump.path}: {grams.dropped} {side} Grams are not finite and were left out"]
-
-
-@contextmanager
-def progress(what: str) -> Iterator[Callable[[int, int], object] | None]:
-    """A bar on a terminal's stderr, for work of some seconds; None elsewhere."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task: Any = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)

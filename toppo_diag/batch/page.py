@@ -12,8 +12,10 @@ from toppo_diag.output import shown_value
 from toppo_diag.request import as_texts
 
 if TYPE_CHECKING:
-    from toppo_diag.batch import Result
-    from toppo_diag.manifest import Manifest
+    from toppo_diag.batch.manifest import Manifest
+    from toppo_diag.batch.result import Result
+
+PAGE = "index.html"
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -69,14 +71,6 @@ def command_line(result: Result) -> str:
     entry = result.entry
     words = ["toppo-diag", entry.command]
     words += entry.sources
-    if entry.request is not None:
-        request = entry.request
-        for name in ("stage", "snapshot", "steps", "tasks"):
-            if values := getattr(request, name):
-                words += [f"--{name}", ",".join(values)]
-        for name in ("side", "layer"):
-            if value := getattr(request, name):
-                words += [f"--{name}", value]
     for name, value in entry.options.items():
         text = ",".join(as_texts(value))
         words += [f"--{name.replace('_', '-')}", f"'{text}'" if ";" in text or " " in text else text]

@@ -1,22 +1,15 @@
-"""Runs as tables and curves want them: the success of every task at every evaluation, and what the run was.
-
-Reads what the trainer leaves in a run directory, or what an archive keeps of it; the trainer itself is not needed.
-"""
+"""Runs as tables and curves see them: the success of every task at every evaluation, and what the run was."""
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from toppo.combiners import parse_spec
-from toppo.dump import DumpError, run_logs
 from toppo_diag.errors import DiagnosticError, UsageError
 
 RUNGS = (
@@ -29,9 +22,8 @@ RUNGS = (
 )
 """The paper's ladder, in the order of its tables (D.5 to D.7, D.10)."""
 
-_METHOD = ("layernorm", "popart", "actor_combiner", "critic_combiner")
-_NEEDED = ("benchmark", "reward", "seed", "env_steps", "eval_episodes", *_METHOD)
-_SAME_RUN = (
+METHOD = ("layernorm", "popart", "actor_combiner", "critic_combiner")
+SAME_RUN = (
     *("seed", "device", "workers", "env_steps", "env_steps_per_epoch", "eval_every_epochs"),
     *("dump_every", "dump_minibatches", "dump_slabs", "dump_keepbits", "gram_every"),
 )
@@ -125,17 +117,13 @@ class Aligned:
         return np.asarray(self.success.mean(axis=-1))
 
 
-def read_runs(paths: Sequence[str]) -> list[Run]:
-    """Every run, labelled so that runs of one label differ in their seed alone.
-
-    Args:
-        paths: run directories, also of live runs, or archives exported from one.
+def labelled(runs: Sequence[Run]) -> list[Run]:
+    """The runs with labels such that runs of one label differ in their seed alone.
 
     Raises:
-        UsageError: no run at a path, or the same run twice.
-        DiagnosticError: a run without evaluations, or with damaged files.
+        UsageError: the same run is there twice.
     """
-    runs = _distinct([read_run(path) for path in paths])
+    runs = _told_apart(runs)
     seen: dict[tuple[object, ...], Run] = {}
     for run in runs:
         key = (*run.setting, run.label, run.seed)
@@ -146,44 +134,6 @@ def read_runs(paths: Sequence[str]) -> list[Run]:
             )
         seen[key] = run
     return runs
-
-
-def read_run(path: str) -> Run:
-    """One run; its label is its method.
-
-    Raises:
-        UsageError: no run at this path.
-        DiagnosticError: it has no evaluations, or damaged files.
-    """
-    try:
-        logs = run_logs(path)
-    except DumpError as error:
-        there = "://" in path or Path(path).exists()
-        raise (DiagnosticError if there else UsageError)(str(error)) from None
-    if "config.toml" not in logs:
-        if Path(path).is_file():
-            raise DiagnosticError(
-                f"{path}: holds no evaluations (an archive of a dump alone); export it again from its run directory"
-            )
-        raise UsageError(f"{path}: is not a run, it has no config.toml; give a run directory such as dumps/NAME")
-    config = _config(path, logs["config.toml"])
-    tasks, env_steps, success = _evaluations(path, logs.get("evaluation.jsonl", ""))
-    method = method_name(config, path)
-    place = Path(path)
-    return Run(
-        path=path,
-        name=place.parent.name if place.name == "dump.zarr" else place.resolve().name.removesuffix(".h5"),
-        config=config,
-        benchmark=config["benchmark"],
-        reward=config["reward"],
-        seed=config["seed"],
-        tasks=tasks,
-        env_steps=env_steps,
-        success=success,
-        method=method,
-        label=method,
-        env_steps_planned=config["env_steps"],
-    )
 
 
 def method_name(config: Mapping[str, Any], path: str = "this run") -> str:
@@ -318,48 +268,13 @@ def align_each(runs: Sequence[Run]) -> list[Aligned]:
     ]
 
 
-def _distinct(runs: Sequence[Run]) -> list[Run]:
+def _told_apart(runs: Sequence[Run]) -> list[Run]:
     """The runs, their labels told apart where runs of one method were trained with different settings."""
-    labelled = []
+    found = []
     for run in runs:
         alike = [other for other in runs if other.setting == run.setting and other.method == run.method]
-        keys = sorted({key for other in alike for key in other.config} - {*_SAME_RUN, *_METHOD})
+        keys = sorted({key for other in alike for key in other.config} - {*SAME_RUN, *METHOD})
         told = [key for key in keys if any(other.config.get(key) != run.config.get(key) for other in alike)]
         suffix = ", ".join(f"{key} {run.config.get(key)}" for key in told)
-        labelled.append(replace(run, label=f"{run.method} [{suffix}]") if told else run)
-    return labelled
-
-
-def _config(path: str, text: str) -> dict[str, Any]:
-    try:
-        config = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise DiagnosticError(f"{path}: config.toml is damaged ({error}); restore it") from None
-    if missing := [key for key in _NEEDED if key not in config]:
-        raise DiagnosticError(f"{path}: config.toml is damaged, it lacks {', '.join(missing)}; restore it")
-    return config
-
-
-def _evaluations(path: str, text: str) -> tuple[tuple[str, ...], Int[np.ndarray, "S"], Float[np.ndarray, "S K"]]:
-    """Tasks, steps and success of evaluation.jsonl; what follows its last newline is half a line of a live run."""
-    tasks: tuple[str, ...] = ()
-    steps: list[int] = []
-    success: list[list[float]] = []
-    for number, line in enumerate(text.split("\n")[:-1], start=1):
-        try:
-            record = json.loads(line)
-            step = int(record["env_steps"])
-            of_task = {str(task): float(values["success"]) for task, values in record["tasks"].items()}
-            tasks = tasks or tuple(of_task)
-            sound = (
-                tuple(of_task) == tasks and all(0 <= v <= 1 for v in of_task.values()) and step > max(steps, default=-1)
-            )
-        except (ValueError, KeyError, TypeError, AttributeError):
-            sound = False
-        if not sound:
-            raise DiagnosticError(f"{path}: evaluation.jsonl, line {number} is damaged; delete the line or restore it")
-        steps.append(step)
-        success.append(list(of_task.values()))
-    if not steps:
-        raise DiagnosticError(f"{path}: has no evaluations yet; wait for its first one, or leave the run out")
-    return tasks, np.array(steps, dtype=np.int64), np.array(success, dtype=np.float64)
+        found.append(replace(run, label=f"{run.method} [{suffix}]") if told else run)
+    return found

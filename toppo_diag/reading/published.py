@@ -1,19 +1,14 @@
-"""The paper's numbers as data: Tables 2, 3, B.2, C.1 and D.1 to D.11, one CSV file each, one number a row.
-
-Tables D.8 and D.9 are about protocols, not numbers; they are rows of text.
-"""
+"""The paper's numbers from their files, one CSV file a table. They come with the package."""
 
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-from toppo_diag.errors import DiagnosticError, UsageError
-
-PAPER = "TOPPO paper"
-"""The source of the rows that are the paper's own; its baselines have other sources."""
+from toppo_diag.analysis.published import Published, PublishedRow
+from toppo_diag.errors import DiagnosticError, bad_option
 
 _TEXTS = ("D.8", "D.9")
 _COLUMNS = (
@@ -22,79 +17,28 @@ _COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class PublishedRow:
-    """One number of one table, as printed.
-
-    Attributes:
-        source_table: "2", "3", "B.2", "C.1", "D.1" and so on.
-        method: the paper's rungs by the names of `toppo_diag.runs.RUNGS`, its other combinations by `method_name`;
-            baselines as printed.
-        benchmark: "MT10", "MT50", or "" where it does not matter.
-        reward: "v1", "v2", "v1-v2" for a gap between them, or "".
-        metric: final, best, peak, late (Table D.10's aggregators of the mean over tasks, or with `task` of that task),
-            worst_k (at the final checkpoint), iqm (of final, over seeds), parameters, budget, best_step_*,
-            step_to_match, step_to_match_share, *_difference and iqm_gap, wall_time, kkt_residual, speedup.
-        k: of worst_k.
-        task: of a per-task table, or "".
-        value: in `unit`; None where the source does not publish it.
-        std: over the n seeds, where there is one.
-        n: seeds.
-        unit: "%", "pp" (percentage points), "M env steps", "thousand" (parameters), "ms", "1", "times scipy".
-        source: `PAPER`, or whom the paper quotes.
-        note: what the table says beside the number.
-        details: columns that only this table has, by name.
-    """
-
-    source_table: str
-    method: str
-    benchmark: str
-    reward: str
-    metric: str
-    k: int | None
-    task: str
-    value: float | None
-    std: float | None
-    n: int | None
-    unit: str
-    source: str
-    note: str
-    details: Mapping[str, str]
+def paper_directory() -> Path:
+    """Where the paper's numbers and manifest are: in the installed package, or in the clone's figures/."""
+    package = Path(__file__).resolve().parents[1]
+    packaged = package / "paper"
+    return packaged if packaged.is_dir() else package.parent / "figures"
 
 
-@dataclass(frozen=True)
-class Published:
-    """Every table.
+def read_published(directory: str | os.PathLike[str] | None = None) -> Published:
+    """Every table of the paper, from the table-*.csv files of a directory.
 
-    Attributes:
-        rows: numbers, table by table, in the order of the paper.
-        texts: Tables D.8 and D.9, row by row, column to text.
-    """
-
-    rows: tuple[PublishedRow, ...]
-    texts: Mapping[str, tuple[Mapping[str, str], ...]]
-
-    def of(self, table: str) -> tuple[PublishedRow, ...]:
-        """The numbers of one table."""
-        return tuple(row for row in self.rows if row.source_table == table)
-
-    def budget(self, benchmark: str) -> int | None:
-        """Environment steps of the paper's runs on a benchmark (Table D.11); None where it has none."""
-        found = [row.value for row in self.of("D.11") if (row.metric, row.benchmark) == ("budget", benchmark)]
-        return round(found[0] * 1e6) if found and found[0] is not None else None
-
-
-def read_published(directory: Path) -> Published:
-    """Every table-*.csv of a directory.
+    Args:
+        directory: None takes the paper's numbers that come with the package.
 
     Raises:
         UsageError: no such directory, or nothing in it.
         DiagnosticError: a file that is damaged.
     """
+    directory = paper_directory() / "published" if directory is None else Path(directory)
     paths = sorted(directory.glob("table-*.csv"), key=_order)
     if not paths:
         problem = "holds no table-*.csv" if directory.is_dir() else "no such directory"
-        raise UsageError(f"--published {directory}: {problem}; give the published numbers, as figures/published")
+        raise bad_option("published", directory, f"{problem}; leave it out to take the numbers that come with toppo")
     rows: list[PublishedRow] = []
     texts: dict[str, tuple[Mapping[str, str], ...]] = {}
     for path in paths:

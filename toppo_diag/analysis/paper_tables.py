@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from toppo_diag.analysis.measures import WORST
-from toppo_diag.runs import Aligned, combiner_name
+from toppo_diag.analysis.runs import Aligned, combiner_name
 
 Setting = tuple[str, str]
 """Benchmark and reward."""
@@ -64,7 +64,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Layout:
+class TableForm:
     """One of the paper's tables.
 
     Attributes:
@@ -156,8 +156,8 @@ def combiner_of(runs: Aligned, side: str) -> str:
 _MT10, _MT50, _V1 = ("MT10", "v2"), ("MT50", "v2"), ("MT50", "v1")
 _TAIL = "MT50 worst-k %"
 
-LAYOUTS = (
-    Layout(
+TABLE_FORMS = (
+    TableForm(
         "2",
         "Meta-World V2 headline success rate and worst-k tail tasks, final checkpoint",
         (_MT10, _MT50),
@@ -168,7 +168,7 @@ LAYOUTS = (
             *_worst_k(_MT50, _TAIL),
         ),
     ),
-    Layout(
+    TableForm(
         "3",
         "Meta-World V1 (MT50), final-checkpoint IQM ± std",
         (_V1,),
@@ -180,7 +180,7 @@ LAYOUTS = (
             Column("Backbone", lambda line: line.note or NOTHING),
         ),
     ),
-    Layout(
+    TableForm(
         "D.1",
         "PopArt x FG-c (alpha = 1) interaction on MT50 V2, actor by default, LN-c on",
         (_MT50,),
@@ -192,7 +192,7 @@ LAYOUTS = (
         ),
         keeps=lambda runs: _critic_only_ln(runs) and combiner_of(runs, "actor") == "mean" and "(" not in runs.method,
     ),
-    Layout(
+    TableForm(
         "D.2",
         "Per-side combiner asymmetry on MT50 V2, PopArt and LN-c on",
         (_MT50,),
@@ -205,7 +205,7 @@ LAYOUTS = (
         ),
         keeps=lambda runs: _critic_only_ln(runs) and runs.config["popart"] != "off",
     ),
-    Layout(
+    TableForm(
         "D.3",
         "V1-reward sensitivity on MT50, final-checkpoint IQM ± std at 25% trim",
         (_V1, _MT50),
@@ -215,17 +215,17 @@ LAYOUTS = (
             Column("V1 → V2 gap", _gap),
         ),
     ),
-    Layout("D.4", "Worst-k tail-task success rate (%) on MT50 under V1 rewards", (_V1,), _worst_k(_V1, "")),
-    Layout("D.5", "Per-task final-checkpoint success (%) on MT10 V2", (_MT10,), ()),
-    Layout("D.6", "Per-task final-checkpoint success (%) on MT50 V2", (_MT50,), ()),
-    Layout("D.7", "Per-task final-checkpoint success (%) on MT50 V1", (_V1,), ()),
-    Layout(
+    TableForm("D.4", "Worst-k tail-task success rate (%) on MT50 under V1 rewards", (_V1,), _worst_k(_V1, "")),
+    TableForm("D.5", "Per-task final-checkpoint success (%) on MT10 V2", (_MT10,), ()),
+    TableForm("D.6", "Per-task final-checkpoint success (%) on MT50 V2", (_MT50,), ()),
+    TableForm("D.7", "Per-task final-checkpoint success (%) on MT50 V1", (_V1,), ()),
+    TableForm(
         "D.10",
         "Success (%) under four aggregators: best per seed, peak of the mean curve, final, late (last 10%)",
         (_MT10, _MT50),
         (*_four(_MT10), *_four(_MT50)),
     ),
-    Layout(
+    TableForm(
         "D.11",
         "Per-seed best-checkpoint step distribution, million environment steps",
         (_MT10, _MT50),

@@ -5,22 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from toppo.dump import DumpError
-from toppo_diag.commands import COMMANDS, OF_RUNS, TABLES
-from toppo_diag.errors import DiagnosticError
-from toppo_diag.manifest import Entry, Manifest
-from toppo_diag.output import require_writable, to_csv, write_product, write_whole
-from toppo_diag.reading import progress
-from toppo_diag.request import Product, Row
-from toppo_diag.schedulers import ProcessPool
-from toppo_diag.summary import summary_page
+from toppo.common.errors import ToppoError
+from toppo_diag.batch.manifest import Entry, Manifest, read_manifest
+from toppo_diag.batch.page import PAGE, summary_page
+from toppo_diag.batch.result import Result
+from toppo_diag.commands import ALL
+from toppo_diag.errors import require_at_least
+from toppo_diag.output import chosen_formats, require_writable, to_csv, write_text
+from toppo_diag.product import Product
+from toppo_diag.reading.progress import progress
+from toppo_diag.reading.schedulers import ProcessPool
+from toppo_diag.request import Texts, as_texts
 
 RELATIVE = 1e-6
 """How far a number may lie from the one on disk: other libraries' rounding, carried through a solver."""
@@ -28,40 +31,44 @@ ABSOLUTE = 1e-9
 """The same for numbers that are themselves rounding, such as the distances of Figure D.5."""
 
 
-@dataclass(frozen=True)
-class Result:
-    """What became of one entry.
+def figures(
+    manifest: str | os.PathLike[str] | None = None,
+    *,
+    only: Texts = None,
+    check: bool = False,
+    jobs: int = 1,
+    out: str | os.PathLike[str] | None = None,
+    formats: Texts = "pdf,png",
+) -> list[Result]:
+    """Make all figures and tables of a manifest, and a page that says what was made from what.
 
-    Attributes:
-        entry: which.
-        files: made, or compared.
-        numbers: the headline.
-        notes: what is missing.
-        failures: why it could not be made, or how it differs; empty if all is well.
+    Args:
+        manifest: the TOML file of figures. By default figures/paper.toml here; elsewhere the paper's own, which comes
+            with toppo and looks for its archives in figures/data.
+        only: only these entries, separated by commas.
+        check: compare with what is on disk instead of writing; fails if it differs.
+        jobs: entries made at the same time, each in a process.
+        out: directory for what is made, in place of the manifest's.
+        formats: figure formats, separated by commas: pdf, png, svg.
+
+    Returns:
+        What became of each entry, in the order of the manifest.
+
+    Raises:
+        UsageError: no such manifest or entry, or a manifest with a mistake.
+        OutputError: the directory cannot be written.
     """
-
-    entry: Entry
-    files: tuple[str, ...] = ()
-    numbers: tuple[Row, ...] = ()
-    notes: tuple[str, ...] = ()
-    failures: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """Of the entry."""
-        return self.entry.name
-
-    def summary(self) -> dict[str, Any]:
-        """One line of the batch's table."""
-        state = "failed" if self.failures else "ok"
-        return {"entry": self.name, "command": self.entry.command, "state": state, "files": list(self.files)}
+    require_at_least(1, jobs=jobs)
+    plan = read_manifest(manifest, None if out is None else Path(out)).only(as_texts(only))
+    kinds = chosen_formats(as_texts(formats))
+    return check_all(plan, jobs) if check else make_all(plan, kinds, jobs)
 
 
 def make_all(manifest: Manifest, formats: Sequence[str], jobs: int) -> list[Result]:
     """Make every entry and the summary page; an entry that fails does not stop the others."""
     require_writable(manifest.out)
     results = _each(manifest, jobs, _make, (str(manifest.out), tuple(formats)))
-    write_whole(manifest.out / "index.html", summary_page(manifest, results).encode())
+    write_text(summary_page(manifest, results), manifest.out / PAGE)
     return results
 
 
@@ -103,32 +110,28 @@ def _pool(jobs: int) -> Iterator[Runner]:
 
 def _produce(entry: Entry) -> Product:
     """An entry's product, under the entry's name."""
-    if entry.runs:
-        product = OF_RUNS[entry.command](entry.runs, **entry.options)
-    elif entry.request is None:
-        product = TABLES[entry.command](**entry.options)
-    else:
-        product = COMMANDS[entry.command](entry.request, **entry.options)
+    command = ALL[entry.command]
+    product = command(entry.sources, **entry.options) if entry.sources else command(**entry.options)
     return replace(product, name=entry.name)
 
 
 def _make(entry: Entry, out: str, formats: tuple[str, ...]) -> Result:
     try:
         product = _produce(entry)
-        files = write_product(product, Path(out), formats)
-    except (DiagnosticError, DumpError, ValueError, OSError) as error:
+        files = product.save(out, formats)
+    except (ToppoError, ValueError, OSError) as error:
         return Result(entry, failures=(str(error),))
     names = tuple(path.name for path in files)
-    return Result(entry, names, tuple(product.numbers), tuple(product.notes), tuple(product.failures))
+    return Result(entry, names, tuple(product.headline), tuple(product.notes), tuple(product.failures))
 
 
 def _check(entry: Entry, out: str) -> Result:
     try:
         product = _produce(entry)
-    except (DiagnosticError, DumpError, ValueError, OSError) as error:
+    except (ToppoError, ValueError, OSError) as error:
         return Result(entry, failures=(str(error),))
     failures, files = list(product.failures), []
-    for suffix, rows in product.tables.items():
+    for suffix, rows in product.rows.items():
         path = Path(out) / f"{entry.name}{suffix}.csv"
         files.append(path.name)
         if not path.is_file():
@@ -140,7 +143,7 @@ def _check(entry: Entry, out: str) -> Result:
         files.append(path.name)
         if not path.is_file():
             failures.append(f"{path} is not there; make it first")
-    return Result(entry, tuple(files), tuple(product.numbers), tuple(product.notes), tuple(failures))
+    return Result(entry, tuple(files), tuple(product.headline), tuple(product.notes), tuple(failures))
 
 
 def first_difference(old: str, new: str, measured: Sequence[str] = ()) -> str | None:

@@ -1,5 +1,7 @@
-"""Intervention conditions of Figures 3, D.1 and D.3, as read off dumps: each dump gives itself, and one trained with
-PopArt its raw counterpart.
+"""The intervention conditions of Figures 3, D.1 and D.3, as dumps give them.
+
+Each dump gives one condition. A dump trained with PopArt gives a second: the same gradients with PopArt's rescaling
+taken back.
 """
 
 from __future__ import annotations
@@ -9,11 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
-from toppo.dump import Dump, open_dump
-from toppo_diag.analysis.popart import without_popart
+from toppo.dump import Dump
+from toppo_diag.analysis.scale import scaled, without_popart
 from toppo_diag.errors import UsageError
-from toppo_diag.reading import Grams, read_grams
+from toppo_diag.reading.dumps import Grams, read_grams
 from toppo_diag.request import Request
 
 ORDER = ("vanilla", "+PopArt", "+LN", "+PopArt+LN")
@@ -22,7 +25,7 @@ ORDER = ("vanilla", "+PopArt", "+LN", "+PopArt+LN")
 
 @dataclass(frozen=True)
 class Condition:
-    """One column of a figure: a dump, read as it is or with PopArt's sigma^2 taken back."""
+    """One column of a figure: the Grams of a dump, with PopArt's rescaling or with it taken back."""
 
     label: str
     dump: Dump
@@ -35,12 +38,12 @@ class Condition:
 
 
 def raw(grams: Grams) -> Grams:
-    """The critic Grams the unmodified loss would have given: PopArt's sigma_i of each snapshot taken back."""
+    """The critic Grams that the loss without PopArt would have given on the same weights."""
     return replace(grams, values=without_popart(grams.values, grams.beside["popart_sigma"]))
 
 
 def recorded(dump: Dump, key: str, default: Any) -> Any:
-    """What the run said of itself in its configuration."""
+    """A value of the run's configuration, as it was recorded."""
     return dump.attrs.get("config", {}).get(key, default)
 
 
@@ -55,8 +58,9 @@ def has_critic_layernorm(dump: Dump) -> bool:
 
 
 def critic_conditions(dumps: Sequence[Dump]) -> list[Condition]:
-    """The columns of Figure D.1 these dumps give: vanilla, +PopArt, +LN, +PopArt+LN, in that order; numbered where a
-    label repeats.
+    """The columns of Figure D.1 that these dumps give: vanilla, +PopArt, +LN, +PopArt+LN, in that order.
+
+    Where a label repeats, the run's name is added to it.
     """
     found = []
     for dump in dumps:
@@ -70,7 +74,7 @@ def critic_conditions(dumps: Sequence[Dump]) -> list[Condition]:
 
 
 def plain_conditions(dumps: Sequence[Dump]) -> list[Condition]:
-    """One column a dump, as it is (Figure D.2)."""
+    """One column for each dump (Figure D.2)."""
     return _distinct([Condition("", dump, invert_popart=False) for dump in dumps])
 
 
@@ -85,7 +89,7 @@ def _distinct(conditions: list[Condition]) -> list[Condition]:
 
 
 def missing_conditions(conditions: Sequence[Condition]) -> list[str]:
-    """The note on columns of Figure D.1 that no dump given can fill; [] if none is missing."""
+    """A note on the columns of Figure D.1 that no dump given can fill; [] if none is missing."""
     there = {c.label.split(" ")[0] for c in conditions}
     absent = [label for label in ORDER if label not in there]
     return [f"no dump given shows {', '.join(absent)}: that takes runs with and without LayerNorm and PopArt"] * bool(
@@ -94,33 +98,41 @@ def missing_conditions(conditions: Sequence[Condition]) -> list[str]:
 
 
 def open_alike(request: Request) -> list[Dump]:
-    """Every dump of a request, all with the same tasks (or all with those of --tasks).
+    """Every dump of a request, opened. All have the same tasks, or all have the tasks that the request chooses.
 
     Raises:
         UsageError: they differ.
     """
-    dumps = [open_dump(d) for d in request.dumps]
+    dumps = request.open_all()
     for dump in dumps[1:]:
         if not request.tasks and dump.tasks != dumps[0].tasks:
             raise UsageError(
-                f"{dumps[0].path} and {dump.path} have different tasks; choose common ones with --tasks, "
-                "or draw them one by one"
+                f"{dumps[0].path} and {dump.path} have different tasks; choose common ones with `tasks`, "
+                "or draw the dumps one by one"
             )
     return dumps
 
 
 def gradient_scale(dump: Dump, side: str) -> float:
-    """What the trainer multiplied each g_i of a side by before it combined them (c_v, for the critic); 1 if unsaid."""
+    """What the trainer multiplied each g_i of a side by before it combined them: c_v on the critic. 1 if unsaid."""
     return float(dump.attrs.get("gradient_scale", {}).get(side, 1.0))
 
 
+def as_combined(dump: Dump, side: str, grams: Grams) -> Grams:
+    """The Grams in the units in which the trainer's combiner saw them: of c_v g_i on the critic.
+
+    A combiner with an absolute tolerance, or one that is not homogeneous, answers as in training only in these units.
+    """
+    return replace(grams, values=scaled(grams.values, gradient_scale(dump, side)))
+
+
 def default_side(dump: Dump) -> str:
-    """The critic, where the paper looks; the last side of a dump that has none."""
+    """The critic, where the paper looks. In a dump without a critic, its last side."""
     return "critic" if "critic" in dump.sides else dump.sides[-1]
 
 
 def sides(dump: Dump, request: Request) -> tuple[str, ...]:
-    """The side asked for, or all of the dump's.
+    """The side that is asked for, or all sides of the dump.
 
     Raises:
         DumpError: no such side.
@@ -131,10 +143,10 @@ def sides(dump: Dump, request: Request) -> tuple[str, ...]:
     return (request.side,)
 
 
-def training_weights(dump: Dump, side: str, grams: Grams) -> np.ndarray | None:
-    """Weights w on g_i that training used, (N, K): the recorded ones times `gradient_scale`; None if not recorded.
+def training_weights(dump: Dump, side: str, grams: Grams) -> Float[np.ndarray, "N K"] | None:
+    """The weights w on g_i that training used, (N, K): the recorded ones times `gradient_scale`.
 
-    With --tasks they are those of the chosen tasks, out of the whole problem.
+    None if they were not recorded. Where tasks were chosen, they are their weights in the whole problem.
     """
     weights = grams.beside.get(f"{side}_weights")
     return None if weights is None else weights * gradient_scale(dump, side)

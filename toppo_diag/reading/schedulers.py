@@ -1,22 +1,21 @@
 """Where slabs become Grams: in this process, in threads, in processes, or on a dask.distributed cluster.
 
-Every place runs the same function on the same whole slab on one BLAS thread, so the numbers are the same to the bit.
+Every place runs the same function on the same whole slab on one BLAS thread, so the numbers are equal to the bit.
 """
 
 from __future__ import annotations
 
-import importlib
-import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
-from pathlib import Path
 from typing import Any, TypeVar
 
-from toppo_diag.errors import DiagnosticError, UsageError
+from toppo.common.cluster import dask_client
+from toppo_diag.errors import DiagnosticError
+from toppo_diag.request import check_scheduler
 
 T = TypeVar("T")
 
@@ -32,7 +31,7 @@ def map_on(
 ) -> list[T]:
     """function(*a) for every a of `arguments`, in order, on a scheduler.
 
-    A worker that dies takes nothing with it: what it had not finished is done again elsewhere.
+    When a worker dies, its unfinished work is done again elsewhere.
 
     Args:
         scheduler: "serial", "threads[:N]", "processes[:N]", the address of a dask scheduler ("tcp://host:8786"), or
@@ -72,20 +71,23 @@ def map_on(
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     raise DiagnosticError(
-        f"--scheduler {scheduler}: its workers died {ATTEMPTS} times, perhaps for want of memory; give fewer, or serial"
+        f"`scheduler={scheduler}`: its workers died {ATTEMPTS} times, perhaps for lack of memory; give fewer, or serial"
     )
 
 
 class ProcessPool(ProcessPoolExecutor):
-    """Clean processes (forked children of a process with threads can hang) that leave Ctrl-C to their parent: they
-    finish the piece that they are at, whole, and get no other.
+    """Fresh processes (forked children of a process with threads can hang) that leave Ctrl-C to their parent.
+
+    After Ctrl-C each process finishes the work it is doing, and gets no more.
     """
 
     def __init__(self, workers: int) -> None:
         super().__init__(workers, mp_context=get_context("spawn"))
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """See `Executor.submit`, which starts the processes: they inherit what signals are blocked here."""
+        """See `Executor.submit`. It starts the processes, which inherit the signals that are blocked here."""
+        if not hasattr(signal, "pthread_sigmask"):  # Windows
+            return super().submit(fn, *args, **kwargs)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             return super().submit(fn, *args, **kwargs)
@@ -93,25 +95,11 @@ class ProcessPool(ProcessPoolExecutor):
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def check_scheduler(scheduler: str) -> None:
-    """Refuse what `map_on` would not know, before any work.
-
-    Raises:
-        UsageError: naming what there is.
-    """
-    kind = scheduler.partition(":")[0]
-    if kind not in ("serial", "threads", "processes") and "://" not in scheduler and not scheduler.endswith(".json"):
-        raise UsageError(
-            f"--scheduler {scheduler}: give serial, threads:N, processes:N, tcp://host:port or a scheduler file (.json)"
-        )
-
-
 @contextmanager
 def _executor(scheduler: str) -> Iterator[Executor]:
-    check_scheduler(scheduler)
-    kind, _, number = scheduler.partition(":")
+    workers = check_scheduler(scheduler)
+    kind = scheduler.partition(":")[0]
     if kind in ("threads", "processes"):
-        workers = _workers(scheduler, number)
         if kind == "threads":
             with ThreadPoolExecutor(workers) as threads:
                 yield threads
@@ -119,33 +107,6 @@ def _executor(scheduler: str) -> Iterator[Executor]:
             with ProcessPool(workers) as processes:
                 yield processes
     else:
-        yield from _dask(scheduler)
-
-
-def _workers(scheduler: str, number: str) -> int:
-    if not number:
-        return os.cpu_count() or 1
-    if not number.isdigit() or int(number) < 1:
-        raise UsageError(f"--scheduler {scheduler}: the number of workers is 1 or more")
-    return int(number)
-
-
-def _dask(scheduler: str) -> Iterator[Executor]:
-    try:
-        distributed = importlib.import_module("distributed")
-    except ImportError:
-        raise UsageError(
-            f"--scheduler {scheduler}: needs dask.distributed; pip install 'toppo[dask]', or give processes:N"
-        ) from None
-    where = {"address": scheduler} if "://" in scheduler else {"scheduler_file": scheduler}
-    if "scheduler_file" in where and not Path(scheduler).is_file():
-        raise DiagnosticError(f"--scheduler {scheduler}: no such scheduler file; start a dask scheduler with it")
-    try:
-        client = distributed.Client(**where, timeout="10s", set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise DiagnosticError(
-            f"--scheduler {scheduler}: no dask scheduler answers there ({error}); start one, or give serial"
-        ) from None
-    with client:
-        # retries: a piece of work whose worker died is done again elsewhere
-        yield client.get_executor(retries=ATTEMPTS)
+        with dask_client(scheduler) as client:
+            # retries: work whose worker died is done again elsewhere
+            yield client.get_executor(retries=ATTEMPTS)

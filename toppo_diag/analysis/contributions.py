@@ -1,0 +1,50 @@
+"""Figure D.4: how much each task contributes to the step, over training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from toppo.combiners import make
+from toppo.combiners.geometry import contributions, spread
+from toppo_diag.analysis.series import Steps
+
+
+@dataclass(frozen=True)
+class ContributionSeries:
+    """Contributions ||w_i g_i|| under one combiner.
+
+    Attributes:
+        env_steps: T distinct steps, (T,).
+        lengths: mean over the minibatches of each step, (T, K), in the unit of the gradients.
+        each: of every minibatch, (N, K).
+        spread: max / min over the live tasks of a minibatch; the median over all minibatches.
+    """
+
+    env_steps: Int[np.ndarray, "T"]
+    lengths: Float[np.ndarray, "T K"]
+    each: Float[np.ndarray, "N K"]
+    spread: float
+
+
+def contribution_series(
+    env_steps: Int[np.ndarray, "N"], gram: Float[np.ndarray, "N K K"], combiner: str
+) -> ContributionSeries:
+    """The contributions that a combiner gives N Grams.
+
+    Args:
+        env_steps: at which each Gram was taken.
+        gram: G.
+        combiner: spec of a combiner that needs the Gram alone.
+    """
+    each = contributions(gram, make(combiner).solve_many(gram).weights)
+    steps = Steps.of(env_steps)
+    return ContributionSeries(steps.env_steps, steps.mean(each), each, float(np.median(spread(each))))
+
+
+def largest_difference(a: Float[np.ndarray, "N K"], b: Float[np.ndarray, "N K"]) -> float:
+    """The largest |a - b|, over the largest |a| of its minibatch."""
+    largest = np.maximum(np.abs(a).max(axis=1, keepdims=True), np.finfo(float).tiny)
+    return float(np.max(np.abs(a - b) / largest))

@@ -1,0 +1,1 @@
+"""A manifest of figures and tables: reading it, making all of it, checking it, and the page about it."""

@@ -1,0 +1,115 @@
+"""A manifest: which figure comes from which command, dumps and options. TOML, to be copied for another paper."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from toppo.common.names import suggestion
+from toppo_diag.commands import ALL, COMMANDS, OF_RUNS, options_of
+from toppo_diag.errors import UsageError, bad_option
+from toppo_diag.reading.published import paper_directory
+from toppo_diag.request import as_texts
+
+NAME = "paper.toml"
+HERE = Path("figures")
+"""Where a manifest and its archives are by default, seen from where the command runs."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One figure or table of a manifest.
+
+    Attributes:
+        name: unique; the stem of its files.
+        title: what it is, for the page.
+        command: the name of a command.
+        sources: its dumps or runs; () for a command that needs none.
+        options: the command's options, by their names in Python.
+    """
+
+    name: str
+    title: str
+    command: str
+    sources: tuple[str, ...]
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Entries in order, and the directory that they go to."""
+
+    path: Path
+    out: Path
+    entries: tuple[Entry, ...]
+
+    def only(self, names: Sequence[str]) -> Manifest:
+        """The manifest cut to some entries; () keeps all.
+
+        Raises:
+            UsageError: an entry that it does not have.
+        """
+        known = [entry.name for entry in self.entries]
+        if unknown := [name for name in names if name not in known]:
+            raise bad_option("only", unknown[0], f"{self.path} has no such entry; it has {', '.join(known)}", known)
+        return replace(self, entries=tuple(e for e in self.entries if not names or e.name in names))
+
+
+def read_manifest(path: str | os.PathLike[str] | None = None, out: Path | None = None) -> Manifest:
+    """A manifest from its file. Local dumps, runs, `published` and `out` are relative to the file.
+
+    Args:
+        path: the TOML file. It has `out`, and for each entry a table [figures.NAME] with `command`, `dumps` or `runs`,
+            and the command's options. None takes figures/paper.toml here; where there is none, the paper's manifest
+            that comes with toppo, whose archives are looked for in figures/ here.
+        out: the directory for what is made, in place of the manifest's.
+
+    Raises:
+        UsageError: no such file, no TOML, an unknown command or option.
+    """
+    if path is None and not (HERE / NAME).is_file():
+        return _manifest(paper_directory() / NAME, HERE, out)
+    path = HERE / NAME if path is None else Path(path)
+    return _manifest(path, path.parent, out)
+
+
+def _manifest(path: Path, where: Path, out: Path | None) -> Manifest:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}; give a manifest such as figures/paper.toml") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: is not TOML ({error})") from None
+    if unknown := set(content) - {"out", "figures"}:
+        raise UsageError(f"{path}: unknown key {sorted(unknown)[0]!r}; it has out and [figures.NAME] tables")
+    tables = content.get("figures", {})
+    if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()) or not tables:
+        raise UsageError(f"{path}: names no figures; give [figures.NAME] tables")
+    entries = tuple(_entry(f"{path}: [figures.{name}]", name, table, where) for name, table in tables.items())
+    return Manifest(path, out or where / str(content.get("out", "out")), entries)
+
+
+def _entry(label: str, name: str, table: Mapping[str, Any], where: Path) -> Entry:
+    command = table.get("command")
+    if command not in ALL:
+        raise UsageError(f"{label}: unknown command {command!r}: {suggestion(str(command), ALL)}")
+    key = "dumps" if command in COMMANDS else "runs" if command in OF_RUNS else None
+    known = [*([key] if key else []), *options_of(ALL[command])]
+    given = {key.replace("-", "_"): value for key, value in table.items() if key not in ("command", "title")}
+    if unknown := [option for option in given if option not in known]:
+        raise UsageError(f"{label}: {command} has no option {unknown[0]!r}; it has {', '.join(known)}")
+    sources = () if key is None else _sources(label, key, given.pop(key, None), where)
+    options = {option: str(where / value) if option == "published" else value for option, value in given.items()}
+    return Entry(name, str(table.get("title", name)), command, sources, options)
+
+
+def _sources(label: str, key: str, given: object, where: Path) -> tuple[str, ...]:
+    """Dumps or runs, relative to the manifest."""
+    names = as_texts(given)
+    if not names:
+        raise UsageError(f"{label}: names no {key}; give {key} = [...]")
+    return tuple(name if "://" in name else str(where / name) for name in names)

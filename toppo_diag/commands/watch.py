@@ -1,0 +1,63 @@
+"""The command `watch`: a live view of a run on the terminal."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from toppo.dump import DumpError
+from toppo_diag.errors import DiagnosticError, require_at_least
+from toppo_diag.plots.names import short
+from toppo_diag.reading.live import View, look
+from toppo_diag.request import Source
+
+
+def watch(dump: Source, *, interval: float = 5.0, once: bool = False) -> None:
+    """A live view of a run in progress: how far it is, and each task's success, gradient norms and share of the step.
+
+    Ends when the run does.
+
+    Args:
+        dump: a run directory or dump that is being written.
+        interval: seconds between looks.
+        once: look once and end.
+    """
+    require_at_least(0.1, interval=interval)
+    console = Console()
+    view = look(dump)
+    if once or view.complete or not console.is_terminal:
+        console.print(panel(view))
+        if not (once or view.complete):
+            raise DiagnosticError("watch needs a terminal to go on; give `once`, or `as_json`")
+        return
+    with Live(panel(view), console=console, auto_refresh=False) as live:
+        while not view.complete:
+            time.sleep(interval)
+            try:
+                view = look(dump)
+            except DumpError as error:  # a commit under way, or a disk that is away for a moment
+                live.update(Group(panel(view), Text(f"waiting: {error}")), refresh=True)
+                continue
+            live.update(panel(view), refresh=True)
+
+
+def panel(view: View) -> Group:
+    """The view as it stands on a terminal."""
+    steps = "no collect yet" if view.env_steps is None else f"{view.env_steps:,}"
+    if view.planned_steps:
+        steps += f" of {view.planned_steps:,} steps ({100 * (view.env_steps or 0) / view.planned_steps:.0f}%)"
+    done, planned = view.snapshots
+    state = "complete" if view.complete else "running or interrupted"
+    lines = [f"{view.run}: {steps}; {done} of {planned if planned is not None else '?'} snapshots; {state}"]
+    lines += [
+        f"{side}: spread {s['spread']:.3g}, mean |cos| {s['mean_abs_cosine']:.3f}" for side, s in view.sides.items()
+    ]
+    columns = list(dict.fromkeys(column for values in view.tasks.values() for column in values))
+    table = Table("task", *columns)
+    for task, values in view.tasks.items():
+        table.add_row(short(task), *(f"{values[c]:.3g}" if c in values else "" for c in columns))
+    return Group(*(Text(line) for line in lines), table)

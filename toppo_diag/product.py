@@ -1,0 +1,121 @@
+"""What a command answers: a figure, the numbers behind it, and notes. Nothing is on disk until it is saved."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toppo_diag.errors import DiagnosticError
+from toppo_diag.output import (
+    Row,
+    chosen_formats,
+    figure_bytes,
+    table_lines,
+    write_csv,
+    write_figure,
+    write_text,
+)
+from toppo_diag.request import Texts, as_texts
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+MAIN = "main"
+"""The key of a product's first table."""
+
+
+@dataclass(frozen=True, repr=False)
+class Product:
+    """What a command made.
+
+    Attributes:
+        name: the stem of its files.
+        draw: makes the figure; None for a command without a picture.
+        rows: the numbers behind the figure, by the suffix of their CSV file ("" for the first).
+        headline: the few numbers that the command prints.
+        notes: what is missing and why, one line each.
+        failures: why a check failed, one line each; the command line then exits with 1.
+        measured: columns that differ from run to run (times), which `toppo-diag figures` does not compare.
+        texts: further files, by the end of their name ("-2.md").
+    """
+
+    name: str
+    draw: Callable[[], Figure] | None
+    rows: Mapping[str, Sequence[Row]]
+    headline: Sequence[Row]
+    notes: Sequence[str] = ()
+    failures: Sequence[str] = ()
+    measured: Sequence[str] = ()
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+    def figure(self) -> Figure:
+        """The picture, the same as the command saves; a new one at each call.
+
+        Raises:
+            DiagnosticError: this command draws nothing.
+        """
+        if self.draw is None:
+            raise DiagnosticError(f"{self.name} has no figure; its numbers are in `tables`")
+        return self.draw()
+
+    @property
+    def numbers(self) -> pd.DataFrame:
+        """The few numbers that the command prints, one row each."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self.headline))
+
+    @property
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Every number behind the figure, as the CSV files have them, by name; the first is "main"."""
+        import pandas as pd
+
+        return {suffix.strip("-") or MAIN: pd.DataFrame(list(rows)) for suffix, rows in self.rows.items()}
+
+    def save(self, directory: str | os.PathLike[str] = "figures/out", formats: Texts = "pdf,png") -> list[Path]:
+        """Write the figure in each format, a CSV file for each table, and the texts.
+
+        Args:
+            directory: where to; it is made if it is not there.
+            formats: out of pdf, png, svg.
+
+        Returns:
+            The files, figures first.
+
+        Raises:
+            UsageError: an unknown format.
+            OutputError: the directory cannot be written.
+        """
+        kinds, out = chosen_formats(as_texts(formats)), Path(directory)
+        made = [] if self.draw is None else write_figure(self.figure(), out / self.name, kinds)
+        made += [write_csv(rows, out / f"{self.name}{suffix}.csv") for suffix, rows in self.rows.items()]
+        made += [write_text(text, out / f"{self.name}{ending}") for ending, text in self.texts.items()]
+        return made
+
+    def __repr__(self) -> str:
+        lines = [f"<Product {self.name}>", *table_lines(self.headline)]
+        lines += [f"note: {note}" for note in self.notes] + [f"failed: {failure}" for failure in self.failures]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the picture, the headline numbers and the notes."""
+        parts = [f"<p><b>{escape(self.name)}</b></p>"]
+        if self.draw is not None:
+            picture = base64.b64encode(figure_bytes(self.figure(), "png")).decode()
+            parts.append(
+                f'<img style="max-width: 100%" alt="{escape(self.name)}" src="data:image/png;base64,{picture}">'
+            )
+        if self.headline:
+            parts.append(self.numbers.to_html(index=False, escape=True))
+        parts += [f"<p>note: {escape(note)}</p>" for note in self.notes]
+        parts += [f"<p>failed: {escape(failure)}</p>" for failure in self.failures]
+        return "".join(parts)
+
+
+__all__ = ["MAIN", "Product"]

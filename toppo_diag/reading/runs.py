@@ -1,0 +1,107 @@
+"""Runs from disk: reads what the trainer leaves in a run directory, or what an archive keeps of it.
+
+The trainer itself is not needed.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from toppo.dump import DumpError, run_logs
+from toppo_diag.analysis.runs import METHOD, Run, labelled, method_name
+from toppo_diag.errors import DiagnosticError, UsageError
+
+_NEEDED = ("benchmark", "reward", "seed", "env_steps", "eval_episodes", *METHOD)
+
+
+def read_runs(paths: Sequence[str]) -> list[Run]:
+    """Every run, labelled so that runs of one label differ in their seed alone.
+
+    Args:
+        paths: run directories, also of live runs, or archives exported from one.
+
+    Raises:
+        UsageError: no run at a path, or the same run twice.
+        DiagnosticError: a run without evaluations, or with damaged files.
+    """
+    return labelled([read_run(path) for path in paths])
+
+
+def read_run(path: str) -> Run:
+    """One run; its label is its method.
+
+    Raises:
+        UsageError: no run at this path.
+        DiagnosticError: it has no evaluations, or damaged files.
+    """
+    try:
+        logs = run_logs(path)
+    except DumpError as error:
+        there = "://" in path or Path(path).exists()
+        raise (DiagnosticError if there else UsageError)(str(error)) from None
+    if "config.toml" not in logs:
+        if Path(path).is_file():
+            raise DiagnosticError(
+                f"{path}: holds no evaluations (an archive of a dump alone); export it again from its run directory"
+            )
+        raise UsageError(f"{path}: is not a run, it has no config.toml; give a run directory such as dumps/NAME")
+    config = _config(path, logs["config.toml"])
+    tasks, env_steps, success = _evaluations(path, logs.get("evaluation.jsonl", ""))
+    method = method_name(config, path)
+    place = Path(path)
+    return Run(
+        path=path,
+        name=place.parent.name if place.name == "dump.zarr" else place.resolve().name.removesuffix(".h5"),
+        config=config,
+        benchmark=config["benchmark"],
+        reward=config["reward"],
+        seed=config["seed"],
+        tasks=tasks,
+        env_steps=env_steps,
+        success=success,
+        method=method,
+        label=method,
+        env_steps_planned=config["env_steps"],
+    )
+
+
+def _config(path: str, text: str) -> dict[str, Any]:
+    try:
+        config = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DiagnosticError(f"{path}: config.toml is damaged ({error}); restore it") from None
+    if missing := [key for key in _NEEDED if key not in config]:
+        raise DiagnosticError(f"{path}: config.toml is damaged, it lacks {', '.join(missing)}; restore it")
+    return config
+
+
+def _evaluations(path: str, text: str) -> tuple[tuple[str, ...], Int[np.ndarray, "S"], Float[np.ndarray, "S K"]]:
+    """Tasks, steps and success of evaluation.jsonl; what follows its last newline is half a line of a live run."""
+    tasks: tuple[str, ...] = ()
+    steps: list[int] = []
+    success: list[list[float]] = []
+    for number, line in enumerate(text.split("\n")[:-1], start=1):
+        try:
+            record = json.loads(line)
+            step = int(record["env_steps"])
+            of_task = {str(task): float(values["success"]) for task, values in record["tasks"].items()}
+            tasks = tasks or tuple(of_task)
+            sound = (
+                tuple(of_task) == tasks and all(0 <= v <= 1 for v in of_task.values()) and step > max(steps, default=-1)
+            )
+        except (ValueError, KeyError, TypeError, AttributeError):
+            sound = False
+        if not sound:
+            raise DiagnosticError(f"{path}: evaluation.jsonl, line {number} is damaged; delete the line or restore it")
+        steps.append(step)
+        success.append(list(of_task.values()))
+    if not steps:
+        raise DiagnosticError(f"{path}: has no evaluations yet; wait for its first one, or leave the run out")
+    return tasks, np.array(steps, dtype=np.int64), np.array(success, dtype=np.float64)
