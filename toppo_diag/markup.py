@@ -24,7 +24,7 @@ _LATEX = {
 
 
 def to_markdown(table: Table) -> str:
-    """A heading, the table with our rows in bold, and its notes."""
+    """A table as Markdown: a heading, the rows with ours in bold, and the notes."""
     spans = [f"{span}: " if span else "" for span in table.spans]
     lines = [
         [f"{span}{name}" for span, name in zip(spans, table.header, strict=True)],
@@ -37,7 +37,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    r"""A booktabs table, to be put into a document with \input: our rows in bold under a rule, its notes below it.
+    r"""A table as LaTeX with booktabs, for \input: our rows in bold under a rule, the notes below.
 
     Needs the packages booktabs and amssymb.
     """
@@ -68,7 +68,7 @@ def to_latex(table: Table) -> str:
 
 
 def latex(text: str) -> str:
-    """Text with what LaTeX would take for its own escaped."""
+    """Text with the characters escaped that mean something to LaTeX."""
     return "".join(_LATEX.get(character, character) for character in text)
 
 

@@ -17,7 +17,7 @@ import typer
 import toppo_diag
 from tests.diag.evaluated import evaluate
 from tests.diag.test_cli import diag  # noqa: F401 (a fixture)
-from tests.diag.test_curves import ramp
+from tests.diag.test_tables import ramp
 from toppo.dump import DumpError, open_dump
 from toppo_diag import cli
 from toppo_diag.commands import ALL, COMMANDS, OF_RUNS

@@ -1,4 +1,4 @@
-"""The shape of Tables 2, 3 and D.1 to D.11: which columns each has, and what stands in them."""
+"""The form of Tables 2, 3 and D.1 to D.11: the columns of each, and what is in them."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """What the columns of a table know of one of its lines.
+    """What the columns of a table know about one of its lines.
 
     Attributes:
-        name: its first cell.
-        ours: whether it is.
-        method: the paper's name.
-        actor: name of the actor's combiner, in a table that has it.
-        critic: the critic's, likewise.
-        note: what the paper says beside it.
-        benchmark: of a table that has a line a benchmark.
-        cells: its numbers, by metric, k, benchmark, reward.
-        matched: our headline's step to match, in million steps, if the line is a baseline.
+        name: the first cell of the line.
+        ours: whether the line is ours rather than the paper's.
+        method: the paper's name of the method.
+        actor: the name of the actor's combiner, in a table that has it.
+        critic: the name of the critic's combiner, likewise.
+        note: what the paper says beside the line.
+        benchmark: the line's benchmark, in a table with a line for each.
+        cells: the numbers, by metric, k, benchmark, reward.
+        matched: for a baseline, the million steps at which our headline run matches it.
     """
 
     name: str
@@ -50,13 +50,13 @@ class Line:
     matched: float | None = None
 
     def find(self, metric: str, k: int | None, benchmark: str, reward: str) -> Cell | None:
-        """One of its numbers; None where there is none."""
+        """One number of the line; None where there is none."""
         return self.cells.get((metric, k, benchmark, reward))
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its headings, and what it makes of a line."""
+    """One column: its headings, and the text of its cell in a line."""
 
     header: str
     text: Callable[[Line], str]
@@ -69,11 +69,11 @@ class TableForm:
 
     Attributes:
         number: "2", "D.10".
-        title: what it shows.
-        settings: the benchmarks and rewards it is about.
-        columns: after the first, which names the line; () for a per-task table.
+        title: what the table shows.
+        settings: the benchmarks and rewards that the table is about.
+        columns: the columns after the first, which names the line; () for a per-task table.
         by_benchmark: whether a method has a line for each benchmark.
-        keeps: which of our groups belong in it.
+        keeps: whether a group of our runs belongs in the table.
     """
 
     number: str
@@ -149,7 +149,7 @@ def _critic_only_ln(runs: Aligned) -> bool:
 
 
 def combiner_of(runs: Aligned, side: str) -> str:
-    """Name of a side's combiner."""
+    """The name of a side's combiner."""
     return combiner_name(str(runs.config[f"{side}_combiner"]))
 
 
@@ -242,4 +242,4 @@ TABLE_FORMS = (
 """The tables of numbers, in the paper's order."""
 
 PROTOCOLS = {"D.8": "Step budgets across papers", "D.9": "Reporting protocols across papers"}
-"""The tables of text, which every run on the paper's benchmarks has a row in."""
+"""The tables of text. Every run on the paper's benchmarks has a row in them."""

@@ -27,7 +27,7 @@ SAME_RUN = (
     *("seed", "device", "workers", "env_steps", "env_steps_per_epoch", "eval_every_epochs"),
     *("dump_every", "dump_minibatches", "dump_slabs", "dump_keepbits", "gram_every"),
 )
-"""Settings that change neither the method nor how it is trained: where a run ran, how long, what it recorded."""
+"""Settings that say where a run ran, how long, and what it recorded. They do not change the method or its training."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,18 +35,18 @@ class Run:
     """One run and its evaluations.
 
     Attributes:
-        path: as it was given.
-        name: of its directory, or of its archive without .h5.
+        path: the path that the user gave.
+        name: the name of its directory, or of its archive without .h5.
         config: the run's own configuration.
         benchmark: MT10, MT50, or task names separated by commas.
         reward: "v1" or "v2".
-        seed: of the run.
+        seed: the run's seed.
         tasks: K names.
-        env_steps: of its evaluations, over all tasks, increasing, (S,).
+        env_steps: environment steps over all tasks at each evaluation, increasing, (S,).
         success: success rate of each task at each evaluation (Section B.1), 0 to 1, (S, K).
-        method: the paper's name of the rung, or one put together of what is on; see `method_name`.
-        label: the method, and in brackets the settings in which it differs from other runs given of that method.
-        env_steps_planned: its budget.
+        method: the paper's name of the rung, or a name made of its parts; see `method_name`.
+        label: the method, and in brackets the settings in which it differs from other given runs of that method.
+        env_steps_planned: the run's budget.
     """
 
     path: str
@@ -75,18 +75,18 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Aligned:
-    """Runs of one label on the evaluations that they have in common.
+    """Runs of one label, cut to the evaluations that all of them have.
 
     Attributes:
-        label: theirs.
-        method: theirs; the label without what tells it from other runs of the method.
-        benchmark: theirs.
-        reward: theirs.
-        config: of the first; the others' differ in seed and in what leaves a run the same alone.
-        seeds: n of them, increasing.
+        label: the runs' label.
+        method: the label without the settings in brackets.
+        benchmark: the runs' benchmark.
+        reward: the runs' reward version.
+        config: the configuration of the first run. The others differ in their seed and in `SAME_RUN` settings alone.
+        seeds: n seeds, increasing.
         tasks: K names.
-        env_steps: common evaluations, (S,).
-        success: 0 to 1, (S, n, K).
+        env_steps: environment steps of the common evaluations, (S,).
+        success: success rates, 0 to 1, (S, n, K).
         notes: which runs are incomplete, and which were cut because another is shorter, one line each.
     """
 
@@ -108,17 +108,17 @@ class Aligned:
 
     @property
     def last_step(self) -> int:
-        """Environment steps at the last evaluation that all have."""
+        """Environment steps at the last common evaluation."""
         return int(self.env_steps[-1])
 
     @property
     def curves(self) -> Float[np.ndarray, "S n"]:
-        """Mean success over the tasks, a curve a seed."""
+        """Mean success over the tasks, one curve for each seed."""
         return np.asarray(self.success.mean(axis=-1))
 
 
 def labelled(runs: Sequence[Run]) -> list[Run]:
-    """The runs with labels such that runs of one label differ in their seed alone.
+    """The runs with new labels, such that two runs of one label differ in their seed alone.
 
     Raises:
         UsageError: the same run is there twice.
@@ -137,14 +137,14 @@ def labelled(runs: Sequence[Run]) -> list[Run]:
 
 
 def method_name(config: Mapping[str, Any], path: str = "this run") -> str:
-    """The paper's name of a rung (Section 5.2), or, where it is none, what is on: "PopArt + FG-c (a: pcgrad)".
+    """The paper's name of a rung (Section 5.2), or a name made of its parts, such as "PopArt + FG-c (a: pcgrad)".
 
-    FG-c stands for FairGrad at alpha = 1 on the critic. Other combiners are named with their side, and with the options
-    that are not the default.
+    FG-c stands for FairGrad at alpha = 1 on the critic. Other combiners are named with their side, and with those of
+    their options that are not the default.
 
     Args:
         config: layernorm, popart, actor_combiner, critic_combiner, as in config.toml.
-        path: of the run, for messages.
+        path: the run's path, for messages.
 
     Raises:
         DiagnosticError: a combiner that does not exist.
@@ -186,7 +186,7 @@ def combiner_name(spec: str) -> str:
 
 
 def by_label(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """The runs of each label, by seed; the paper's rungs first, in its order, then the others by name."""
+    """The runs of each label, by seed. The paper's rungs come first, in its order, then the others by name."""
 
     def order(run: Run) -> tuple[int, str, int]:
         return RUNGS.index(run.method) if run.method in RUNGS else len(RUNGS), run.label, run.seed
@@ -198,7 +198,7 @@ def by_label(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def one_setting(runs: Sequence[Run]) -> tuple[str, str]:
-    """Benchmark and reward of runs that share them.
+    """The benchmark and reward that all runs share.
 
     Raises:
         UsageError: they do not.
@@ -214,7 +214,7 @@ def one_setting(runs: Sequence[Run]) -> tuple[str, str]:
 
 
 def align(runs: Sequence[Run]) -> Aligned:
-    """Runs of one label (and so of different seeds) on the evaluations that all of them have.
+    """Runs of one label, which differ in their seed, cut to the evaluations that all of them have.
 
     Raises:
         UsageError: runs of different benchmarks or rewards.
@@ -225,7 +225,7 @@ def align(runs: Sequence[Run]) -> Aligned:
     common = set(runs[0].env_steps.tolist()).intersection(*(run.env_steps.tolist() for run in runs))
     if not common:
         raise DiagnosticError(
-            f"{', '.join(run.path for run in runs)}: have no evaluation at the same step; give runs evaluated alike"
+            f"{', '.join(run.path for run in runs)}: have no evaluation at the same step; give runs with the same evaluation schedule"
         )
     steps = np.array(sorted(common), dtype=np.int64)
     notes = []
@@ -255,7 +255,7 @@ def align(runs: Sequence[Run]) -> Aligned:
 
 
 def align_each(runs: Sequence[Run]) -> list[Aligned]:
-    """Every label of every benchmark and reward by itself, the paper's rungs first.
+    """The runs of each label, for each benchmark and reward, aligned. The paper's rungs come first.
 
     Raises:
         DiagnosticError: see `align`.
@@ -269,7 +269,7 @@ def align_each(runs: Sequence[Run]) -> list[Aligned]:
 
 
 def _told_apart(runs: Sequence[Run]) -> list[Run]:
-    """The runs, their labels told apart where runs of one method were trained with different settings."""
+    """The runs. Where runs of one method were trained with different settings, their labels name these settings."""
     found = []
     for run in runs:
         alike = [other for other in runs if other.setting == run.setting and other.method == run.method]

@@ -1,9 +1,8 @@
-"""Table C.1 of the TOPPO paper, measured again: FairGrad solvers on five kinds of Gram, with the paper's numbers
-beside.
+"""Table C.1 of the TOPPO paper, measured again: FairGrad solvers on five kinds of Gram, beside the paper's numbers.
 
-The baselines are the published ones: scipy's least squares as FairGrad's authors call it, the fixed-budget SGD of
-their RL release
-(here in numpy, so that no torch is needed; theirs is slower), and the paper's Algorithm C.2, cold and warm.
+The baselines are the published ones: scipy's least squares as FairGrad's authors call it, the fixed-budget SGD of their
+RL release (written in numpy here, so that it needs no torch; the original is slower), and the paper's Algorithm C.2,
+cold and warm.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ class Regime:
         small: how many tasks are `spread` times shorter than the others.
         structure: "random", every direction Gaussian; "orthogonal", the small tasks orthogonal to all others; "graded",
             random directions, norms log-uniform over the spread.
-        paper_ms: the paper's wall times, by solver, milliseconds.
-        paper_kkt: its residuals ||G w - 1/w||, by solver.
+        paper_ms: the paper's wall times in milliseconds, by solver.
+        paper_kkt: the paper's residuals ||G w - 1/w||, by solver.
     """
 
     name: str
@@ -63,11 +62,12 @@ class SolverRow:
         regime: label of the row of Table C.1.
         solver: see `SOLVERS`.
         milliseconds: median wall time of a solve on one thread.
-        kkt_residual: ||G w - 1/w||, the paper's.
+        kkt_residual: ||G w - 1/w||, the paper's measure.
         scale_free_residual: max_i |w_i (G w)_i - 1|.
         times_scipy: scipy's time over this solver's, from the same run (the paper's Speedup column).
         times_paper: the time of Algorithm C.2, warm, over this solver's.
-        paper_milliseconds, paper_kkt_residual: Table C.1's, NaN for a solver it does not have.
+        paper_milliseconds: the time in Table C.1; NaN for a solver that it does not have.
+        paper_kkt_residual: the residual in Table C.1, likewise.
     """
 
     regime: str
@@ -82,8 +82,9 @@ class SolverRow:
 
 
 def solve_scipy(gram: Float[np.ndarray, "K K"]) -> Float[np.ndarray, "K"]:
-    """FairGrad's own solver at alpha = 1 (Ban and Ji, 2024, supervised release): scipy.optimize.least_squares from 1
-    / K.
+    """Weights w from FairGrad's own solver at alpha = 1 (Ban and Ji, 2024, supervised release).
+
+    It is scipy.optimize.least_squares, started at 1 / K.
     """
     K = len(gram)
 
@@ -96,9 +97,9 @@ def solve_scipy(gram: Float[np.ndarray, "K K"]) -> Float[np.ndarray, "K"]:
 
 
 def solve_sgd(gram: Float[np.ndarray, "K K"]) -> Float[np.ndarray, "K"]:
-    """The solver of FairGrad's RL release at alpha = 1: 20 steps of SGD on ||G w - 1/(w + 1e-8)||^2, the best w seen.
+    """Weights w from the solver of FairGrad's RL release at alpha = 1: the best w of 20 steps of SGD.
 
-    Learning rate 0.1, momentum 0.5, the gradient's norm clipped to 1, w kept above 1e-8.
+    The loss is ||G w - 1/(w + 1e-8)||^2. Learning rate 0.1, momentum 0.5, gradient norm clipped to 1, w kept above 1e-8.
     """
     K = len(gram)
     w = np.ones(K) / K
@@ -124,7 +125,7 @@ SOLVERS: dict[str, Solver] = {
     "y-Newton (warm)": lambda gram: solve_paper(gram).weights,
     "ours": lambda gram: solve(gram).weights,
 }
-"""What Table C.1 times, in its order and under its names, and `fairgrad`'s solver."""
+"""The solvers of Table C.1, in its order and under its names, then our own."""
 
 
 def _regime(name: str, n_tasks: int, spread: float, small: int, structure: Structure, *paper: float) -> Regime:
@@ -143,8 +144,9 @@ REGIMES = (
 )
 """The five rows of Table C.1.
 
-The paper does not say how its random-direction rows are made. One small task in row 3, as in row 4, and 12 of 50 in row
-5 give its residuals of the cold solver; in row 2 only norms both above and below 1 give an SGD residual of that size.
+The paper does not say how it makes its rows with random directions. One small task in row 3 (as in row 4) and 12 of 50
+in row 5 reproduce its residuals of the cold solver. In row 2, only norms on both sides of 1 give an SGD residual of that
+size.
 """
 
 

@@ -22,7 +22,7 @@ from toppo_diag.analysis.published import Published, PublishedRow
 from toppo_diag.analysis.runs import Aligned
 
 PAPER_SEEDS = 10
-"""Of each of the paper's own rows (Section 5.1)."""
+"""Seeds behind each of the paper's own rows (Section 5.1)."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class Table:
     """One table, ready to be typeset.
 
     Attributes:
-        number: the paper's.
-        title: what it shows.
+        number: the paper's number of the table.
+        title: what the table shows.
         spans: a heading above each column, "" for none; equal neighbours belong together.
-        header: the columns.
-        rows: the paper's, then ours; in per-task tables ours are columns.
-        notes: what a reader must know of our numbers, one line each.
-        numbers: every number in full, one a row, the paper's and ours.
-        ours: labels of ours.
+        header: the names of the columns.
+        rows: the paper's rows, then ours. In per-task tables our runs are columns.
+        notes: what a reader must know about our numbers, one line each.
+        numbers: every number in full, the paper's and ours, one in each row.
+        ours: the labels of our runs.
     """
 
     number: str
@@ -59,7 +59,7 @@ class Table:
 
     @property
     def stem(self) -> str:
-        """Of its files: "2", "d10"."""
+        """The stem of its files: "2", "d10"."""
         return self.number.lower().replace(".", "")
 
     @property
@@ -70,7 +70,7 @@ class Table:
 
 @dataclass(frozen=True)
 class _Ours:
-    """Runs of one label, and what was measured on them."""
+    """Runs of one label, and the numbers measured on them."""
 
     runs: Aligned
     measures: Sequence[Measure]
@@ -84,9 +84,9 @@ def number_table(form: TableForm, groups: Sequence[Aligned], published: Publishe
     """One of the paper's tables with the groups that belong in it.
 
     Args:
-        form: which.
-        groups: ours, any.
-        published: the paper's.
+        form: which table.
+        groups: our runs; those that do not belong in the table are left out.
+        published: the paper's numbers.
     """
     theirs = published.of(form.number)
     ours = [
@@ -117,7 +117,7 @@ def number_table(form: TableForm, groups: Sequence[Aligned], published: Publishe
 def _by_method(
     form: TableForm, ours: Sequence[_Ours], between: Sequence[Measure], theirs: Sequence[PublishedRow]
 ) -> _Grid:
-    """Lines are methods: the paper's in its order, then ours."""
+    """A table whose lines are methods: the paper's in its order, then ours."""
     lines = [*_published_lines(form, ours, theirs), *_our_lines(form, ours, between)]
     rows = tuple(Row((line.name, *(column.text(line) for column in form.columns)), line.ours) for line in lines)
     spans = ("", *(column.span for column in form.columns))
@@ -148,7 +148,7 @@ def _published_lines(form: TableForm, ours: Sequence[_Ours], theirs: Sequence[Pu
 
 
 def _our_lines(form: TableForm, ours: Sequence[_Ours], between: Sequence[Measure]) -> list[Line]:
-    """A line a label where a table holds both rewards (D.3) or both benchmarks (2, D.10) of it."""
+    """Our lines: one for each label, also where a table holds both rewards (D.3) or both benchmarks (2, D.10)."""
     lines: dict[tuple[str, ...], list[_Ours]] = {}
     for group in ours:
         key = (group.runs.label, group.runs.benchmark) if form.by_benchmark else (group.runs.label,)
@@ -175,7 +175,7 @@ def _our_lines(form: TableForm, ours: Sequence[_Ours], between: Sequence[Measure
 
 
 def _by_task(ours: Sequence[_Ours], theirs: Sequence[PublishedRow]) -> _Grid:
-    """Lines are tasks in the paper's order, columns the paper's rungs and then ours."""
+    """A table whose lines are tasks in the paper's order. Its columns are the paper's rungs, then our runs."""
     columns: dict[str, dict[str, Cell]] = {}
     for row in theirs:
         columns.setdefault(row.method, {})[row.task] = Cell(row.value, row.std)
@@ -189,13 +189,13 @@ def _by_task(ours: Sequence[_Ours], theirs: Sequence[PublishedRow]) -> _Grid:
 
 
 def _extent(runs: Aligned, where: bool = False) -> str:
-    """How much there is of ours."""
+    """How many seeds and steps our runs have, as text."""
     said = f"n = {len(runs.seeds)}, {millions(runs.last_step)} steps"
     return f"{runs.benchmark} {runs.reward}: {said}" if where else said
 
 
 def group_notes(groups: Sequence[Aligned], published: Published) -> tuple[str, ...]:
-    """What sets our numbers apart from the paper's: seeds, budgets, cuts."""
+    """Notes on how our numbers differ from the paper's: seeds, budgets, missing evaluations."""
     notes = ["ours: mean ± sample standard deviation over n seeds at the last evaluation that all of them have"]
     for runs in groups:
         budget = published.budget(runs.benchmark)
@@ -209,12 +209,12 @@ def group_notes(groups: Sequence[Aligned], published: Published) -> tuple[str, .
             said += f"; {millions(runs.last_step)} of the paper's {millions(budget)} steps ({share})"
         notes += [said, *runs.notes]
     if len({(runs.setting, runs.last_step) for runs in groups}) > len({runs.setting for runs in groups}):
-        notes.append("ours are not at one budget: compare rows with their steps in mind")
+        notes.append("our runs have different budgets; look at their steps before you compare rows")
     return tuple(notes)
 
 
 def protocol_table(number: str, groups: Sequence[Aligned], published: Published) -> Table:
-    """Table D.8 or D.9, one row of ours a benchmark and reward."""
+    """Table D.8 or D.9, with one row of ours for each benchmark and reward."""
     records = [dict(record) for record in published.texts.get(number, ())]
     columns = [c for c in (records[0] if records else {}) if c != "source_table"]
     settings: dict[Setting, list[Aligned]] = {}

@@ -1,4 +1,4 @@
-"""A whole manifest at once: make it, or check that what is on disk is what the dumps give."""
+"""A whole manifest at once: make its figures and tables, or check those on disk."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from toppo_diag.reading.schedulers import ProcessPool
 from toppo_diag.request import Texts, as_texts
 
 RELATIVE = 1e-6
-"""How far a number may lie from the one on disk: other libraries' rounding, carried through a solver."""
+"""Relative difference to the number on disk that passes: rounding of other library versions, through a solver."""
 ABSOLUTE = 1e-9
-"""The same for numbers that are themselves rounding, such as the distances of Figure D.5."""
+"""Absolute difference that passes, for numbers that are rounding themselves, such as the distances of Figure D.5."""
 
 
 def figures(
@@ -65,7 +65,7 @@ def figures(
 
 
 def make_all(manifest: Manifest, formats: Sequence[str], jobs: int) -> list[Result]:
-    """Make every entry and the summary page; an entry that fails does not stop the others."""
+    """Make every entry and the page. An entry that fails does not stop the others."""
     require_writable(manifest.out)
     results = _each(manifest, jobs, _make, (str(manifest.out), tuple(formats)))
     write_text(summary_page(manifest, results), manifest.out / PAGE)
@@ -73,7 +73,7 @@ def make_all(manifest: Manifest, formats: Sequence[str], jobs: int) -> list[Resu
 
 
 def check_all(manifest: Manifest, jobs: int) -> list[Result]:
-    """Compute every entry again and compare its tables with those on disk; write nothing."""
+    """Compute every entry again and compare its tables with those on disk. Writes nothing."""
     return _each(manifest, jobs, _check, (str(manifest.out),))
 
 

@@ -1,4 +1,4 @@
-"""The page that says what a batch made from what."""
+"""The HTML page that says which figure was made from which dump, with which command."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ text-align: left } code { background: #f4f4f4; padding: 0 .2rem } .failed { colo
 
 
 def summary_page(manifest: Manifest, results: Sequence[Result]) -> str:
-    """An HTML page beside the figures: each with its command, dumps, options, files, headline numbers and notes.
+    """The page: each figure with its command, dumps, options, files, headline numbers and notes.
 
-    No dates: the same dumps give the same page.
+    It holds no dates, so the same dumps give the same page.
     """
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8">',
@@ -60,14 +60,14 @@ def summary_page(manifest: Manifest, results: Sequence[Result]) -> str:
 
 
 def source(dump: str) -> str:
-    """A dump as the page names it: an archive with the start of its SHA-256, so that it can be told from another."""
+    """The name of a dump on the page. An archive comes with the start of its SHA-256, so that it can be told from others."""
     if not Path(dump).is_file():
         return dump
     return f"{dump} (SHA-256 {hashlib.sha256(Path(dump).read_bytes()).hexdigest()[:16]})"
 
 
 def command_line(result: Result) -> str:
-    """The command that makes one entry alone."""
+    """The command line that makes one entry alone."""
     entry = result.entry
     words = ["toppo-diag", entry.command]
     words += entry.sources
