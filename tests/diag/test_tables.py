@@ -181,7 +181,7 @@ def test_unequal_lengths_and_budgets_are_said(diag, tmp_path):  # noqa: F811
     notes = json.loads(out)["notes"]
     assert "short (TOPPO, seed 2) is incomplete: evaluated up to 800,000 of its 2,000,000 steps" in notes
     assert any(note.startswith("long (TOPPO, seed 1) is cut to the 3 of its 6 evaluations") for note in notes)
-    assert "ours are not at one budget: compare rows with their steps in mind" in notes
+    assert "our runs have different budgets; look at their steps before you compare rows" in notes
     assert "ours: Vanilla MT-PPO on MT10 v2: seed 0 alone, so no std, the paper has 10; " in "; ".join(notes)
     markdown = Path("o/table-2.md").read_text()
     assert all(note in markdown for note in notes)

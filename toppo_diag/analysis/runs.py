@@ -225,7 +225,8 @@ def align(runs: Sequence[Run]) -> Aligned:
     common = set(runs[0].env_steps.tolist()).intersection(*(run.env_steps.tolist() for run in runs))
     if not common:
         raise DiagnosticError(
-            f"{', '.join(run.path for run in runs)}: have no evaluation at the same step; give runs with the same evaluation schedule"
+            f"{', '.join(run.path for run in runs)}: have no evaluation at the same step; "
+            "give runs with the same evaluation schedule"
         )
     steps = np.array(sorted(common), dtype=np.int64)
     notes = []

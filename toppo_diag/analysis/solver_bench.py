@@ -99,7 +99,7 @@ def solve_scipy(gram: Float[np.ndarray, "K K"]) -> Float[np.ndarray, "K"]:
 def solve_sgd(gram: Float[np.ndarray, "K K"]) -> Float[np.ndarray, "K"]:
     """Weights w from the solver of FairGrad's RL release at alpha = 1: the best w of 20 steps of SGD.
 
-    The loss is ||G w - 1/(w + 1e-8)||^2. Learning rate 0.1, momentum 0.5, gradient norm clipped to 1, w kept above 1e-8.
+    The loss is ||G w - 1/(w + 1e-8)||^2. Learning rate 0.1, momentum 0.5, gradient norm clipped to 1, w at least 1e-8.
     """
     K = len(gram)
     w = np.ones(K) / K
@@ -145,8 +145,7 @@ REGIMES = (
 """The five rows of Table C.1.
 
 The paper does not say how it makes its rows with random directions. One small task in row 3 (as in row 4) and 12 of 50
-in row 5 reproduce its residuals of the cold solver. In row 2, only norms on both sides of 1 give an SGD residual of that
-size.
+in row 5 reproduce its residuals of the cold solver. In row 2, only norms on both sides of 1 give such an SGD residual.
 """
 
 

@@ -60,7 +60,7 @@ def summary_page(manifest: Manifest, results: Sequence[Result]) -> str:
 
 
 def source(dump: str) -> str:
-    """The name of a dump on the page. An archive comes with the start of its SHA-256, so that it can be told from others."""
+    """The name of a dump on the page. An archive comes with the start of its SHA-256, to tell it from others."""
     if not Path(dump).is_file():
         return dump
     return f"{dump} (SHA-256 {hashlib.sha256(Path(dump).read_bytes()).hexdigest()[:16]})"
