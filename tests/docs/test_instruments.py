@@ -44,7 +44,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (out / "few.toml").write_text(text)
     patch = pytest.MonkeyPatch()
     patch.chdir(ROOT)  # the manifest leaves `published` at its default
-    patch.setattr("toppo_diag.output.write_figure", lambda *_: [], raising=False)
+    patch.setattr("toppo_diag.product.write_figure", lambda *_: [])
     try:
         result = CliRunner().invoke(
             app, ["figures", str(out / "few.toml"), "--out", str(out), "--format", "svg"], catch_exceptions=False
