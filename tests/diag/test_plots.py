@@ -400,6 +400,15 @@ def test_a_picture_in_a_subfigure(name: str):
     assert min(part) > 0.85 or name == "heatmap_figure"  # its grids are square
 
 
+@pytest.mark.parametrize("name", ["conflicts_figure", "heatmap_figure", "norms_figure", "replay_figure"])
+def test_a_picture_in_a_narrow_subfigure(name: str):
+    target = middle_of(4.2, 6)
+    pictures(10)[name](figure=target)
+    drawn_part(target)
+    titles = [ax.title.get_window_extent() for ax in target.get_figure(root=True).axes if ax.get_title()]
+    assert not any(a.overlaps(b) for i, a in enumerate(titles) for b in titles[i + 1 :])
+
+
 @pytest.mark.parametrize("name", ["norms_figure", "heatmap_figure", "conflicts_figure"])
 def test_a_picture_in_a_figure_without_layout(name: str):
     figure = Figure(figsize=(7, 6))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from jaxtyping import Float
@@ -21,6 +22,7 @@ from toppo_diag.plots.style import (
     name_size,
     paper_style,
     sheet,
+    size_inches,
     steps_axis,
     whole,
 )
@@ -59,11 +61,13 @@ def conflicts_figure(
     deepest = max((len(found) for found in layers.values()), default=0)
     heights = [1.6, n_rows * grid_height, *([0.13 * deepest + 0.5] if deepest else [])]
     target = sheet(figure, PAGE_WIDTH, sum(heights))
+    break_ = " " if size_inches(target)[0] > 0.8 * PAGE_WIDTH else "\n"  # titles side by side
     rows = list(target.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0])
 
+    colours = dict(zip(series, cycle(SIDE_COLOURS), strict=False))
     share, rank = (dress(ax) for ax in rows[0].subplots(1, 2))
-    for colour, (side, (steps, negative, effective)) in zip(SIDE_COLOURS, series.items(), strict=False):
-        how = {"color": colour, **marker(len(steps)), "label": side, "gid": side}
+    for side, (steps, negative, effective) in series.items():
+        how = {"color": colours[side], **marker(len(steps)), "label": side, "gid": side}
         share.plot(steps, negative, **how)
         rank.plot(steps, effective, **how)
     share.set(ylabel="share of pairs\nwith cos < 0", ylim=(0, 1.15 * max(0.01, share.dataLim.y1)))
@@ -79,17 +83,17 @@ def conflicts_figure(
         draw_pairs(ax, found, tasks)
         if n % beside:
             ax.set_yticks(range(k), [])
-        ax.set_title(f"{side}: how often a pair is in conflict")
+        ax.set_title(f"{side}: how often{break_}a pair is in conflict")
     bar = rows[1].colorbar(grids[0].images[0], ax=grids, shrink=0.8 / n_rows, pad=0.01)
     bar.set_label("share of minibatches")
     fix_ticks(bar.ax)
 
     if deepest:
         bars = rows[2].subplots(1, max(len(pairs), 2), squeeze=False)[0]
-        for ax in bars[len(pairs) :]:
+        for ax in bars[len(layers) :]:
             ax.set_axis_off()
-        for ax, colour, (side, scores) in zip(bars, SIDE_COLOURS, layers.items(), strict=False):
-            draw_layers(ax, scores, colour)
+        for ax, (side, scores) in zip(bars, layers.items(), strict=False):
+            draw_layers(ax, scores, colours[side])
             ax.set_xlabel(f"{side}: conflict score of a layer")
     return whole(target)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -126,7 +126,7 @@ def draw_success(
         baselines: published success in percent, by name of the method.
         styles: looks by label; those of `rung_styles` by default.
     """
-    high = ax.get_window_extent().height / whole(cast("Target", ax.figure)).dpi
+    high = ax.get_window_extent().height / whole(ax.figure).dpi
     _draw_success(ax, lines, band, baselines, styles or rung_styles(list(lines)), high)
     return ax
 

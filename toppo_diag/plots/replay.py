@@ -22,8 +22,11 @@ from toppo_diag.plots.style import (
     name_size,
     paper_style,
     sheet,
+    size_inches,
     whole,
 )
+
+_WORST = r"worst task, $\min_i \cos(g_i, d)$"
 
 
 @paper_style()
@@ -54,6 +57,8 @@ def replay_figure(
     bar.set_label(rf"$\cos(g_i, d)$, {side}, median")
     fix_ticks(bar.ax)
     draw_worst_cosines(right, combiners, worst)
+    if size_inches(target)[0] < 0.8 * PAGE_WIDTH:
+        right.set_xlabel(_WORST.replace(", ", ",\n"))  # the panel is narrower than the label
     right.tick_params(axis="y", length=0)
     return whole(target)
 
@@ -87,6 +92,8 @@ def draw_worst_cosines(ax: Axes, combiners: Sequence[str], worst: Sequence[Float
         worst: min_i cos(g_i, d) for each minibatch, by combiner; NaN is left out.
     """
     dress(ax)
+    ax.set_ylim(len(combiners) - 0.5, -0.5)
+    ax.set_yticks(range(len(combiners)), [combiner_label(c) for c in combiners])
     for y, (spec, found) in enumerate(zip(combiners, worst, strict=True)):
         finite = found[np.isfinite(found)]
         if not finite.size:
@@ -96,5 +103,5 @@ def draw_worst_cosines(ax: Axes, combiners: Sequence[str], worst: Sequence[Float
         ax.plot([low, high], [y, y], color=colour, linewidth=1)
         ax.plot(middle, y, "o", color=colour, markersize=3.5, gid=spec, label=combiner_label(spec))
     ax.axvline(0, color="0.4", linewidth=0.6)
-    ax.set_xlabel(r"worst task, $\min_i \cos(g_i, d)$")
+    ax.set_xlabel(_WORST)
     return ax

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -122,9 +122,10 @@ def paper_style() -> Iterator[None]:
     """
     with mpl.rc_context():
         mpl.rc_file_defaults()
-        mpl.rcParams.update(_SETTINGS)
+        settings: Any = mpl.rcParams
+        settings.update(_SETTINGS)
         # Text keeps the family's name and looks for the font when it is drawn. Only a font's own name cannot change.
-        mpl.rcParams["font.family"] = [_font(family) for family in mpl.rcParams["font.family"]]
+        settings["font.family"] = [_font(family) for family in settings["font.family"]]
         yield
 
 
@@ -153,7 +154,7 @@ def dress(ax: Axes) -> Axes:
 
 def fix_ticks(ax: Axes) -> Axes:
     """The given axes, where all ticks get today's settings whenever matplotlib makes them. See `dress`."""
-    settings = mpl.rcParams
+    settings: Any = mpl.rcParams
     for axis, name in ((ax.xaxis, "x"), (ax.yaxis, "y")):
         colour = settings[f"{name}tick.color"]
         label = settings[f"{name}tick.labelcolor"]
@@ -161,7 +162,7 @@ def fix_ticks(ax: Axes) -> Axes:
         for which in ("major", "minor"):
             ax.tick_params(
                 axis=name,  # type: ignore[arg-type]
-                which=which,  # type: ignore[arg-type]
+                which=which,
                 length=settings[f"{name}tick.{which}.size"],
                 width=settings[f"{name}tick.{which}.width"],
                 pad=settings[f"{name}tick.{which}.pad"],
@@ -190,7 +191,7 @@ def sheet(target: Target | None, width: float, height: float) -> Target:
 
 def whole(target: Target) -> Figure:
     """The Figure that a SubFigure belongs to; a Figure itself."""
-    return cast("Figure", target.figure)
+    return target.figure
 
 
 def size_inches(target: Target) -> tuple[float, float]:
