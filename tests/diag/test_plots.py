@@ -407,6 +407,8 @@ def test_a_picture_in_a_narrow_subfigure(name: str):
     drawn_part(target)
     titles = [ax.title.get_window_extent() for ax in target.get_figure(root=True).axes if ax.get_title()]
     assert not any(a.overlaps(b) for i, a in enumerate(titles) for b in titles[i + 1 :])
+    lines = [line for text in target.findobj(Text) for line in text.get_text().split("\n")]
+    assert all(line.count("$") % 2 == 0 for line in lines)  # no formula is broken
 
 
 @pytest.mark.parametrize("name", ["norms_figure", "heatmap_figure", "conflicts_figure"])

@@ -58,7 +58,7 @@ def replay_figure(
     fix_ticks(bar.ax)
     draw_worst_cosines(right, combiners, worst)
     if size_inches(target)[0] < 0.8 * PAGE_WIDTH:
-        right.set_xlabel(_WORST.replace(", ", ",\n"))  # the panel is narrower than the label
+        right.set_xlabel(_WORST.replace(", ", ",\n", 1))  # the panel is narrower than the label
     right.tick_params(axis="y", length=0)
     return whole(target)
 
