@@ -1,4 +1,4 @@
-"""Heatmap panels, sigma^2 inversion, stages; and what the figure draws."""
+"""Numbers of a heatmap panel, the rescaling that takes PopArt back, stages, and what the figure draws."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,6 @@ from toppo_diag.analysis.heatmap import gram_panel
 from toppo_diag.analysis.scale import without_popart
 from toppo_diag.analysis.stages import stage_snapshots
 from toppo_diag.plots.heatmap import heatmap_figure
-from toppo_diag.plots.style import paper_style
 
 TASKS = tuple(f"task-{i}-v3" for i in range(4))
 RNG = np.random.default_rng(1)
@@ -45,8 +44,7 @@ def test_stages():
 
 def test_figure_draws_the_panels_numbers_and_marks_the_dead():
     panels = {("early", "a"): gram_panel(GRAM, TASKS), ("late", "a"): gram_panel(4 * GRAM, TASKS)}
-    with paper_style():
-        figure = heatmap_figure(panels, {"early": "early, 0.5M steps", "late": "late"}, ["a"], "critic")
+    figure = heatmap_figure(panels, {"early": "early, 0.5M steps", "late": "late"}, ["a"], "critic")
     grids = [ax for ax in figure.axes if len(ax.images) == 2]
     assert len(grids) == 2
     off, on = (image.get_array() for image in grids[0].images)

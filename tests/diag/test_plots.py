@@ -1,38 +1,52 @@
-"""What the figures draw: the numbers they are given, the dead as dead, and labels that can be read."""
+"""What the figures draw: the numbers they are given, the dead as dead, and labels that can be read. On any target, and
+whatever settings the caller has.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.text import Text
 
-from toppo_diag.analysis.heatmap import gram_panel
+from toppo_diag import plots
+from toppo_diag.analysis.curves import Band
+from toppo_diag.analysis.heatmap import Panel, gram_panel
 from toppo_diag.analysis.invariance import Perturbation, Sweep
 from toppo_diag.analysis.norms import NormSeries
+from toppo_diag.analysis.runs import RUNGS
 from toppo_diag.plots.conflicts import conflicts_figure
 from toppo_diag.plots.contributions import contributions_figure
+from toppo_diag.plots.curves import Panel as Curves
 from toppo_diag.plots.health import health_figure
 from toppo_diag.plots.heatmap import heatmap_figure
 from toppo_diag.plots.invariance import FACTORS, SIGMAS, invariance_figure
 from toppo_diag.plots.names import METAWORLD
 from toppo_diag.plots.norms import norms_figure
 from toppo_diag.plots.replay import replay_figure
-from toppo_diag.plots.style import COLUMN_WIDTH, DEAD, PAGE_WIDTH, combiner_style, paper_style, task_styles
+from toppo_diag.plots.style import (
+    COLUMN_WIDTH,
+    DEAD,
+    PAGE_WIDTH,
+    combiner_style,
+    figure_bytes,
+    paper_style,
+    save_figure,
+    task_styles,
+)
 from toppo_diag.plots.trap import trap_figure
 
 STEPS = np.arange(1, 7) * 500_000
-
-
-@pytest.fixture(autouse=True)
-def style() -> Iterator[None]:
-    with paper_style():
-        yield
 
 
 def names(k: int) -> tuple[str, ...]:
@@ -200,12 +214,11 @@ def test_trap(k: int):
 
 @pytest.mark.parametrize(("k", "columns"), [(3, 1), (10, 4), (50, 2)])
 def test_heatmaps_stay_legible(k: int, columns: int):
-    J = np.random.default_rng(0).standard_normal((k, 80)) * np.logspace(-2, 2, k)[:, None]
-    J[1] = 0
-    panel = gram_panel(J @ J.T, names(k))
+    panel = a_panel(k)
     conditions = ["vanilla", "+PopArt", "+LN", "+PopArt+LN"][:columns]
     stages = {"early": "early, 0.5M steps", "late": "late, 8M steps"}
-    assert_legible(heatmap_figure({(s, c): panel for s in stages for c in conditions}, stages, conditions, "critic"))
+    panels = {(s, c): panel for s in stages for c in conditions}
+    assert_legible(heatmap_figure(panels, stages, conditions, "critic"))
 
 
 def test_a_task_and_a_combiner_look_the_same_everywhere():
@@ -216,3 +229,300 @@ def test_a_task_and_a_combiner_look_the_same_everywhere():
     assert len({(s["color"], str(s["linestyle"])) for s in mixed.values()}) == 3
     assert combiner_style("fairgrad") == combiner_style("fairgrad:alpha=1") != combiner_style("fairgrad:alpha=2")
     assert combiner_style("cagrad") == combiner_style("cagrad:c=0.4")
+
+
+def a_panel(k: int) -> Panel:
+    J = np.random.default_rng(0).standard_normal((k, 80)) * np.logspace(-2, 2, k)[:, None]
+    J[1] = 0
+    return gram_panel(J @ J.T, names(k))
+
+
+def a_band(level: float) -> Band:
+    centre = level * np.linspace(0, 1, 6)
+    return Band(centre, np.maximum(centre - 5, 0), centre + 5)
+
+
+def pictures(k: int) -> dict[str, Callable[..., Figure]]:
+    """Every `..._figure`, ready to be called with `figure=` or nothing."""
+    rng = np.random.default_rng(0)
+    tasks, sides = names(k), ("critic", "actor")
+    shares = rng.dirichlet(np.ones(k), 6)
+    pairs = np.where(np.eye(k, dtype=bool), np.nan, rng.random((k, k)))
+    flat = np.ones(len(SIGMAS))
+    specs = ["fairgrad:alpha=1", "mean", "pcgrad"]
+    panel = a_panel(k)
+    stages = {"early": "early, 0.5M steps", "late": "late, 8M steps"}
+    lines = {label: (STEPS, a_band(10.0 * n)) for n, label in enumerate(RUNGS)}
+    bars = {
+        label: {5: Band(*map(np.array, (5.0 * n, n, 9.0 * n))), k: Band(*map(np.array, (9.0 * n, n, 9.5 * n)))}
+        for n, label in enumerate(RUNGS)
+    }
+    arguments = {
+        "heatmap_figure": ({(s, c): panel for s in stages for c in ("raw", "+LN")}, stages, ["raw", "+LN"], "critic"),
+        "norms_figure": ({side: series(k, dead=1) for side in sides}, tasks, ["critic"]),
+        "contributions_figure": (STEPS, {"raw": shares, "+FG": 3 * shares}, {"raw": 3.0, "+FG": 9.0}, tasks),
+        "health_figure": ({c: rng.random(6) for c in ("vanilla", "+LN")},) * 2 + (k, "critic"),
+        "invariance_figure": (
+            {s: Sweep(rng.random(len(FACTORS)), rng.random(len(FACTORS))) for s in specs},
+            {s: Perturbation(flat, flat - 0.1, flat) for s in specs},
+            {"fairgrad:alpha=1": (STEPS, np.full(6, 1e-16)), "fairgrad-paper": (STEPS, np.full(6, 1e-2))},
+            1e-12,
+        ),
+        "replay_figure": (specs, tasks, rng.uniform(-1, 1, (3, k)), list(rng.uniform(-1, 1, (3, 7))), "critic"),
+        "conflicts_figure": (
+            {side: (STEPS, rng.random(6), k * rng.random(6)) for side in sides},
+            dict.fromkeys(sides, pairs),
+            {"critic": [("trunk.0.weight", 0.5), ("trunk.0.bias", 0.25)]},
+            tasks,
+        ),
+        "trap_figure": (STEPS, shares - 0.1, shares, tasks[:2], 0.1 / k, tasks, "critic"),
+        "weights_figure": (dict.fromkeys(sides, (STEPS, shares)), dict.fromkeys(sides, "pcgrad"), tasks, 10),
+        "success_figure": ([Curves("MT10", lines, {"MOORE": 86.0, "ARS": 60.0})], "std"),
+        "per_task_figure": (dict.fromkeys(tasks, lines), "MT10", "std"),
+        "worst_k_figure": (bars, {k: ("ARS", 65.0)}, "MT10", "std"),
+        "ladder_figure": ({"final mean": {label: b[k] for label, b in bars.items()}}, {}, "MT10", "std"),
+    }
+
+    def bound(name: str) -> Callable[..., Figure]:
+        return lambda **target: getattr(plots, name)(*arguments[name], **target)
+
+    return {name: bound(name) for name in arguments}
+
+
+def draws(k: int) -> dict[str, Callable[[Axes], Axes]]:
+    """Every `draw_...` function, ready to be called with axes."""
+    rng = np.random.default_rng(0)
+    tasks, values = names(k), rng.random((6, k))
+    specs = ["fairgrad:alpha=1", "mean"]
+    lines = {label: (STEPS, a_band(10.0 * n)) for n, label in enumerate(RUNGS)}
+    bars = {label: {5: Band(*map(np.array, (5.0 * n, n, 9.0 * n)))} for n, label in enumerate(RUNGS)}
+    arguments = {
+        "draw_gram": (a_panel(k),),
+        "draw_shares": (a_panel(k),),
+        "draw_norms": (series(k), tasks),
+        "draw_contributions": (STEPS, values, tasks),
+        "draw_medians": ({"vanilla": values[0], "+LN": values[1]},),
+        "draw_realised": ({"fairgrad:alpha=1": (STEPS, values[:, 0])}, 1e-12),
+        "draw_cosines": (specs, tasks, values[:2]),
+        "draw_worst_cosines": (specs, list(values[:2])),
+        "draw_pairs": (rng.random((k, k)), tasks),
+        "draw_layers": ([("trunk.0.weight", 0.5), ("trunk.0.bias", 0.25)],),
+        "draw_direction_shares": (STEPS, values, tasks[:1], 0.1 / k, tasks),
+        "draw_weights": (STEPS, values, tasks),
+        "draw_success": (lines, "std", {"MOORE": 86.0}),
+        "draw_worst_k": (bars, {5: ("ARS", 65.0)}, "std"),
+        "draw_ladder": ("final mean", {label: b[5] for label, b in bars.items()}, ("ARS", 65.0), "std"),
+    }
+
+    def bound(name: str) -> Callable[[Axes], Axes]:
+        return lambda ax: getattr(plots, name)(ax, *arguments[name])
+
+    return {name: bound(name) for name in arguments}
+
+
+def content(ax: Axes) -> list[np.ndarray]:
+    """The numbers that axes show: lines, images, bars and bands."""
+    found = [np.asarray(line.get_xydata(), dtype=float) for line in ax.lines]
+    found += [np.ma.filled(image.get_array(), np.nan) for image in ax.images]
+    found += [patch.get_path().vertices @ patch.get_patch_transform().get_matrix()[:2, :2] for patch in ax.patches]
+    return found + [path.vertices for collection in ax.collections for path in collection.get_paths()]
+
+
+def assert_same_content(ours: list[Axes], theirs: list[Axes]) -> None:
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.get_title() == b.get_title()
+        assert (a.get_xlabel(), a.get_ylabel()) == (b.get_xlabel(), b.get_ylabel())
+        assert len(content(a)) == len(content(b))
+        for left, right in zip(content(a), content(b), strict=True):
+            np.testing.assert_array_equal(left, right)
+
+
+def middle_of(width: float, height: float, layout: str | None = "constrained") -> SubFigure:
+    """An empty part of a figure, this large in inches, with an inch of white around it."""
+    figure = Figure(figsize=(width + 2, height + 2), dpi=80, layout=layout)
+    parts = figure.subfigures(3, 3, width_ratios=(1, width, 1), height_ratios=(1, height, 1), wspace=0, hspace=0)
+    return parts[1, 1]
+
+
+def drawn_part(target: SubFigure) -> tuple[float, float]:
+    """Width and height of what is drawn in a `middle_of` a figure, as fractions of it. Nothing is drawn outside."""
+    figure = target.get_figure(root=True)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    inked = (np.asarray(canvas.buffer_rgba())[::-1, :, :3] < 255).any(axis=2)
+    frame = target.bbox
+    outside = inked.copy()
+    outside[int(frame.y0) : int(frame.y1) + 1, int(frame.x0) : int(frame.x1) + 1] = False
+    assert not outside.any(), np.argwhere(outside)
+    return inked.any(axis=0).sum() / frame.width, inked.any(axis=1).sum() / frame.height
+
+
+THEME = {
+    "axes.facecolor": "#EAEAF2",
+    "axes.grid": True,
+    "axes.linewidth": 3,
+    "axes.spines.top": True,
+    "figure.facecolor": "black",
+    "font.family": ["sans-serif"],
+    "font.sans-serif": ["DejaVu Sans Mono"],
+    "font.size": 20,
+    "legend.frameon": True,
+    "lines.linewidth": 5,
+    "savefig.facecolor": "black",
+    "text.color": "red",
+    "xtick.color": "red",
+    "xtick.direction": "in",
+    "xtick.labelsize": 20,
+    "xtick.major.size": 12,
+    "ytick.major.width": 4,
+}
+"""Settings that a notebook may have made."""
+
+
+def test_every_function_is_tried_here():
+    assert {*pictures(4), *draws(4), "paper_style", "save_figure"} == set(plots.__all__) == set(dir(plots))
+
+
+@pytest.mark.parametrize("name", pictures(4))
+def test_a_picture_in_a_subfigure(name: str):
+    draw = pictures(4)[name]
+    alone = draw()
+    target = middle_of(7, 5.5)
+    figure = target.get_figure(root=True)
+    settings = dict(mpl.rcParams)
+    assert draw(figure=target) is figure
+    assert dict(mpl.rcParams) == settings
+    assert_same_content(figure.axes, alone.axes)
+    assert len(target.legends) == len(alone.legends)
+    part = drawn_part(target)
+    assert max(part) > 0.85
+    assert min(part) > 0.85 or name == "heatmap_figure"  # its grids are square
+
+
+@pytest.mark.parametrize("name", ["conflicts_figure", "heatmap_figure", "norms_figure", "replay_figure"])
+def test_a_picture_in_a_narrow_subfigure(name: str):
+    target = middle_of(4.2, 6)
+    pictures(10)[name](figure=target)
+    drawn_part(target)
+    titles = [ax.title.get_window_extent() for ax in target.get_figure(root=True).axes if ax.get_title()]
+    assert not any(a.overlaps(b) for i, a in enumerate(titles) for b in titles[i + 1 :])
+    lines = [line for text in target.findobj(Text) for line in text.get_text().split("\n")]
+    assert all(line.count("$") % 2 == 0 for line in lines)  # no formula is broken
+
+
+@pytest.mark.parametrize("name", ["norms_figure", "heatmap_figure", "conflicts_figure"])
+def test_a_picture_in_a_figure_without_layout(name: str):
+    figure = Figure(figsize=(7, 6))
+    assert pictures(4)[name](figure=figure) is figure
+    assert figure.get_size_inches().tolist() == [7, 6]
+    assert_legible(figure)
+
+
+@pytest.mark.parametrize("name", pictures(4))
+def test_a_picture_looks_the_same_whatever_the_settings(name: str):
+    draw = pictures(4)[name]
+    with paper_style():
+        expected = draw()
+        FigureCanvasAgg(expected).draw()
+    with mpl.rc_context(THEME):
+        settings = dict(mpl.rcParams)
+        themed = draw()
+        FigureCanvasAgg(themed).draw()  # a notebook shows it
+        content = figure_bytes(themed, "svg")
+        assert dict(mpl.rcParams) == settings
+    assert content == figure_bytes(expected, "svg")
+
+
+@pytest.mark.parametrize("name", draws(4))
+def test_a_panel_in_given_axes(name: str):
+    draw = draws(4)[name]
+    with paper_style():
+        expected = Figure(figsize=(4, 3), layout="constrained").subplots()
+    draw(expected)
+    with mpl.rc_context(THEME | {"axes.facecolor": "white", "axes.grid": False}):
+        figure = Figure(figsize=(9, 3), layout="constrained")
+        beside, ax = figure.subplots(1, 2)
+        settings = dict(mpl.rcParams)
+        assert draw(ax) is ax
+        assert dict(mpl.rcParams) == settings
+    assert figure.axes == [beside, ax]
+    assert not content(beside) and not beside.texts
+    assert not figure.texts and not figure.legends
+    assert_same_content([ax], [expected])
+    FigureCanvasAgg(figure).draw()
+    FigureCanvasAgg(expected.figure).draw()
+    for axis, known in ((ax.xaxis, expected.xaxis), (ax.yaxis, expected.yaxis)):
+        assert axis.label.get_fontsize() == known.label.get_fontsize()
+        tick, like = axis.get_major_ticks(1)[0], known.get_major_ticks(1)[0]
+        assert tick.label1.get_fontsize() == like.label1.get_fontsize()
+        assert tick.label1.get_fontfamily() == like.label1.get_fontfamily()
+        assert tick.tick1line.get_markersize() == like.tick1line.get_markersize()
+    assert not ax.spines["top"].get_visible()
+    frame = ax.get_tightbbox()
+    assert beside.get_tightbbox().x1 <= frame.x0 and frame.x1 <= figure.bbox.x1 + 3
+
+
+def test_a_legend_where_one_is_wanted():
+    for name in ("draw_norms", "draw_weights", "draw_success", "draw_worst_k"):
+        ax = draws(3)[name](Figure().subplots())
+        shown = [text.get_text() for text in ax.legend().get_texts()]
+        known = RUNGS if name in ("draw_success", "draw_worst_k") else [t.removesuffix("-v3") for t in names(3)]
+        assert [label for label in shown if label in known] == list(known)
+
+
+@pytest.mark.parametrize(
+    ("k", "size"), [(3, (5, 3)), (10, (9, 6)), (10, (8, 2.5)), (10, (2, 2)), (50, (9, 6)), (50, (4, 6))]
+)
+def test_heatmaps_take_the_space_they_are_given(k: int, size: tuple[float, float]):
+    target = middle_of(*size, layout=None)
+    panels = {("early", c): a_panel(k) for c in ("raw", "+LN")}
+    heatmap_figure(panels, {"early": "early, 0.5M steps"}, ["raw", "+LN"], "critic", figure=target)
+    assert max(drawn_part(target)) > 0.8
+    assert_legible(target.get_figure(root=True), least=0)
+    for ax in target.axes:
+        if ax.images:
+            assert ax.bbox.width == pytest.approx(ax.bbox.height)
+
+
+def test_a_title_of_the_whole_figure_leaves_bars_over_their_grid():
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subfigures(1, 2)
+    pictures(4)["heatmap_figure"](figure=left)
+    pictures(4)["norms_figure"](figure=right)
+    figure.suptitle("two pictures")
+    FigureCanvasAgg(figure).draw()
+    grids = [ax for ax in left.axes if len(ax.images) == 2]
+    bars = [ax for ax in left.axes if ax.get_yscale() == "log"]
+    assert len(grids) == len(bars) == 4
+    for grid, above in zip(grids, bars, strict=True):
+        assert (grid.bbox.x0, grid.bbox.x1) == pytest.approx((above.bbox.x0, above.bbox.x1))
+
+
+def test_saved_files(tmp_path: Path):
+    draw = pictures(3)["norms_figure"]
+    files = save_figure(draw(), tmp_path / "new" / "norms.v2", ("pdf", "png"))
+    assert files == [tmp_path / "new" / "norms.v2.pdf", tmp_path / "new" / "norms.v2.png"]
+    pdf, png = (file.read_bytes() for file in files)
+    assert b"/FontFile2" in pdf and b"CreationDate" not in pdf  # TrueType as it is, which journals ask for
+    assert png.startswith(b"\x89PNG")
+    again = save_figure(draw(), str(tmp_path / "again"))
+    assert [file.suffix for file in again] == [".pdf", ".png", ".svg"]
+    assert [file.read_bytes() for file in again[:2]] == [pdf, png]
+
+
+def test_an_unknown_format_is_one_line_and_no_file(tmp_path: Path):
+    with pytest.raises(ValueError, match="unknown format 'jpg'") as error:
+        save_figure(pictures(3)["health_figure"](), tmp_path / "a", ("pdf", "jpg"))
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_need_no_matplotlib():
+    code = (
+        "import json, sys, toppo_diag.plots.names; json.dump([m for m in sys.modules if 'matplotlib' in m], sys.stdout)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == []
+    with pytest.raises(AttributeError, match="has no attribute 'norm_figure'"):
+        _ = plots.norm_figure

@@ -1,1 +1,1 @@
-"""Pure functions: arrays in, labelled tables out. Nothing here draws or touches a file."""
+"""Pure functions: arrays in, labelled tables out. Nothing here draws, and nothing reads or writes a file."""

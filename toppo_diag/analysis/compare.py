@@ -1,4 +1,4 @@
-"""Ours and the paper's, number by number."""
+"""Our numbers beside the paper's."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from toppo_diag.analysis.published import PAPER, Published
 
 
 def compare(found: Iterable[Measure], published: Published) -> list[dict[str, Any]]:
-    """A row for each of the paper's own numbers that ours have a counterpart to, by method, benchmark, reward, metric,
-    k and task; where two of its tables print the same number, both.
+    """One row for each of the paper's own numbers that our runs also give.
+
+    Two numbers belong together if method, benchmark, reward, metric, k and task agree. Where two of the paper's tables
+    print the same number, both have a row.
 
     Args:
-        found: ours.
-        published: the paper's.
+        found: our numbers.
+        published: the paper's numbers.
 
     Returns:
-        Rows: `difference` is ours less the paper's in `unit`, `in_std` the same in the paper's standard deviations
-        (blank where it has none, or 0), `budget_percent` how much of the paper's budget ours had.
+        Rows. `difference` is our number less the paper's, in `unit`. `in_std` is the difference in the paper's standard
+        deviations; it is blank where the paper gives none, or 0. `budget_percent` is our budget in percent of the
+        paper's.
     """
     ours: dict[tuple[object, ...], list[Measure]] = {}
     for measure in found:

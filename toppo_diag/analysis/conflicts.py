@@ -1,4 +1,4 @@
-"""Beyond the paper: which tasks pull against each other, how often, and in which layers."""
+"""Which tasks pull against each other, how often, and in which layers (not in the paper)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from toppo_diag.analysis.series import Steps
 
 @dataclass(frozen=True)
 class Conflicts:
-    """Signs of the cosines of N Grams.
+    """Conflicts in N Grams G = J J'. Two tasks are in conflict where cos(g_i, g_j) < 0.
 
     Attributes:
-        share: negative pairs over pairs of live tasks, by Gram, (N,); 0 where there is no pair.
-        effective_rank: of the live tasks' cosine matrix, by Gram, (N,).
-        pair_share: how often cos(g_i, g_j) < 0, over the Grams in which both are alive, (K, K); NaN on the diagonal and
-            for pairs never alive together.
-        pair_cosine: mean cosine over the same Grams, (K, K); NaN likewise.
+        share: pairs in conflict over pairs of live tasks, for each Gram, (N,); 0 where there is no pair.
+        effective_rank: see `effective_rank`, for each Gram, (N,).
+        pair_share: share of the Grams in which a pair is in conflict, out of those where both tasks are alive, (K, K);
+            NaN on the diagonal, and for a pair that is never alive together.
+        pair_cosine: mean cosine over the same Grams, (K, K); NaN in the same places.
     """
 
     share: Float[np.ndarray, "N"]
@@ -31,7 +31,7 @@ class Conflicts:
 
 
 def conflicts(gram: Float[np.ndarray, "N K K"]) -> Conflicts:
-    """Who conflicts with whom, over a stack of Grams."""
+    """The conflicts in N Grams, for each Gram and for each pair of tasks."""
     cosine, pairs = cosines(gram), live_pairs(gram)
     met = pairs.sum(axis=0)
     with np.errstate(invalid="ignore"):
@@ -41,7 +41,7 @@ def conflicts(gram: Float[np.ndarray, "N K K"]) -> Conflicts:
 
 
 def live_pairs(gram: Float[np.ndarray, "*n K K"]) -> np.ndarray:
-    """Whether i != j are both alive, (..., K, K)."""
+    """True where tasks i != j both have a gradient, (..., K, K)."""
     live = gradient_norms(gram) > 0
     pairs: np.ndarray = live[..., :, None] & live[..., None, :] & ~np.eye(gram.shape[-1], dtype=bool)
     return pairs
@@ -50,8 +50,8 @@ def live_pairs(gram: Float[np.ndarray, "*n K K"]) -> np.ndarray:
 def conflict_score(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n"]:
     """Share of the pairs of live tasks with cos(g_i, g_j) < 0; 0 where there is no pair.
 
-    Of a layer's Gram it is Recon's conflict score at threshold S = 0, over the number of pairs (Shi et al., Recon,
-    ICLR 2023): the layers where it is highest are those to split.
+    For the Gram of one layer this is Recon's conflict score at threshold S = 0, divided by the number of pairs (Shi et
+    al., Recon, ICLR 2023). Recon gives each task its own copy of the layers with the highest scores.
     """
     pairs = live_pairs(gram)
     n = pairs.sum(axis=(-2, -1))
@@ -60,10 +60,10 @@ def conflict_score(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n"]
 
 
 def effective_rank(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n"]:
-    """exp(-sum_k p_k log p_k), p the eigenvalues of the cosine matrix over their sum (Roy and Vetterli, 2007).
+    """Effective rank of the cosine matrix of the live tasks, exp(-sum_k p_k log p_k) (Roy and Vetterli, 2007).
 
-    The number of live tasks if their gradients are orthogonal, 1 if they are parallel or anti-parallel; 0 if all are
-    dead.
+    The p_k are the eigenvalues over their sum. Orthogonal gradients give the number of live tasks. Parallel or
+    anti-parallel gradients give 1. If all tasks are dead, the result is 0.
     """
     live = gradient_norms(gram) > 0
     values = np.clip(np.linalg.eigvalsh(cosines(gram)), 0.0, None)
@@ -75,14 +75,21 @@ def effective_rank(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n"]
 
 
 def ranked_pairs(found: Conflicts) -> list[tuple[int, int]]:
-    """Pairs i < j that met, most often in conflict first; among equals, the lower mean cosine."""
+    """Pairs i < j that are alive together in some Gram, most often in conflict first.
+
+    Among equals, the lower mean cosine comes first.
+    """
     k = len(found.pair_share)
     pairs = [(i, j) for i in range(k) for j in range(i + 1, k) if np.isfinite(found.pair_share[i, j])]
     return sorted(pairs, key=lambda p: (-found.pair_share[p], found.pair_cosine[p]))
 
 
 def ranked_layers(scores: Float[np.ndarray, "N L"]) -> Int[np.ndarray, "L"]:
-    """Layers by their mean conflict score, highest first."""
+    """Indices of the layers, highest mean conflict score first.
+
+    Args:
+        scores: `conflict_score` of each layer of N minibatches.
+    """
     order: np.ndarray = np.argsort(-scores.mean(axis=0), kind="stable")
     return order
 
@@ -93,11 +100,11 @@ class ConflictSeries:
 
     Attributes:
         env_steps: T distinct steps, (T,).
-        share: negative pairs over pairs of live tasks, mean over the minibatches of each step, (T,).
-        effective_rank: likewise, (T,).
+        share: pairs in conflict over pairs of live tasks, mean over the minibatches of each step, (T,).
+        effective_rank: mean over the minibatches of each step, (T,).
         mean_share, mean_rank: the means over all Grams.
         pairs: pairs i < j, the most often in conflict first.
-        found: of all Grams.
+        found: the conflicts in all Grams.
     """
 
     env_steps: Int[np.ndarray, "T"]
@@ -110,7 +117,7 @@ class ConflictSeries:
 
 
 def conflict_series(env_steps: Int[np.ndarray, "N"], gram: Float[np.ndarray, "N K K"]) -> ConflictSeries:
-    """Who conflicts with whom, out of N Grams and the steps at which each was taken."""
+    """The conflicts in N Grams over training, from the environment steps at which each Gram was taken."""
     found = conflicts(gram)
     steps = Steps.of(env_steps)
     return ConflictSeries(

@@ -1,4 +1,4 @@
-"""Figure D.4: how much each task contributes to the step, over training."""
+"""Each task's contribution to the step over training (Figure D.4)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class ContributionSeries:
     Attributes:
         env_steps: T distinct steps, (T,).
         lengths: mean over the minibatches of each step, (T, K), in the unit of the gradients.
-        each: of every minibatch, (N, K).
-        spread: max / min over the live tasks of a minibatch; the median over all minibatches.
+        each: for each minibatch, (N, K).
+        spread: max / min over the live tasks of a minibatch, median over all minibatches.
     """
 
     env_steps: Int[np.ndarray, "T"]
@@ -45,6 +45,6 @@ def contribution_series(
 
 
 def largest_difference(a: Float[np.ndarray, "N K"], b: Float[np.ndarray, "N K"]) -> float:
-    """The largest |a - b|, over the largest |a| of its minibatch."""
+    """The largest |a - b|, relative to the largest |a| in the same minibatch."""
     largest = np.maximum(np.abs(a).max(axis=1, keepdims=True), np.finfo(float).tiny)
     return float(np.max(np.abs(a - b) / largest))

@@ -1,5 +1,6 @@
-"""Success over training and over tasks, as Figures 1, 4 and D.6 to D.10 draw it. Success rates are in percent here, as
-the published ones are.
+"""Success over training and over tasks, as Figures 1, 4 and D.6 to D.10 show it.
+
+Success rates are in percent here, like the published numbers.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from toppo_diag.analysis.success import bootstrap_interval, iqm, sem, std, step_
 
 BANDS = ("std", "sem", "iqm")
 TAIL = 10
-"""k of Figure 4b's worst-k."""
+"""k in Figure 4b, the mean over the k worst tasks."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,12 @@ class Band:
 
 
 def band(success: Float[np.ndarray, "... n"], kind: str) -> Band:
-    """What a figure shows of one success rate a seed.
+    """A statistic over the seeds and its spread, from one success rate per seed.
 
     Args:
         success: 0 to 1, seeds on the last axis.
-        kind: "std" or "sem", mean and mean -+ that; "iqm", the IQM and its 95% bootstrap interval.
+        kind: "std" or "sem": the mean, and the mean -+ this. "iqm": the interquartile mean (IQM) and its 95% bootstrap
+            interval.
     """
     values = 100 * success
     if kind == "iqm":
@@ -51,24 +53,25 @@ def band(success: Float[np.ndarray, "... n"], kind: str) -> Band:
 
 
 def worst_ks(n_tasks: int) -> tuple[int, ...]:
-    """Table 2's k that a benchmark has, the last of them all its tasks."""
+    """The k of Table 2 that a benchmark has tasks for. The last one is all its tasks."""
     return (*(k for k in WORST if k < n_tasks), n_tasks)
 
 
 def worst_bands(runs: Aligned, kind: str) -> dict[int, Band]:
-    """Each seed's k worst tasks at the last evaluation, by k (Table 2, Figure 1b)."""
+    """Success of the k worst tasks of each seed at the last evaluation, by k (Table 2, Figure 1b)."""
     return {k: band(worst_k(runs.success[-1], k), kind) for k in worst_ks(len(runs.tasks))}
 
 
 def worst_first(groups: Sequence[Aligned]) -> list[int]:
-    """Indices of the tasks, the least successful under the last group first, as Tables D.5 to D.7 sort them."""
+    """Indices of the tasks in the order of Tables D.5 to D.7: the least successful task of the last group first."""
     final = groups[-1].success[-1].mean(axis=0)
     return [int(i) for i in np.argsort(final, kind="stable")]
 
 
 def baselines(published: Published, benchmark: str, reward: str, n_tasks: int) -> dict[str, PublishedRow]:
-    """What others report as the success over all tasks at the full budget, best first: means (Table 2) or, under V1
-    rewards, IQMs (Table 3).
+    """Published success of other methods over all tasks at their full budget, by name of the method, best first.
+
+    These are means (Table 2) or, under V1 rewards, interquartile means (Table 3).
     """
     found = [
         row
@@ -79,7 +82,7 @@ def baselines(published: Published, benchmark: str, reward: str, n_tasks: int) -
 
 
 def best_worst_k(published: Published, benchmark: str, reward: str, n_tasks: int) -> dict[int, PublishedRow]:
-    """The strongest published mean at each k (Table 2); at K, the success over all tasks."""
+    """The best published mean over the k worst tasks, by k (Table 2). At k = K it is the success over all tasks."""
     best: dict[int, PublishedRow] = {}
     for row in _of_others(published, benchmark, reward):
         k = n_tasks if row.metric == "final" and not row.task else row.k if row.metric == "worst_k" else None
@@ -89,7 +92,7 @@ def best_worst_k(published: Published, benchmark: str, reward: str, n_tasks: int
 
 
 def _of_others(published: Published, benchmark: str, reward: str) -> list[PublishedRow]:
-    """Numbers of Tables 2 and 3 that are not the paper's own."""
+    """Numbers of other methods in Tables 2 and 3."""
     return [
         row
         for table in ("2", "3")
@@ -99,31 +102,34 @@ def _of_others(published: Published, benchmark: str, reward: str) -> list[Publis
 
 
 def level(row: PublishedRow) -> float:
-    """A published number that is there, in percent."""
-    assert row.value is not None  # `_of_others` has left the others out
+    """The value of a published number, in percent."""
+    assert row.value is not None  # `_of_others` drops rows without a value
     return row.value
 
 
 def reached(runs: Aligned, kind: str, levels: Mapping[str, PublishedRow]) -> dict[str, int | None]:
-    """Where the curve of a figure reaches each published number for good (Section 5.2), in environment steps; None
-    where it does not.
+    """Environment steps from which a curve stays at or above each published number (Section 5.2).
+
+    None where the curve ends below the number.
     """
     curve = band(runs.curves, kind).centre
     return {method: step_reached(runs.env_steps, curve, level(row)) for method, row in levels.items()}
 
 
 def spread_out(heights: Float[np.ndarray, "N"], gap: float, low: float, high: float) -> Float[np.ndarray, "N"]:
-    """Places for labels of points on a line: nearest to the points in least squares, in their order, `gap` apart and
-    within bounds (where they fit).
+    """Places for the labels of points on a line, at least `gap` apart and in the order of the points.
+
+    The places are as near to the points as possible, in least squares. They lie between `low` and `high` where they
+    fit.
 
     Args:
         heights: of the points, in any order.
         gap: least distance of two labels.
-        low: bound of the lowest label.
-        high: bound of the highest one.
+        low: lower bound.
+        high: upper bound.
     """
     order = np.argsort(heights, kind="stable")
-    # Less the gaps below it, a label may not come to lie under its lower neighbour: a monotone regression.
+    # Without the gaps below each label, the places must not decrease. This is isotonic regression: pool neighbours.
     pools: list[list[float]] = []  # mean and number of labels that touch
     for i, height in enumerate(heights[order]):
         pools.append([float(height) - i * gap, 1])

@@ -1,4 +1,4 @@
-"""Figures D.3 and D.4: whether a few tasks make the step."""
+"""Whether a few tasks make the whole step (Figure D.3)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from toppo_diag.analysis.series import Steps
 
 
 def top_1_mass(gram: Float[np.ndarray, "*n K K"], weights: Float[np.ndarray, "*n K"]) -> Float[np.ndarray, "*n"]:
-    """Largest task's part of all weighted contributions, max_i ||w_i g_i|| / sum_j ||w_j g_j|| (Figure D.3, bottom).
+    """Largest task's part of all contributions, max_i ||w_i g_i|| / sum_j ||w_j g_j|| (Figure D.3, bottom).
 
-    1 / K where all contribute alike, 1 where one task makes the step alone; 0 where no task has a gradient.
+    It is 1 / K where all tasks contribute the same, 1 where one task makes the step alone, and 0 where no task has a
+    gradient.
     """
     lengths = contributions(gram, weights)
     total = lengths.sum(axis=-1)
@@ -26,10 +27,10 @@ def top_1_mass(gram: Float[np.ndarray, "*n K K"], weights: Float[np.ndarray, "*n
 def direction_shares(
     gram: Float[np.ndarray, "*n K K"], weights: Float[np.ndarray, "*n K"]
 ) -> Float[np.ndarray, "*n K"]:
-    """Each task's share of the combined direction d = sum_i w_i g_i: w_i <g_i, d> / ||d||^2.
+    """Each task's share of the direction d = J'w, w_i <g_i, d> / ||d||^2.
 
-    They sum to 1; a negative one belongs to a task that the others outvote. FairGrad at alpha = 1 makes each 1 / K,
-    since w_i (G w)_i = 1. All 0 where d = 0.
+    The shares sum to 1. A negative share means that the task is outvoted by the others. FairGrad at alpha = 1 makes
+    each share 1 / K, because w_i (G w)_i = 1. All shares are 0 where d = 0.
     """
     energy = direction_norm(gram, weights)[..., None] ** 2
     part = weights * np.einsum("...ij,...j->...i", gram, weights)
@@ -44,7 +45,7 @@ class HealthSeries:
     Attributes:
         env_steps: (T,).
         mean_abs_cosine: over the pairs of live tasks, (T,).
-        top_1_mass: (T,).
+        top_1_mass: largest task's part of all contributions, (T,).
     """
 
     env_steps: Int[np.ndarray, "T"]
@@ -53,7 +54,7 @@ class HealthSeries:
 
     @property
     def medians(self) -> tuple[float, float]:
-        """Median over the steps: of the mean |cos|, and of the top-1 mass."""
+        """Medians over the steps of the mean |cos| and of the top-1 mass."""
         return float(np.median(self.mean_abs_cosine)), float(np.median(self.top_1_mass))
 
 

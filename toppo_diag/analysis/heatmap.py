@@ -1,4 +1,4 @@
-"""The panels of Figures 3, D.1 and D.2: what a Gram heatmap shows, as numbers."""
+"""The numbers that a Gram heatmap shows (Figures 3, D.1 and D.2)."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from toppo.combiners.geometry import cosines, gradient_norms, mean_abs_cosine, s
 
 @dataclass(frozen=True)
 class Panel:
-    """One Gram as a heatmap shows it.
+    """One Gram G = J J' as a heatmap shows it.
 
     Attributes:
         tasks: K names.
         cosine: G_ij / sqrt(G_ii G_jj), (K, K); 0 in rows and columns of dead tasks.
         log10_square: log10 G_ii, (K,); -inf for a dead task.
-        share: ||g_i|| / K, a task's part in the mean aggregator, (K,).
+        share: ||g_i|| / K, the length of a task's part in the mean, (K,).
         spread: max ||g_i|| / min ||g_i|| over live tasks.
         mean_abs_cosine: over pairs of live tasks.
     """
@@ -32,7 +32,7 @@ class Panel:
 
 
 def gram_panel(gram: Float[np.ndarray, "K K"], tasks: tuple[str, ...]) -> Panel:
-    """The panel of one Gram (captions of Figures 3 and D.1)."""
+    """The numbers of one Gram, defined as in the captions of Figures 3 and D.1."""
     norms = gradient_norms(gram)
     with np.errstate(divide="ignore"):
         log10_square = 2 * np.log10(norms)

@@ -1,4 +1,4 @@
-"""Every number of the paper's tables that runs of one label give, named as in `analysis.published`."""
+"""Every number of the paper's tables that runs of one label give. Names are those of `analysis.published`."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ _POPART = {
     "PopArt without FG-c": ("+ LN-c", "+ LN-c + PopArt"),
     "PopArt with FG-c": ("+ LN-c + FG-c", "+ LN-c + PopArt + FG-c"),
 }
-"""The differences under Tables D.1 and D.3: second less first."""
+"""The differences under Tables D.1 and D.3, as the second method less the first."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One number of ours.
+    """One number that our runs give.
 
     Attributes:
-        label: of the runs; of a difference, what it is the difference of.
-        method: theirs, the key to the paper's rows; of step_to_match, the baseline that is matched.
-        benchmark, reward, metric, unit, k, task: see `PublishedRow`.
+        label: of the runs; for a difference, what differs.
+        method: of the runs, as the paper names it. For step_to_match, the baseline that the runs match.
+        benchmark, reward, metric, unit, k, task: as in `PublishedRow`.
         value: over the seeds, in `unit`.
-        n: seeds.
-        env_steps: the last evaluation that counts.
+        n: number of seeds.
+        env_steps: environment steps at the last evaluation that counts.
         std: sample standard deviation over the seeds; None for one seed, or where it makes no sense.
-        sem: std / sqrt(n), likewise.
-        low: of an IQM, the lower end of its 95% bootstrap interval, else None.
-        high: its upper end.
+        sem: standard error of the mean, std / sqrt(n); None like `std`.
+        low: for an interquartile mean (IQM), the lower end of its 95% bootstrap interval; None for other metrics.
+        high: the upper end of this interval.
     """
 
     label: str
@@ -69,17 +69,20 @@ class Measure:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What it is called in the paper's tables."""
+        """Where the number stands in the paper's tables: method, benchmark, reward, metric, k and task."""
         return self.method, self.benchmark, self.reward, self.metric, self.k, self.task
 
 
 def measures(runs: Aligned, published: Published) -> list[Measure]:
-    """Success under every aggregator, worst-k and IQM at the last checkpoint, each task there, where each seed was
-    best; of the headline also where it matches Table 3's baselines.
+    """All numbers that runs of one label give.
+
+    These are the success under each way to choose a checkpoint (Table D.10), the mean over the k worst tasks and the
+    interquartile mean at the last checkpoint, the success of each task there, and the steps at which each seed was
+    best. For TOPPO also the steps at which it matches the baselines of Table 3.
 
     Args:
         runs: of one label.
-        published: with the baselines.
+        published: the paper's numbers, with those of the baselines.
     """
     curves = runs.curves
     found = [_success(runs, metric, aggregate(runs.env_steps, curves)) for metric, aggregate in AGGREGATORS.items()]
@@ -101,8 +104,9 @@ def measures(runs: Aligned, published: Published) -> list[Measure]:
 
 
 def _steps_to_match(runs: Aligned, rows: Sequence[PublishedRow]) -> list[Measure]:
-    """Where the IQM over the seeds reaches for good that of a baseline on the same benchmark and reward (Table 3);
-    nothing for one that it does not reach.
+    """Steps from which the interquartile mean stays at or above that of each baseline (Table 3).
+
+    Baselines count on the same benchmark and reward. A baseline that is not reached has no entry.
     """
     curve = iqm(runs.curves)
     reached = {
@@ -119,14 +123,17 @@ def _steps_to_match(runs: Aligned, rows: Sequence[PublishedRow]) -> list[Measure
 def differences(
     found: Sequence[Measure], wanted: Collection[tuple[str, int | None, str]]
 ) -> tuple[list[Measure], list[str]]:
-    """What PopArt adds with and without FG-c (under Tables D.1 and D.3), and each rung's IQM on V2 less that on V1.
+    """What PopArt adds with and without FG-c (under Tables D.1 and D.3), and the gap between V2 and V1 rewards.
+
+    The gap is the interquartile mean on V2 less that on V1, for each rung, that is each row of the paper's ladder.
 
     Args:
-        found: measures of several labels.
-        wanted: (metric, k, reward) of those to make.
+        found: numbers of several labels.
+        wanted: metric, k and reward of each difference to make.
 
     Returns:
-        The differences, and a note for each that cannot be had because its two sides end at different steps.
+        The differences, and notes. A note names a difference that is missing because its two runs end at different
+        steps.
     """
     by_key = {m.key: m for m in found if m.label == m.method and not m.task}
     made: list[Measure] = []
@@ -171,7 +178,7 @@ def differences(
 def _success(
     runs: Aligned, metric: str, values: Float[np.ndarray, "n"], k: int | None = None, task: str = ""
 ) -> Measure:
-    """A success rate a seed, in percent."""
+    """A success rate in percent, from one rate per seed."""
     over = summarise(100 * values)
     measure = _plain(runs, metric, over.iqm if metric == "iqm" else over.mean, PERCENT)
     measure = replace(measure, k=k, task=task)

@@ -1,4 +1,4 @@
-"""Figure 2: how long each task's gradient is over training, and the step that two aggregators make of them."""
+"""Length of each task's gradient over training, and of the step that two combiners make of them (Figure 2)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ from toppo_diag.analysis.series import Steps
 
 @dataclass(frozen=True)
 class NormSeries:
-    """Lengths at T steps, in the unit of the gradients; means over the minibatches of a step.
+    """Lengths at T environment steps, in the unit of the gradients. Each is a mean over the minibatches of a step.
 
     Attributes:
         env_steps: (T,).
         norms: ||g_i||, (T, K); 0 for a dead task.
-        mean_norm: ||K^-1 sum_i g_i||, of the mean aggregator, (T,).
-        fairgrad_norm: ||sum_i w_i g_i|| of FairGrad at alpha = 1, (T,): sqrt(K) by Theorem 1, K counting live tasks.
-        spread: max_i ||g_i|| / min_i ||g_i|| over live tasks of a minibatch; median over those of a step, (T,).
-        median_spread: over all minibatches.
+        mean_norm: ||d|| of the mean, d = sum_i g_i / K, (T,).
+        fairgrad_norm: ||d|| of FairGrad at alpha = 1, d = J'w, (T,). By Theorem 1 it is the square root of the number
+            of live tasks.
+        spread: max_i ||g_i|| / min_i ||g_i|| over the live tasks of a minibatch, median over the minibatches of a
+            step, (T,).
+        median_spread: median over all minibatches.
     """
 
     env_steps: Int[np.ndarray, "T"]
@@ -34,7 +36,7 @@ class NormSeries:
 
 
 def norm_series(env_steps: Int[np.ndarray, "N"], gram: Float[np.ndarray, "N K K"]) -> NormSeries:
-    """The lines of Figure 2 from N Grams and the steps at which each was taken."""
+    """The lines of Figure 2, from N Grams and the environment steps at which each was taken."""
     steps = Steps.of(env_steps)
     lengths = gradient_norms(gram)
     spreads = spread(lengths)

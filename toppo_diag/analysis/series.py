@@ -1,4 +1,4 @@
-"""Numbers of minibatches, gathered by the environment steps at which they were taken."""
+"""Numbers of minibatches, grouped by the environment steps at which each minibatch was taken."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from jaxtyping import Float, Int
 
 @dataclass(frozen=True)
 class Steps:
-    """Which of N minibatches belong to each of T steps.
+    """The distinct environment steps of N minibatches, and which minibatches belong to each.
 
     Attributes:
-        env_steps: the distinct steps, increasing, (T,).
-        member: index into `env_steps` of each minibatch, (N,).
+        env_steps: increasing, (T,).
+        member: for each minibatch, the index of its steps in `env_steps`, (N,).
     """
 
     env_steps: Int[np.ndarray, "T"]
@@ -23,7 +23,7 @@ class Steps:
 
     @classmethod
     def of(cls, env_steps: Int[np.ndarray, "N"]) -> Steps:
-        """The steps of N minibatches."""
+        """The distinct steps, from those of each minibatch."""
         distinct, member = np.unique(env_steps, return_inverse=True)
         return cls(distinct, member)
 
@@ -32,7 +32,10 @@ class Steps:
         return self._each(values, np.mean)
 
     def median(self, values: Float[np.ndarray, "N *k"]) -> Float[np.ndarray, "T *k"]:
-        """Median over the minibatches of each step: for ratios, which one dead-ish minibatch would carry away."""
+        """Median over the minibatches of each step.
+
+        For ratios, whose mean one minibatch with a nearly dead task would dominate.
+        """
         return self._each(values, np.median)
 
     def _each(self, values: np.ndarray, gather: Callable[..., np.ndarray]) -> np.ndarray:

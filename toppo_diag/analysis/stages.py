@@ -1,4 +1,7 @@
-"""Which snapshots of a dump a stage, an index or a number of steps means."""
+"""Choosing snapshots of a dump by stage, by index or by environment steps.
+
+A snapshot is everything that is dumped at one collect (rollout phase). A stage is the early, middle or late snapshot.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,15 @@ STAGES = ("early", "mid", "late")
 
 
 def stage_snapshots(env_steps: Int[np.ndarray, "S"], stages: Sequence[str] = STAGES) -> dict[str, int]:
-    """Snapshot index of each stage: the first, the middle and the last of the dump (Section D.2 of the paper).
+    """Index of the snapshot of each stage: the first, the middle or the last of the dump (Section D.2).
 
     Args:
         env_steps: of the committed snapshots, increasing.
         stages: out of `STAGES`.
 
     Returns:
-        Stage to snapshot index, in the order asked for; stages that fall on a snapshot already taken are left out.
+        Snapshot index by stage, in the given order. A stage is left out if its snapshot already belongs to another
+        one.
 
     Raises:
         ValueError: an unknown stage, or a dump without snapshots.
@@ -41,20 +45,21 @@ def choose_snapshots(
     snapshot: Sequence[str] = (),
     steps: Sequence[str] = (),
 ) -> dict[int, str]:
-    """The snapshots that one of three ways of asking means, each once; all of them where nothing is asked.
+    """The chosen snapshots, each once. Without a choice these are all snapshots.
+
+    At most one of `stage`, `snapshot` and `steps` is given.
 
     Args:
         env_steps: of the committed snapshots, increasing.
-        stage: see `stage_snapshots`.
+        stage: out of `STAGES`.
         snapshot: indices "3", "-1", or ranges "2:5" with both ends.
-        steps: environment steps, each meaning the snapshot nearest to it, or ranges "1000000:4000000", meaning every
-            snapshot within.
+        steps: environment steps, for the nearest snapshot, or ranges "1000000:4000000", for all snapshots within.
 
     Returns:
-        Snapshot index to label, in the order asked for.
+        Label by snapshot index, in the given order.
 
     Raises:
-        ValueError: an unknown stage, an index out of range, what is no number, or a range without snapshots.
+        ValueError: an unknown stage, an index out of range, a text that is no number, or a range without snapshots.
     """
     if stage:
         return {s: name for name, s in stage_snapshots(env_steps, stage).items()}

@@ -1,7 +1,7 @@
-"""Success rates to the numbers of the paper's tables: over checkpoints, over tasks, over seeds.
+"""The statistics of the paper's tables, from success rates over checkpoints, tasks and seeds.
 
-A *curve* is the mean success over the tasks at each checkpoint, one a seed: (S, n). `toppo.dump.worst_k`, the trainer's
-own, makes of success (S, n, K) the curve of each seed's k worst tasks at each checkpoint.
+A *curve* is the mean success over the tasks at each checkpoint, for each seed: (S, n). `toppo.dump.worst_k` makes
+curves of the k worst tasks from success (S, n, K).
 """
 
 from __future__ import annotations
@@ -22,22 +22,28 @@ CONFIDENCE = 0.95
 
 
 def final(env_steps: Int[np.ndarray, "S"], curves: Float[np.ndarray, "S n"]) -> Float[np.ndarray, "n"]:
-    """Each seed at the last checkpoint (Table D.10, *final*)."""
+    """Success of each seed at the last checkpoint (Table D.10, *final*)."""
     return np.asarray(curves[-1])
 
 
 def best_per_seed(env_steps: Int[np.ndarray, "S"], curves: Float[np.ndarray, "S n"]) -> Float[np.ndarray, "n"]:
-    """Each seed at its own best checkpoint (Table D.10, *best*)."""
+    """Success of each seed at its own best checkpoint (Table D.10, *best*)."""
     return np.asarray(curves.max(axis=0))
 
 
 def peak(env_steps: Int[np.ndarray, "S"], curves: Float[np.ndarray, "S n"]) -> Float[np.ndarray, "n"]:
-    """Each seed at the one checkpoint where the mean curve is highest, the earliest such (Table D.10, *peak*)."""
+    """Success of each seed at the checkpoint where the mean over the seeds is highest (Table D.10, *peak*).
+
+    Of several such checkpoints, the earliest counts.
+    """
     return np.asarray(curves[curves.mean(axis=1).argmax()])
 
 
 def late(env_steps: Int[np.ndarray, "S"], curves: Float[np.ndarray, "S n"]) -> Float[np.ndarray, "n"]:
-    """Each seed's mean over the checkpoints of the last 10% of steps, both ends included (Table D.10, *late*)."""
+    """Mean success of each seed over the checkpoints in the last 10% of steps (Table D.10, *late*).
+
+    Both ends of this window count.
+    """
     return np.asarray(curves[LATE * env_steps >= (LATE - 1) * env_steps[-1]].mean(axis=0))
 
 
@@ -47,14 +53,14 @@ AGGREGATORS: dict[str, Callable[..., Float[np.ndarray, "n"]]] = {
     "final": final,
     "late": late,
 }
-"""Table D.10's four: checkpoint steps (S,) and curves (S, n) to one number a seed (n,)."""
+"""The four columns of Table D.10. Each takes environment steps (S,) and curves (S, n), and gives a number per seed."""
 
 
 def std(values: Float[np.ndarray, "... n"]) -> Float[np.ndarray, "..."]:
-    """Sample standard deviation over the seeds, n - 1 below; NaN for one seed.
+    """Sample standard deviation over the seeds, with divisor n - 1; NaN for one seed.
 
-    The paper does not say which, its tables do: two seeds of ten at 100% and eight at 0% are 20.0 +- 42.2 in Table D.5
-    (drawer-open-v3, vanilla), which is 40.0 with n below.
+    The paper does not name the divisor, but Table D.5 shows it: two of ten seeds at 100% and eight at 0% stand there as
+    20.0 +- 42.2 (drawer-open-v3, vanilla). With divisor n it would be 40.0.
     """
     n = values.shape[-1]
     return np.asarray(values.std(axis=-1, ddof=1)) if n > 1 else np.full(values.shape[:-1], np.nan)
@@ -66,7 +72,7 @@ def sem(values: Float[np.ndarray, "... n"]) -> Float[np.ndarray, "..."]:
 
 
 def iqm(values: Float[np.ndarray, "... n"]) -> Float[np.ndarray, "..."]:
-    """Interquartile mean over the seeds: without the floor(n / 4) least and as many greatest (Tables 3 and D.3)."""
+    """Interquartile mean over the seeds (Tables 3 and D.3): the floor(n / 4) lowest and highest seeds do not count."""
     n = values.shape[-1]
     cut = int(TRIM * n)
     return np.asarray(np.sort(values, axis=-1)[..., cut : n - cut].mean(axis=-1))
@@ -80,14 +86,16 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
-    """Percentile bootstrap interval of a statistic over seeds. Whole seeds are drawn, n of them with replacement, and
-    the same ones for every leading index, so that the interval of a curve resamples whole runs.
+    """Percentile bootstrap interval of a statistic over the seeds.
+
+    Each draw takes n seeds with replacement, the same ones at every leading index. So the interval of a curve resamples
+    whole runs.
 
     Args:
-        values: one number a seed, on the last axis.
+        values: one number per seed, on the last axis.
         statistic: (..., n) to (...).
         confidence: of the interval, 0 to 1.
-        resamples: draws.
+        resamples: number of draws.
         seed: of the draws.
 
     Returns:
@@ -105,16 +113,16 @@ def bootstrap_interval(
 
 @dataclass(frozen=True)
 class Summary:
-    """One number a seed, summed up, in the unit of the values.
+    """Statistics of one number per seed, in the unit of the values.
 
     Attributes:
         mean: over the seeds.
-        std: see `std`.
-        sem: see `sem`.
-        iqm: see `iqm`.
-        iqm_low: 95% bootstrap interval of the IQM.
-        iqm_high: its upper end.
-        n: seeds.
+        std: sample standard deviation; NaN for one seed.
+        sem: standard error of the mean; NaN for one seed.
+        iqm: interquartile mean.
+        iqm_low: lower end of the 95% bootstrap interval of the interquartile mean; NaN for one seed.
+        iqm_high: upper end of this interval.
+        n: number of seeds.
     """
 
     mean: float
@@ -127,7 +135,7 @@ class Summary:
 
 
 def summarise(values: Float[np.ndarray, "n"]) -> Summary:
-    """Every statistic of one number a seed."""
+    """All statistics of one number per seed."""
     low, high = bootstrap_interval(values)
     return Summary(
         mean=float(values.mean()),
@@ -141,13 +149,13 @@ def summarise(values: Float[np.ndarray, "n"]) -> Summary:
 
 
 def best_checkpoint_steps(env_steps: Int[np.ndarray, "S"], curves: Float[np.ndarray, "S n"]) -> Int[np.ndarray, "n"]:
-    """The step of each seed's best checkpoint, the earliest of equals (Table D.11)."""
+    """Environment steps of each seed's best checkpoint, the earliest of equals (Table D.11)."""
     return np.asarray(env_steps[curves.argmax(axis=0)])
 
 
 @dataclass(frozen=True)
 class Steps:
-    """A distribution over seeds, as Table D.11 gives it. Quartiles are interpolated linearly."""
+    """Distribution of environment steps over the seeds, as in Table D.11. Quartiles are interpolated linearly."""
 
     median: float
     q25: float
@@ -157,14 +165,15 @@ class Steps:
 
 
 def step_distribution(steps: Int[np.ndarray, "n"]) -> Steps:
-    """Median, quartiles and range of one step a seed."""
+    """Median, quartiles and range, from one number of steps per seed."""
     least, q25, median, q75, most = (float(q) for q in np.quantile(steps, [0, 0.25, 0.5, 0.75, 1]))
     return Steps(median, q25, q75, least, most)
 
 
 def step_reached(env_steps: Int[np.ndarray, "S"], curve: Float[np.ndarray, "S"], level: float) -> int | None:
-    """The first checkpoint from which a curve is at or above a level for good (Table 3's *step to match*); None if it
-    ends below.
+    """Environment steps from which a curve stays at or above a level (*step to match* in Table 3).
+
+    None if the curve ends below the level.
     """
     below = np.flatnonzero(~(curve >= level))
     first = below[-1] + 1 if len(below) else 0

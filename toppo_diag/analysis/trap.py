@@ -1,4 +1,4 @@
-"""Beyond the paper: the self-reinforcing tail trap of Section 3, task by task."""
+"""The self-reinforcing tail trap of Section 3, for each task (not in the paper)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def starved_for(shares: Float[np.ndarray, "T K"], threshold: float) -> Int[np.nd
     """Longest run of successive snapshots in which a task's share of the direction stays below a threshold.
 
     Args:
-        shares: by snapshot and task, see `direction_shares`.
-        threshold: below it a task is starved.
+        shares: w_i <g_i, d> / ||d||^2, by snapshot and task.
+        threshold: share below which a task is starved.
 
     Returns:
         Number of snapshots, (K,).
@@ -37,7 +37,7 @@ class Trap:
     Attributes:
         env_steps: (T,).
         shares: w_i <g_i, d> / ||d||^2, mean over the minibatches of each step, (T, K).
-        success: likewise, 0 to 1, (T, K); None where none was recorded.
+        success: 0 to 1, mean over the minibatches of each step, (T, K); None where none was recorded.
         starved_for: longest run of successive snapshots in which a task's share lies below the threshold, (K,).
     """
 
@@ -59,14 +59,14 @@ def trap(
     success: Float[np.ndarray, "N K"] | None,
     threshold: float,
 ) -> Trap:
-    """Who is starved, out of N Grams.
+    """Each task's share of the direction d = J'w over N Grams, and for how long it is starved.
 
     Args:
         env_steps: at which each Gram was taken.
         gram: G.
-        weights: w on the g_i; None takes the mean's.
-        success: of each task where each Gram was taken; None where there is none.
-        threshold: a share below it is starved.
+        weights: w, for each Gram; None takes those of the mean.
+        success: of each task at the time of each Gram; None where none was recorded.
+        threshold: share below which a task is starved.
     """
     if weights is None:
         weights = make("mean").solve_many(gram).weights

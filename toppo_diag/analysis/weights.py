@@ -1,4 +1,4 @@
-"""Weights that training gave the tasks, minibatch after minibatch (Figure 5 of TaskForce's appendix)."""
+"""Weights that a combiner gave the tasks in training, for each minibatch (Figure 5 of TaskForce's appendix)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from toppo.combiners import make
 
 
 def weight_shares(weights: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:
-    """w_i / sum_j |w_j|: the weights themselves where they are on the simplex, comparable where they are not; 0 where
-    all are 0.
+    """Each task's share of the weights, w_i / sum_j |w_j|.
+
+    Weights on the simplex stay the same. Other weights become comparable with them. Where all weights are 0, so are the
+    shares.
     """
     total = np.abs(weights).sum(axis=1, keepdims=True)
     shares: np.ndarray = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
@@ -20,7 +22,7 @@ def weight_shares(weights: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]
 
 
 def moving_average(values: Float[np.ndarray, "N K"], window: int) -> Float[np.ndarray, "N K"]:
-    """Mean of each row and the window - 1 before it; of those there are, at the start."""
+    """Mean of each row and the window - 1 rows before it. At the start it is the mean of the rows so far."""
     n = len(values)
     sums = np.vstack([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0, dtype=np.float64)])
     first = np.maximum(np.arange(1, n + 1) - window, 0)
@@ -48,7 +50,7 @@ class WeightSeries:
 def weight_series(
     weights: Float[np.ndarray, "N K"] | None, gram: Float[np.ndarray, "N K K"], window: int
 ) -> WeightSeries:
-    """What share of the weights each task got.
+    """Each task's share of the weights, and its moving average.
 
     Args:
         weights: w; None takes those of the mean.
@@ -69,12 +71,15 @@ def spread_over_phase(
     snapshot_steps: Int[np.ndarray, "S"],
     phase: int | None,
 ) -> Float[np.ndarray, "N"]:
-    """Where along the steps to draw each minibatch of an update phase, which comes after the steps it learns from.
+    """Environment steps at which to draw each minibatch, so that the minibatches of one snapshot stand side by side.
+
+    An update phase comes after the collect (rollout phase) that it learns from. Its minibatches are spread over the
+    steps of this collect.
 
     Args:
         env_steps: of the snapshot of each minibatch.
-        minibatch: its index in the snapshot.
-        n_minibatches: M of a snapshot.
+        minibatch: index of each minibatch in its snapshot.
+        n_minibatches: minibatches per snapshot.
         snapshot_steps: of all snapshots.
         phase: steps of one collect; None takes the smallest distance between snapshots.
     """

@@ -1,8 +1,9 @@
-"""Conflicts between tasks over training, by pair and by layer."""
+"""Conflicts between tasks over training, by pair of tasks and by layer (not in the paper)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from jaxtyping import Float
@@ -10,41 +11,63 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toppo_diag.plots.names import short
-from toppo_diag.plots.style import DEAD, PAGE_WIDTH, marker, steps_axis
+from toppo_diag.plots.style import (
+    DEAD,
+    PAGE_WIDTH,
+    Target,
+    dress,
+    fix_ticks,
+    marker,
+    name_length,
+    name_size,
+    paper_style,
+    sheet,
+    size_inches,
+    steps_axis,
+    whole,
+)
 
 SIDE_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")
 _PAIR_MAP = "cividis"
 
 
+@paper_style()
 def conflicts_figure(
     series: Mapping[str, tuple[np.ndarray, np.ndarray, np.ndarray]],
     pairs: Mapping[str, Float[np.ndarray, "K K"]],
     layers: Mapping[str, Sequence[tuple[str, float]]],
     tasks: Sequence[str],
+    *,
+    figure: Target | None = None,
 ) -> Figure:
-    """Above: the share of negative pairs and the effective rank over training, a line a side. Below, for each side: how
-    often each pair is in conflict, and its layers by conflict score, where there are slabs.
+    """The Figure with the share of negative pairs and the effective rank over training, one line per side.
+
+    Below stands, for each side, how often a pair of tasks is in conflict. The last row ranks the layers by their
+    conflict score, where there are any.
 
     Args:
-        series: side to (env_steps, share, effective rank).
-        pairs: side to share of Grams in which the pair is in conflict; NaN where it never met.
-        layers: side to (layer, score), highest first; sides without slabs are missing.
+        series: environment steps, share of negative pairs and effective rank, by side (named group of shared
+            parameters).
+        pairs: share of the Grams in which a pair is in conflict, by side; NaN for a pair never alive together.
+        layers: name and score of each layer, highest first, by side. A side whose dump has no slabs (the per-task
+            gradients J) is missing.
         tasks: K names.
+        figure: Figure or SubFigure to draw on; None makes one.
     """
     k = len(tasks)
-    size = 6 if k <= 15 else 4.5
-    beside = 2 if k <= 15 else 1  # grids in a row: the labels of many tasks need the page's width
-    names = (0.05 if k <= 15 else 0.038) * max(len(short(t)) for t in tasks)
+    beside = 2 if k <= 15 else 1  # grids in a row: the names of many tasks need the page's width
     n_rows = -(-len(pairs) // beside)
-    grid_height = (2.0 if k <= 15 else 0.075 * k) + names + 0.3
+    grid_height = (2.0 if k <= 15 else 0.075 * k) + name_length(tasks) + 0.3
     deepest = max((len(found) for found in layers.values()), default=0)
     heights = [1.6, n_rows * grid_height, *([0.13 * deepest + 0.5] if deepest else [])]
-    figure = Figure(figsize=(PAGE_WIDTH, sum(heights)), layout="constrained")
-    rows = list(figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0])
+    target = sheet(figure, PAGE_WIDTH, sum(heights))
+    break_ = " " if size_inches(target)[0] > 0.8 * PAGE_WIDTH else "\n"  # titles side by side
+    rows = list(target.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0])
 
-    share, rank = rows[0].subplots(1, 2)
-    for colour, (side, (steps, negative, effective)) in zip(SIDE_COLOURS, series.items(), strict=False):
-        how = {"color": colour, **marker(len(steps)), "label": side, "gid": side}
+    colours = dict(zip(series, cycle(SIDE_COLOURS), strict=False))
+    share, rank = (dress(ax) for ax in rows[0].subplots(1, 2))
+    for side, (steps, negative, effective) in series.items():
+        how = {"color": colours[side], **marker(len(steps)), "label": side, "gid": side}
         share.plot(steps, negative, **how)
         rank.plot(steps, effective, **how)
     share.set(ylabel="share of pairs\nwith cos < 0", ylim=(0, 1.15 * max(0.01, share.dataLim.y1)))
@@ -57,20 +80,54 @@ def conflicts_figure(
     for ax in grids[len(pairs) :]:
         ax.set_axis_off()
     for n, (ax, (side, found)) in enumerate(zip(grids, pairs.items(), strict=False)):
-        ax.set_facecolor(DEAD)
-        image = ax.imshow(np.ma.masked_invalid(found), cmap=_PAIR_MAP, vmin=0, vmax=1, interpolation="nearest")
-        ax.set_xticks(range(k), [short(t) for t in tasks], rotation=90, fontsize=size)
-        ax.set_yticks(range(k), [short(t) for t in tasks] if n % beside == 0 else [], fontsize=size)
-        ax.set_title(f"{side}: how often a pair is in conflict")
-    rows[1].colorbar(image, ax=grids, shrink=0.8 / n_rows, pad=0.01).set_label("share of minibatches")
+        draw_pairs(ax, found, tasks)
+        if n % beside:
+            ax.set_yticks(range(k), [])
+        ax.set_title(f"{side}: how often{break_}a pair is in conflict")
+    bar = rows[1].colorbar(grids[0].images[0], ax=grids, shrink=0.8 / n_rows, pad=0.01)
+    bar.set_label("share of minibatches")
+    fix_ticks(bar.ax)
 
     if deepest:
         bars = rows[2].subplots(1, max(len(pairs), 2), squeeze=False)[0]
-        for ax in bars[len(pairs) :]:
+        for ax in bars[len(layers) :]:
             ax.set_axis_off()
-        for ax, colour, (side, scores) in zip(bars, SIDE_COLOURS, layers.items(), strict=False):
-            ax.barh(range(len(scores)), [score for _, score in scores], color=colour, height=0.7)
-            ax.set_yticks(range(len(scores)), [name for name, _ in scores])
-            ax.invert_yaxis()
+        for ax, (side, scores) in zip(bars, layers.items(), strict=False):
+            draw_layers(ax, scores, colours[side])
             ax.set_xlabel(f"{side}: conflict score of a layer")
-    return figure
+    return whole(target)
+
+
+@paper_style()
+def draw_pairs(ax: Axes, share: Float[np.ndarray, "K K"], tasks: Sequence[str]) -> Axes:
+    """The given axes, with how often each pair of tasks is in conflict as a heatmap. Pairs without a number are grey.
+
+    `ax.figure.colorbar(ax.images[0], ax=ax)` adds a colour bar.
+
+    Args:
+        ax: to draw on.
+        share: `pair_share` of `toppo_diag.analysis.conflicts.conflicts`.
+        tasks: K names.
+    """
+    size = name_size(len(tasks))
+    dress(ax).set_facecolor(DEAD)
+    ax.imshow(np.ma.masked_invalid(share), cmap=_PAIR_MAP, vmin=0, vmax=1, interpolation="nearest")
+    ax.set_xticks(range(len(tasks)), [short(t) for t in tasks], rotation=90, fontsize=size)
+    ax.set_yticks(range(len(tasks)), [short(t) for t in tasks], fontsize=size)
+    return ax
+
+
+@paper_style()
+def draw_layers(ax: Axes, scores: Sequence[tuple[str, float]], colour: str = SIDE_COLOURS[0]) -> Axes:
+    """The given axes, with one bar per layer for its conflict score, from top to bottom.
+
+    Args:
+        ax: to draw on.
+        scores: name and score of each layer.
+        colour: of the bars.
+    """
+    dress(ax).barh(range(len(scores)), [score for _, score in scores], color=colour, height=0.7)
+    ax.set_yticks(range(len(scores)), [name for name, _ in scores])
+    ax.invert_yaxis()
+    ax.set_xlabel("conflict score of a layer")
+    return ax

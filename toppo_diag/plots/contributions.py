@@ -1,4 +1,4 @@
-"""Per-task contributions to the step over training (Figure D.4)."""
+"""Length of each task's part of the step over training (Figure D.4)."""
 
 from __future__ import annotations
 
@@ -6,40 +6,69 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toppo_diag.plots.style import (
     GRADIENT_UNIT,
     PAGE_WIDTH,
+    Target,
     draw_tasks,
+    dress,
     legend_height,
+    paper_style,
+    sheet,
     steps_axis,
     task_legend,
     times,
+    whole,
 )
 
+_LENGTH = rf"$\Vert w_i g_i\Vert$ ({GRADIENT_UNIT})"
 
+
+@paper_style()
 def contributions_figure(
     env_steps: Int[np.ndarray, "T"],
     panels: Mapping[str, Float[np.ndarray, "T K"]],
     spreads: Mapping[str, float],
     tasks: Sequence[str],
+    *,
+    figure: Target | None = None,
 ) -> Figure:
-    """One panel a condition, ||w_i g_i|| of each task on one log axis, the spread in the title.
+    """The Figure with one panel per condition: ||w_i g_i|| per task, all on one log axis.
 
     Args:
-        env_steps: of the snapshots.
-        panels: condition to contributions.
-        spreads: condition to the spread to state.
+        env_steps: of the T snapshots.
+        panels: contributions ||w_i g_i|| by condition.
+        spreads: max / min of the contributions by condition, for the titles.
+        tasks: K names.
+        figure: Figure or SubFigure to draw on; None makes one.
+    """
+    target = sheet(figure, PAGE_WIDTH, 1.9 + legend_height(PAGE_WIDTH, tasks))
+    axes = target.subplots(1, len(panels), squeeze=False, sharey=True)[0]
+    for letter, ax, (condition, values) in zip("abcd", axes, panels.items(), strict=False):
+        draw_contributions(ax, env_steps, values, tasks)
+        ax.set_title(f"({letter}) {condition}\nspread {times(spreads[condition])}")
+        ax.set_ylabel(_LENGTH if ax is axes[0] else "")
+    dead = [all((values[:, k] == 0).all() for values in panels.values()) for k in range(len(tasks))]
+    task_legend(target, tasks, dead)
+    return whole(target)
+
+
+@paper_style()
+def draw_contributions(
+    ax: Axes, env_steps: Int[np.ndarray, "T"], values: Float[np.ndarray, "T K"], tasks: Sequence[str]
+) -> Axes:
+    """The given axes, with one line per task for ||w_i g_i|| on a log axis.
+
+    Args:
+        ax: to draw on.
+        env_steps: of the T snapshots.
+        values: contributions ||w_i g_i||.
         tasks: K names.
     """
-    figure = Figure(figsize=(PAGE_WIDTH, 1.9 + legend_height(PAGE_WIDTH, tasks)), layout="constrained")
-    axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    for letter, ax, (condition, values) in zip("abcd", axes, panels.items(), strict=False):
-        draw_tasks(ax, env_steps, values, tasks)
-        ax.set_title(f"({letter}) {condition}\nspread {times(spreads[condition])}")
-        steps_axis(ax)
-    axes[0].set_ylabel(rf"$\Vert w_i g_i\Vert$ ({GRADIENT_UNIT})")
-    dead = [all((values[:, k] == 0).all() for values in panels.values()) for k in range(len(tasks))]
-    task_legend(figure, tasks, dead)
-    return figure
+    draw_tasks(dress(ax), env_steps, values, tasks)
+    ax.set_ylabel(_LENGTH)
+    steps_axis(ax)
+    return ax

@@ -1,4 +1,4 @@
-"""Learning curves, per-task panels and bars of success (Figures 1, 4, D.6 to D.10). Success rates in percent."""
+"""Learning curves, panels per task and bars of success (Figures 1, 4, D.6 to D.10). Success rates are in percent."""
 
 from __future__ import annotations
 
@@ -17,23 +17,47 @@ from matplotlib.transforms import blended_transform_factory
 from toppo_diag.analysis.curves import Band, spread_out
 from toppo_diag.analysis.runs import RUNGS
 from toppo_diag.plots.names import short
-from toppo_diag.plots.style import COLUMN_WIDTH, PAGE_WIDTH, legend_columns, legend_height, marker, steps_axis
+from toppo_diag.plots.style import (
+    COLUMN_WIDTH,
+    PAGE_WIDTH,
+    Target,
+    dress,
+    legend_columns,
+    legend_height,
+    marker,
+    paper_style,
+    sheet,
+    size_inches,
+    steps_axis,
+    whole,
+)
 
 Lines = Mapping[str, tuple[Int[np.ndarray, "S"], Band]]
-"""Environment steps and what is drawn over them, by label."""
+"""Environment steps and the band over the seeds, by label."""
+Styles = Mapping[str, Mapping[str, Any]]
+"""Keywords of `Axes.plot` by label."""
 
 _SAID = {"std": "mean \u00b1 std", "sem": "mean \u00b1 SEM", "iqm": "IQM, 95% bootstrap interval"}
 _RUNG_COLOURS = ("0.45", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#D55E00")
-"""Okabe and Ito's, which the common kinds of colour blindness leave distinct; vanilla grey, TOPPO red, as there."""
+"""Okabe and Ito's scheme, distinct under the common kinds of colour blindness. As in the paper, vanilla is grey and
+TOPPO red."""
 _OTHER_COLOURS = ("#332288", "#88CCEE", "#999933", "#882255", "#117733", "#661100")
 _RUNG_DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), "-")
 _LABEL_POINTS = 5.5
 """Font size of a baseline's name."""
+_PANEL_HEIGHT = 2.1
+"""Inches between the x axis and the title of a success panel in a figure of its own, roughly."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves of one benchmark and reward, and what others have published on it: percent, by name."""
+    """Curves of one benchmark and reward, and the numbers that others have published on it.
+
+    Attributes:
+        title: of the panel.
+        lines: curves by label.
+        baselines: published success in percent, by name of the method.
+    """
 
     title: str
     lines: Lines
@@ -41,7 +65,10 @@ class Panel:
 
 
 def rung_styles(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour and dashes of each label: a rung of the paper looks the same in every figure, TOPPO is thicker."""
+    """Colour, dashes and width for each label, as keywords of `Axes.plot`.
+
+    A rung, that is a row of the paper's ladder from vanilla to TOPPO, looks the same in every figure. TOPPO is thicker.
+    """
     styles: dict[str, dict[str, Any]] = {}
     for label in labels:
         if label in RUNGS:
@@ -56,32 +83,68 @@ def rung_styles(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
     return styles
 
 
-def success_figure(panels: Sequence[Panel], band: str) -> Figure:
-    """One panel a benchmark and reward: success over all tasks against environment steps, and published numbers as
-    marks at the right, wherever the curves end.
+@paper_style()
+def success_figure(panels: Sequence[Panel], band: str, *, figure: Target | None = None) -> Figure:
+    """The Figure with one panel per benchmark and reward: success over all tasks against environment steps.
+
+    Marks at the right show published numbers. They are reached at the methods' own budgets, not where the curves end.
+
+    Args:
+        panels: what to draw.
+        band: "std", "sem" or "iqm", for the label.
+        figure: Figure or SubFigure to draw on; None makes one.
     """
     labels = list(dict.fromkeys(label for panel in panels for label in panel.lines))
     width = COLUMN_WIDTH if len(panels) == 1 else PAGE_WIDTH
     rows = -(-len(panels) // 2)
-    figure = Figure(figsize=(width, 2.5 * rows + legend_height(width, labels)), layout="constrained")
-    axes = figure.subplots(rows, min(len(panels), 2), squeeze=False).ravel()
+    target = sheet(figure, width, 2.5 * rows + legend_height(width, labels))
+    high = _PANEL_HEIGHT
+    if figure is not None:
+        width, height = size_inches(target)
+        high = (height - legend_height(width, labels)) / rows - 0.4
+    axes = target.subplots(rows, min(len(panels), 2), squeeze=False).ravel()
     looks = rung_styles(labels)
     for ax, panel in zip(axes, panels, strict=False):
-        for label, (steps, drawn) in panel.lines.items():
-            _draw(ax, steps, drawn, looks[label], label)
-        ax.set_ylim(-2, 102)
-        ax.set_ylabel(f"success rate (%), {_said(band, (drawn for _, drawn in panel.lines.values()))}")
+        _draw_success(ax, panel.lines, band, panel.baselines, looks, high)
         ax.set_title(panel.title)
-        steps_axis(ax)
-        _mark_baselines(ax, panel.baselines)
     for ax in axes[len(panels) :]:
         ax.remove()
-    _legend(figure, labels, looks)
-    return figure
+    _legend(target, labels, looks)
+    return whole(target)
+
+
+@paper_style()
+def draw_success(
+    ax: Axes, lines: Lines, band: str, baselines: Mapping[str, float] = {}, *, styles: Styles | None = None
+) -> Axes:
+    """The given axes, with one curve per label, its band over the seeds, and published numbers at the right.
+
+    Args:
+        ax: to draw on. The names of the baselines stand right of it.
+        lines: curves by label.
+        band: "std", "sem" or "iqm", for the label.
+        baselines: published success in percent, by name of the method.
+        styles: looks by label; those of `rung_styles` by default.
+    """
+    high = ax.get_window_extent().height / whole(ax.figure).dpi
+    _draw_success(ax, lines, band, baselines, styles or rung_styles(list(lines)), high)
+    return ax
+
+
+def _draw_success(
+    ax: Axes, lines: Lines, band: str, baselines: Mapping[str, float], looks: Styles, high: float
+) -> None:
+    dress(ax)
+    for label, (steps, drawn) in lines.items():
+        _draw(ax, steps, drawn, looks[label], label)
+    ax.set_ylim(-2, 102)
+    ax.set_ylabel(f"success rate (%), {_said(band, (drawn for _, drawn in lines.values()))}")
+    steps_axis(ax)
+    _mark_baselines(ax, baselines, high)
 
 
 def _said(band: str, drawn: Iterable[Band]) -> str:
-    """What lines and bands are; with one seed there is nothing to spread."""
+    """What a line and its band show, as an axis names it. One seed has no band."""
     return "one seed" if all(np.isnan(found.low).all() for found in drawn) else _SAID[band]
 
 
@@ -92,18 +155,18 @@ def _draw(
         ax.fill_between(
             steps, drawn.low, drawn.high, color=look["color"], alpha=alpha, linewidth=0, gid=f"band {label}"
         )
-    ax.plot(steps, drawn.centre, **look, **marker(len(steps)), gid=f"curve {label}")
+    ax.plot(steps, drawn.centre, **look, **marker(len(steps)), gid=f"curve {label}", label=label)
 
 
-def _mark_baselines(ax: Axes, baselines: Mapping[str, float]) -> None:
-    """A diamond at each published number, just right of the panel, and its name beside it, moved where names would
-    touch.
+def _mark_baselines(ax: Axes, baselines: Mapping[str, float], high: float) -> None:
+    """Draw a diamond at each published number, right of a panel `high` inches high, and its name beside the diamond.
+
+    Names move apart where they would touch.
     """
     if not baselines:
         return
     heights = np.array(list(baselines.values()))
-    # Panels are some 2.1 inches high inside: what a line of text takes there, in percent.
-    gap = 1.25 * _LABEL_POINTS / 72 / 2.1 * 104
+    gap = 1.25 * _LABEL_POINTS / 72 / high * 104  # a line of text, in percent
     places = spread_out(heights, gap, 0, 100)
     ax.annotate("published, full budget", (1.02, 1.03), xycoords="axes fraction", fontsize=_LABEL_POINTS, color="0.25")
     at = blended_transform_factory(ax.transAxes, ax.transData)
@@ -123,18 +186,29 @@ def _mark_baselines(ax: Axes, baselines: Mapping[str, float]) -> None:
         )
 
 
-def per_task_figure(panels: Mapping[str, Lines], title: str, band: str) -> Figure:
-    """One small panel a task, in the order given; steps and success share their axes."""
+@paper_style()
+def per_task_figure(panels: Mapping[str, Lines], title: str, band: str, *, figure: Target | None = None) -> Figure:
+    """The Figure with one small panel per task. All panels share their axes.
+
+    Args:
+        panels: curves by task and label, in the order to draw them.
+        title: of the figure.
+        band: "std", "sem" or "iqm", for the label.
+        figure: Figure or SubFigure to draw on; None makes one.
+    """
     labels = list(next(iter(panels.values())))
     looks = rung_styles(labels)
     columns = min(5, len(panels))
     rows = -(-len(panels) // columns)
     width = PAGE_WIDTH * (columns / 5 if columns > 2 else 0.48)
     height = (0.85 if rows > 2 else 1.25) * rows + 0.35 + legend_height(width, labels)
-    figure = Figure(figsize=(width, height), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.015, w_pad=0.015, hspace=0.01, wspace=0.01)  # type: ignore[union-attr,call-arg]
-    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
+    target = sheet(figure, width, height)
+    if figure is None:  # a given figure may hold more than these panels, so its spaces stay
+        engine = whole(target).get_layout_engine()
+        engine.set(h_pad=0.015, w_pad=0.015, hspace=0.01, wspace=0.01)  # type: ignore[union-attr,call-arg]
+    axes = target.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
     for ax, (task, lines) in zip(axes, panels.items(), strict=False):
+        dress(ax)
         for label, (steps, drawn) in lines.items():
             _draw(ax, steps, drawn, {**looks[label], "linewidth": 0.7, "markersize": 1.2}, label, alpha=0.1)
         ax.set_title(short(task), fontsize=6, pad=2)
@@ -148,37 +222,66 @@ def per_task_figure(panels: Mapping[str, Lines], title: str, band: str) -> Figur
         ax.remove()
     for ax in axes[max(0, len(panels) - columns) : len(panels)]:  # the last panel of each column
         ax.xaxis.set_tick_params(labelbottom=True)
-    # Of one panel: a label of the whole figure would lie on its legend.
+    # The label belongs to one panel: a label of the whole figure would lie on its legend.
     axes[len(panels) - 1 - (columns - 1) // 2].set_xlabel("environment steps")
     shown = (drawn for lines in panels.values() for _, drawn in lines.values())
-    figure.supylabel(f"success rate (%), {_said(band, shown)}", fontsize=7)
-    figure.suptitle(title, fontsize=7.5)
-    _legend(figure, labels, looks)
-    return figure
+    target.supylabel(f"success rate (%), {_said(band, shown)}", fontsize=7)
+    target.suptitle(title, fontsize=7.5)
+    _legend(target, labels, looks)
+    return whole(target)
 
 
+@paper_style()
 def worst_k_figure(
-    bars: Mapping[str, Mapping[int, Band]], best: Mapping[int, tuple[str, float]], title: str, band: str
+    bars: Mapping[str, Mapping[int, Band]],
+    best: Mapping[int, tuple[str, float]],
+    title: str,
+    band: str,
+    *,
+    figure: Target | None = None,
 ) -> Figure:
-    """A group of bars a k, one bar a label, and over each group a line at the strongest published baseline.
+    """The Figure with the success of the k worst tasks: a group of bars per k, and one bar per label in it.
+
+    The line over a group is at the strongest published baseline.
 
     Args:
         bars: by label and k.
-        best: name and percent of that baseline, by k.
+        best: name and percent of the baseline, by k.
         title: of the figure.
-        band: of the bars' whiskers.
+        band: "std", "sem" or "iqm": what the whiskers show.
+        figure: Figure or SubFigure to draw on; None makes one.
     """
     labels = list(bars)
+    width = PAGE_WIDTH if len(labels) * len(bars[labels[0]]) > 14 else COLUMN_WIDTH
+    target = sheet(figure, width, 2.4 + legend_height(width, labels))
+    ax = draw_worst_k(target.subplots(), bars, best, band)
+    ax.set_title(title + ("\ndashed: strongest published baseline" if best else ""))
+    _legend(target, labels, rung_styles(labels), bars=True)
+    return whole(target)
+
+
+@paper_style()
+def draw_worst_k(
+    ax: Axes, bars: Mapping[str, Mapping[int, Band]], best: Mapping[int, tuple[str, float]], band: str
+) -> Axes:
+    """The given axes, with a group of bars per k and one bar per label in it. See `worst_k_figure`.
+
+    Args:
+        ax: to draw on.
+        bars: by label and k.
+        best: name and percent of the strongest published baseline, by k.
+        band: "std", "sem" or "iqm": what the whiskers show.
+    """
+    dress(ax)
+    labels = list(bars)
     ks = list(bars[labels[0]])
-    width = PAGE_WIDTH if len(labels) * len(ks) > 14 else COLUMN_WIDTH
-    figure = Figure(figsize=(width, 2.4 + legend_height(width, labels)), layout="constrained")
-    ax = figure.subplots()
     looks = rung_styles(labels)
     bar = 0.8 / len(labels)
     for n, label in enumerate(labels):
         for x, k in enumerate(ks):
             at = x + (n - (len(labels) - 1) / 2) * bar
-            _bar(ax, at, bars[label][k], 0.9 * bar, looks[label], f"bar {label} {k}")
+            name = label if x == 0 else ""  # once in a legend
+            _bar(ax, at, bars[label][k], 0.9 * bar, looks[label], f"bar {label} {k}", name)
             if _top(bars[label][k]) == 0:  # a bar that cannot be seen
                 ax.annotate("0", (at, 0), (0, 2), textcoords="offset points", ha="center", fontsize=5, color="0.3")
     for x, k in enumerate(ks):
@@ -194,52 +297,81 @@ def worst_k_figure(
     ax.set_ylabel(f"success of the k worst tasks (%),\n{_said(band, shown)}")
     ax.set_ylim(0, 112)
     ax.set_yticks(range(0, 101, 20))
-    ax.set_title(title + ("\ndashed: strongest published baseline" if best else ""))
-    _legend(figure, labels, looks, bars=True)
-    return figure
+    return ax
 
 
+@paper_style()
 def ladder_figure(
-    bars: Mapping[str, Mapping[str, Band]], best: Mapping[str, tuple[str, float]], title: str, band: str
+    bars: Mapping[str, Mapping[str, Band]],
+    best: Mapping[str, tuple[str, float]],
+    title: str,
+    band: str,
+    *,
+    figure: Target | None = None,
 ) -> Figure:
-    """A panel a metric, a bar a label from top to bottom; dashed, the strongest published baseline (Figure 4).
+    """The Figure with one panel per metric, and one bar per label from top to bottom (Figure 4).
+
+    The dashed line is at the strongest published baseline.
 
     Args:
         bars: by metric and label.
-        best: name and percent of that baseline, by metric.
+        best: name and percent of the baseline, by metric.
         title: of the figure.
-        band: of the bars' whiskers.
+        band: "std", "sem" or "iqm": what the whiskers show.
+        figure: Figure or SubFigure to draw on; None makes one.
     """
     labels = list(next(iter(bars.values())))
     width = PAGE_WIDTH if len(bars) > 1 else COLUMN_WIDTH
-    figure = Figure(figsize=(width, 0.24 * len(labels) + 1.1), layout="constrained")
-    axes = figure.subplots(1, len(bars), sharey=True, squeeze=False)[0]
-    looks = rung_styles(labels)
+    target = sheet(figure, width, 0.24 * len(labels) + 1.1)
+    axes = target.subplots(1, len(bars), sharey=True, squeeze=False)[0]
     for ax, (metric, by_label) in zip(axes, bars.items(), strict=True):
-        for y, label in enumerate(labels):
-            found = by_label[label]
-            _bar(ax, y, found, 0.7, looks[label], f"bar {label} {metric}", upright=False)
-            beside = blended_transform_factory(ax.transAxes, ax.transData)
-            ax.annotate(f"{float(found.centre):.1f}", (1.02, y), xycoords=beside, va="center", fontsize=6)
-        if metric in best:
-            name, at = best[metric]
-            ax.axvline(at, color="0.15", linestyle=(0, (3, 2)), linewidth=0.8, gid=f"best {metric}")
-            ax.annotate(
-                f"{name} {at:.1f}",
-                (at, 1),
-                (0, 2),
-                xycoords=("data", "axes fraction"),
-                textcoords="offset points",
-                ha="center" if 20 < at < 80 else "right" if at >= 80 else "left",
-                fontsize=_LABEL_POINTS,
-            )
-        ax.set_xlim(0, 102)
-        ax.set_xticks(range(0, 101, 20))
-        ax.set_xlabel(f"{metric} success (%),\n{_said(band, by_label.values())}")
+        _draw_ladder(dress(ax), metric, {label: by_label[label] for label in labels}, best.get(metric), band)
     axes[0].set_yticks(range(len(labels)), labels)
     axes[0].invert_yaxis()
-    figure.suptitle(title, fontsize=7.5)
-    return figure
+    target.suptitle(title, fontsize=7.5)
+    return whole(target)
+
+
+@paper_style()
+def draw_ladder(ax: Axes, metric: str, by_label: Mapping[str, Band], best: tuple[str, float] | None, band: str) -> Axes:
+    """The given axes, with one bar per label from top to bottom. See `ladder_figure`.
+
+    Args:
+        ax: to draw on.
+        metric: name of the numbers, such as "final mean", for the label.
+        by_label: bars.
+        best: name and percent of the strongest published baseline, or None.
+        band: "std", "sem" or "iqm": what the whiskers show.
+    """
+    _draw_ladder(dress(ax), metric, by_label, best, band)
+    ax.set_yticks(range(len(by_label)), list(by_label))
+    ax.invert_yaxis()
+    return ax
+
+
+def _draw_ladder(
+    ax: Axes, metric: str, by_label: Mapping[str, Band], best: tuple[str, float] | None, band: str
+) -> None:
+    looks = rung_styles(list(by_label))
+    for y, (label, found) in enumerate(by_label.items()):
+        _bar(ax, y, found, 0.7, looks[label], f"bar {label} {metric}", label, upright=False)
+        beside = blended_transform_factory(ax.transAxes, ax.transData)
+        ax.annotate(f"{float(found.centre):.1f}", (1.02, y), xycoords=beside, va="center", fontsize=6)
+    if best is not None:
+        name, at = best
+        ax.axvline(at, color="0.15", linestyle=(0, (3, 2)), linewidth=0.8, gid=f"best {metric}")
+        ax.annotate(
+            f"{name} {at:.1f}",
+            (at, 1),
+            (0, 2),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="center" if 20 < at < 80 else "right" if at >= 80 else "left",
+            fontsize=_LABEL_POINTS,
+        )
+    ax.set_xlim(0, 102)
+    ax.set_xticks(range(0, 101, 20))
+    ax.set_xlabel(f"{metric} success (%),\n{_said(band, by_label.values())}")
 
 
 def _top(found: Band) -> float:
@@ -247,18 +379,25 @@ def _top(found: Band) -> float:
 
 
 def _bar(
-    ax: Axes, at: float, found: Band, thick: float, look: Mapping[str, Any], gid: str, upright: bool = True
+    ax: Axes,
+    at: float,
+    found: Band,
+    thick: float,
+    look: Mapping[str, Any],
+    gid: str,
+    label: str,
+    upright: bool = True,
 ) -> None:
-    """One bar with its whiskers, if it has any."""
+    """Draw one bar, and its whiskers where there are several seeds."""
     centre, colour = float(found.centre), look["color"]
     draw, whiskers = (ax.bar, ax.vlines) if upright else (ax.barh, ax.hlines)
-    draw(at, centre, thick, color=colour, edgecolor=colour, linewidth=0.4, gid=gid)
+    draw(at, centre, thick, color=colour, edgecolor=colour, linewidth=0.4, gid=gid, label=label)
     if not np.isnan(found.low):
         whiskers(at, max(0.0, float(found.low)), float(found.high), color="black", linewidth=0.6)
 
 
-def _legend(figure: Figure, labels: Sequence[str], looks: Mapping[str, Mapping[str, Any]], bars: bool = False) -> None:
+def _legend(target: Target, labels: Sequence[str], looks: Styles, bars: bool = False) -> None:
     thick = {"linewidth": 4, "linestyle": "-", "solid_capstyle": "butt"} if bars else {}
     handles = [Line2D([], [], label=label, **{**looks[label], **thick}) for label in labels]
-    columns = min(len(labels), legend_columns(figure.get_size_inches()[0], labels))
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+    columns = min(len(labels), legend_columns(size_inches(target)[0], labels))
+    target.legend(handles=handles, loc="outside lower center", ncols=columns)

@@ -1,8 +1,10 @@
-"""Gram heatmaps (Figures 3, D.1 and D.2)."""
+"""Heatmaps of Grams G = J J' (Figures 3, D.1 and D.2)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,67 +15,182 @@ from matplotlib.ticker import MaxNLocator
 
 from toppo_diag.analysis.heatmap import Panel
 from toppo_diag.plots.names import short
-from toppo_diag.plots.style import COSINE_MAP, DEAD, MAGNITUDE_MAP, PAGE_WIDTH, times
+from toppo_diag.plots.style import (
+    COSINE_MAP,
+    DEAD,
+    MAGNITUDE_MAP,
+    PAGE_WIDTH,
+    Target,
+    dress,
+    fix_ticks,
+    name_length,
+    name_size,
+    paper_style,
+    size_inches,
+    times,
+    whole,
+)
 
 _WIDEST = 1.6
-"""Inches of one K x K grid, at most, where its labels allow it."""
+"""Width of one K x K grid in a figure of its own, in inches, at most. The names of many tasks may need more."""
+_LEAST_PER_TASK = 0.075
+"""Inches of a grid's side per task in a figure of its own, at least. The names of 50 tasks just fit."""
+_LINE = 1 / 60
+"""Inches that a line of text takes per point of its font size."""
+_LEAST = 0.4
+"""Inches of a grid's side, at least."""
+_RIGHT, _GAP, _BAR, _HEAD = 0.75, 0.2, 0.38, 0.3
+"""Inches: for the colour bars, between grids, of the bars above a grid, of the titles."""
+
+Range = tuple[float, float]
 
 
+@paper_style()
 def heatmap_figure(
-    panels: Mapping[tuple[str, str], Panel], rows: Mapping[str, str], columns: Sequence[str], side: str
+    panels: Mapping[tuple[str, str], Panel],
+    rows: Mapping[str, str],
+    columns: Sequence[str],
+    side: str,
+    *,
+    figure: Target | None = None,
 ) -> Figure:
-    """Heatmaps of Grams, stages as rows and conditions as columns.
+    """The Figure with one heatmap for each stage (rows) and condition (columns).
 
-    Off the diagonal: cosines; on it: log10 G_ii; above: ||g_i|| / K on a log scale with the spread max / min; dead
-    tasks are grey.
+    Off the diagonal stand the cosines, on it log10 G_ii. The bars above show ||g_i|| / K on a log scale, and the
+    number beside them is the spread, max / min. Dead tasks are grey. In a given figure the grids take the space that
+    there is. Where names would touch, the whole picture shrinks with its fonts.
 
     Args:
-        panels: by (row, column); missing cells stay empty.
-        rows: stages, and how to label them.
+        panels: by row and column. Missing cells stay empty.
+        rows: labels by stage.
         columns: conditions.
-        side: "actor" or "critic", for the labels.
+        side: named group of shared parameters, such as "critic", for the labels.
+        figure: Figure or SubFigure to draw on; None makes one.
     """
-    k = len(next(iter(panels.values())).tasks)
     tasks = next(iter(panels.values())).tasks
-    names = max(len(short(t)) for t in tasks) * (0.05 if k <= 15 else 0.038)
-    left, bottom, right, gap, bar, head = names + 0.35, 0.9 * names + 0.1, 0.75, 0.2, 0.38, 0.3
-    room = (PAGE_WIDTH - left - right - (len(columns) - 1) * gap) / len(columns)
-    cell = max(min(room, _WIDEST), 0.075 * k)  # a page wide, unless the labels of many tasks need more
-    width = left + len(columns) * cell + (len(columns) - 1) * gap + right
-    height = head + len(rows) * (cell + bar + gap) + bottom
-    figure = Figure(figsize=(width, height))
-    diagonal = _range([p.log10_square for p in panels.values()])
-    shares = _range([np.log10(p.share, where=p.share > 0, out=np.full(k, -np.inf)) for p in panels.values()])
-
-    def axes(x: float, y: float, w: float, h: float) -> Axes:
-        return figure.add_axes((x / width, y / height, w / width, h / height))
-
+    k = len(tasks)
+    at = _place(tasks, len(rows), len(columns), None if figure is None else size_inches(figure))
+    target = Figure(figsize=at.space) if figure is None else figure
+    diagonal, shares = _diagonal_range(panels.values()), _share_range(panels.values())
     for r, (row, label) in enumerate(rows.items()):
-        y = height - head - (r + 1) * (cell + bar) - r * gap
+        y = at.height - _HEAD - (r + 1) * (at.cell + _BAR) - r * _GAP
         for c, column in enumerate(columns):
             panel = panels.get((row, column))
             if panel is None:
                 continue
-            x = left + c * (cell + gap)
-            grid, bars = axes(x, y, cell, cell), axes(x, y + cell + 0.03, cell, bar - 0.06)
-            _draw_grid(grid, panel, diagonal)
-            _draw_bars(bars, panel, shares)
+            x = at.left + c * (at.cell + _GAP)
+            grid = dress(target.add_axes(at.box(x, y, at.cell, at.cell)))
+            bars = dress(target.add_axes(at.box(x, y + at.cell + 0.03, at.cell, _BAR - 0.06)))
+            # A title of the whole figure may squeeze a subfigure later on. The grid then stays as wide as its bars.
+            _draw_grid(grid, panel, diagonal, "equal" if figure is None else "auto")
+            _draw_bars(bars, panel, shares, at.scale)
             bars.set_yticks([]) if c else bars.set_ylabel(
-                r"$\Vert g_i\Vert/K$", rotation=0, ha="right", va="center", fontsize=6
+                r"$\Vert g_i\Vert/K$", rotation=0, ha="right", va="center", fontsize=6 * at.scale
             )
             if r == 0:
-                bars.set_title(column, pad=3)
+                bars.set_title(column, pad=3, fontsize=7.5 * at.scale)
             grid.set_yticks(range(k), [short(t) for t in panel.tasks] if c == 0 else [])
             grid.set_xticks(range(k), [short(t) for t in panel.tasks] if r == len(rows) - 1 else [], rotation=90)
-            size = 6 if k <= 15 else 4.5
-            grid.tick_params(labelsize=size, length=1.5, pad=1)
+            grid.tick_params(labelsize=name_size(k) * at.scale, length=1.5, pad=1)
             if c == 0:
-                figure.text(0.01, (y + cell / 2) / height, label, rotation=90, va="center", ha="left", fontsize=7.5)
-    _colour_bars(axes, width, height, bottom, right, diagonal, side)
-    return figure
+                left, middle, _, _ = at.box(0.01 * at.width, y + at.cell / 2, 0, 0)
+                target.text(left, middle, label, rotation=90, va="center", ha="left", fontsize=7.5 * at.scale)
+    _colour_bars(target, at, diagonal, side)
+    return whole(target)
 
 
-def _range(values: Sequence[np.ndarray]) -> tuple[float, float]:
+@paper_style()
+def draw_gram(ax: Axes, panel: Panel, *, diagonal: Range | None = None) -> Axes:
+    """The given axes, with one Gram as a heatmap: cosines off the diagonal, log10 G_ii on it. Dead tasks are grey.
+
+    `ax.figure.colorbar(ax.images[0], ax=ax)` adds a colour bar for the cosines, `ax.images[1]` one for the diagonal.
+
+    Args:
+        ax: to draw on.
+        panel: the Gram's numbers, from `toppo_diag.analysis.heatmap.gram_panel`.
+        diagonal: least and greatest log10 G_ii of the colour map; those of this Gram by default.
+    """
+    k = len(panel.tasks)
+    _draw_grid(dress(ax), panel, diagonal or _diagonal_range([panel]), "equal")
+    ax.set_yticks(range(k), [short(t) for t in panel.tasks])
+    ax.set_xticks(range(k), [short(t) for t in panel.tasks], rotation=90)
+    ax.tick_params(labelsize=name_size(k), length=1.5, pad=1)
+    return ax
+
+
+@paper_style()
+def draw_shares(ax: Axes, panel: Panel, *, limits: Range | None = None) -> Axes:
+    """The given axes, with a bar per task for ||g_i|| / K on a log scale, and the spread max / min as a number.
+
+    Args:
+        ax: to draw on.
+        panel: the Gram's numbers, from `toppo_diag.analysis.heatmap.gram_panel`.
+        limits: log10 of the least and the greatest bar to make room for; those of this Gram by default.
+    """
+    _draw_bars(dress(ax), panel, limits or _share_range([panel]), 1.0)
+    ax.set_ylabel(r"$\Vert g_i\Vert/K$")
+    return ax
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where things stand in a picture, in inches from its lower left corner.
+
+    Attributes:
+        left: start of the first grid.
+        bottom: space below the last grid.
+        cell: side of a grid.
+        width, height: of the picture.
+        scale: inches of the figure per inch of the picture, at most 1.
+        space: width and height of the figure. The picture stands in its middle.
+    """
+
+    left: float
+    bottom: float
+    cell: float
+    width: float
+    height: float
+    scale: float
+    space: tuple[float, float]
+
+    def box(self, x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
+        """Left, bottom, width and height as fractions of the figure."""
+        wide, high = self.space
+        beside, below = (wide - self.scale * self.width) / 2, (high - self.scale * self.height) / 2
+        return (
+            (beside + self.scale * x) / wide,
+            (below + self.scale * y) / high,
+            self.scale * width / wide,
+            self.scale * height / high,
+        )
+
+
+def _place(tasks: Sequence[str], rows: int, columns: int, space: tuple[float, float] | None) -> _Place:
+    """Places for rows x columns grids in the given space, or in a figure of a page's width."""
+    names = name_length(tasks)
+    left, bottom = names + 0.35, 0.9 * names + 0.1
+    across = ((PAGE_WIDTH if space is None else space[0]) - left - _RIGHT - (columns - 1) * _GAP) / columns
+    if space is None:
+        cell = max(min(across, _WIDEST), _LEAST_PER_TASK * len(tasks))
+    else:
+        down = (space[1] - _HEAD - bottom) / rows - _BAR - _GAP
+        cell = max(min(across, down), _LINE * name_size(len(tasks)) * len(tasks), _LEAST)
+    width = left + columns * cell + (columns - 1) * _GAP + _RIGHT
+    height = _HEAD + rows * (cell + _BAR + _GAP) + bottom
+    scale = 1.0 if space is None else min(1.0, space[0] / width, space[1] / height)
+    return _Place(left, bottom, cell, width, height, scale, space or (width, height))
+
+
+def _diagonal_range(panels: Iterable[Panel]) -> Range:
+    return _range([p.log10_square for p in panels])
+
+
+def _share_range(panels: Iterable[Panel]) -> Range:
+    return _range([np.log10(p.share, where=p.share > 0, out=np.full(len(p.share), -np.inf)) for p in panels])
+
+
+def _range(values: Sequence[np.ndarray]) -> Range:
+    """Least and greatest finite value; an interval of length 1 where there is no such interval."""
     finite = np.concatenate([v[np.isfinite(v)] for v in values])
     if not finite.size:
         return 0.0, 1.0
@@ -81,19 +198,19 @@ def _range(values: Sequence[np.ndarray]) -> tuple[float, float]:
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def _draw_grid(ax: Axes, panel: Panel, diagonal: tuple[float, float]) -> None:
+def _draw_grid(ax: Axes, panel: Panel, diagonal: Range, aspect: Literal["equal", "auto"]) -> None:
     k = len(panel.tasks)
     dead = ~np.isfinite(panel.log10_square)
     off = np.ma.masked_where(np.eye(k, dtype=bool) | dead[:, None] | dead[None, :], panel.cosine)
     ax.set_facecolor(DEAD)
-    ax.imshow(off, cmap=COSINE_MAP, vmin=-1, vmax=1, interpolation="nearest")
+    ax.imshow(off, cmap=COSINE_MAP, vmin=-1, vmax=1, interpolation="nearest", aspect=aspect)
     on = np.ma.masked_array(np.zeros((k, k)), mask=True)
     live = np.flatnonzero(~dead)
     on[live, live] = panel.log10_square[live]
-    ax.imshow(on, cmap=MAGNITUDE_MAP, vmin=diagonal[0], vmax=diagonal[1], interpolation="nearest")
+    ax.imshow(on, cmap=MAGNITUDE_MAP, vmin=diagonal[0], vmax=diagonal[1], interpolation="nearest", aspect=aspect)
 
 
-def _draw_bars(ax: Axes, panel: Panel, shares: tuple[float, float]) -> None:
+def _draw_bars(ax: Axes, panel: Panel, shares: Range, scale: float) -> None:
     k = len(panel.tasks)
     live = panel.share > 0
     floor = 10 ** (shares[0] - 0.3)
@@ -102,33 +219,22 @@ def _draw_bars(ax: Axes, panel: Panel, shares: tuple[float, float]) -> None:
     ax.set_ylim(floor, floor * (10 ** shares[1] / floor) ** 1.6)  # room for the badge
     ax.set_xlim(-0.5, k - 0.5)
     ax.set_xticks([])
-    ax.tick_params(labelsize=5, length=1.5, pad=1)
+    ax.tick_params(labelsize=5 * scale, length=1.5, pad=1)
     ax.minorticks_off()
-    for edge in ("top", "right"):
-        ax.spines[edge].set_visible(False)
-    ax.text(0.98, 0.97, times(panel.spread), transform=ax.transAxes, ha="right", va="top", fontsize=6)
+    ax.text(0.98, 0.97, times(panel.spread), transform=ax.transAxes, ha="right", va="top", fontsize=6 * scale)
 
 
-def _colour_bars(
-    axes: Callable[[float, float, float, float], Axes],
-    width: float,
-    height: float,
-    bottom: float,
-    right: float,
-    diagonal: tuple[float, float],
-    side: str,
-) -> None:
-    x = width - right + 0.12
-    length = min((height - bottom) * 0.42, 1.5)
+def _colour_bars(target: Target, at: _Place, diagonal: Range, side: str) -> None:
+    x = at.width - _RIGHT + 0.12
+    length = min((at.height - at.bottom) * 0.42, 1.5)
     for i, (mapping, label) in enumerate(
         (
             (ScalarMappable(Normalize(-1, 1), COSINE_MAP), rf"$\cos(g_i, g_j)$, {side}"),
             (ScalarMappable(Normalize(*diagonal), MAGNITUDE_MAP), r"diagonal: $\log_{10} G_{ii}$"),
         )
     ):
-        ax = axes(x, bottom + i * (length + 0.2), 0.09, length)
-        bar = ax.figure.colorbar(mapping, cax=ax)
+        bar = target.colorbar(mapping, cax=target.add_axes(at.box(x, at.bottom + i * (length + 0.2), 0.09, length)))
         bar.locator = MaxNLocator(4, steps=[1, 2, 5, 10])
         bar.update_ticks()
-        bar.set_label(label, fontsize=6, labelpad=2)
-        bar.ax.tick_params(labelsize=5.5, length=1.5, pad=1)
+        bar.set_label(label, fontsize=6 * at.scale, labelpad=2)
+        fix_ticks(bar.ax).tick_params(labelsize=5.5 * at.scale, length=1.5, pad=1)

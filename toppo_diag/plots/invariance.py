@@ -1,4 +1,4 @@
-"""Theorem 1 and Corollary 1 (Figure D.5)."""
+"""Theorem 1 and Corollary 1: what scaling the gradients does to a combiner's step (Figure D.5)."""
 
 from __future__ import annotations
 
@@ -14,37 +14,49 @@ from matplotlib.lines import Line2D
 from toppo_diag.analysis.invariance import FACTORS, SIGMAS, Perturbation, Sweep
 from toppo_diag.plots.style import (
     PAGE_WIDTH,
+    Target,
     combiner_label,
     combiner_style,
+    dress,
     legend_columns,
     legend_height,
+    paper_style,
+    sheet,
+    size_inches,
     steps_axis,
+    whole,
 )
 
 _LEAST = 1e-17
-"""Where a distance of exactly 0 is drawn on a log axis."""
+"""Where a log axis shows a distance of exactly 0."""
 
 
+@paper_style()
 def invariance_figure(
     sweeps: Mapping[str, Sweep],
     perturbations: Mapping[str, Perturbation],
     realised: Mapping[str, tuple[np.ndarray, Float[np.ndarray, "N"]]],
     tol: float,
+    *,
+    figure: Target | None = None,
 ) -> Figure:
-    """(a) cosine and (b) distance under scaling of one task, (c) cosine under lognormal scaling of all with 95 % bands,
-    (d) the relative distance of Corollary 1 on dumped minibatches.
+    """The Figure with the step d~ on scaled gradients against the step d on the original ones.
+
+    (a) and (b) scale one task, and show cosine and distance. (c) scales all tasks by lognormal factors, and shows the
+    cosine with 95 % bands. (d) shows the relative distance of Corollary 1 on the minibatches of a dump.
 
     Args:
         sweeps: by combiner.
         perturbations: by combiner.
-        realised: (env_steps, distance) of the minibatches, by combiner; empty leaves (d) out.
-        tol: drawn as a line in (d).
+        realised: environment steps and distances of N minibatches, by combiner. Without any there is no (d).
+        tol: largest distance that passes, a line in (d).
+        figure: Figure or SubFigure to draw on; None makes one.
     """
     labels = [combiner_label(spec) for spec in sweeps]
     rows, columns = (2, 2) if realised else (1, 3)
-    figure = Figure(figsize=(PAGE_WIDTH, 1.9 * rows + legend_height(PAGE_WIDTH, labels)), layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for spec in sorted(sweeps, key=lambda s: s == "fairgrad:alpha=1"):  # the paper's on top
+    target = sheet(figure, PAGE_WIDTH, 1.9 * rows + legend_height(PAGE_WIDTH, labels))
+    axes = [dress(ax) for ax in target.subplots(rows, columns, squeeze=False).flat]
+    for spec in sorted(sweeps, key=lambda s: s == "fairgrad:alpha=1"):  # the paper's combiner on top
         look = combiner_style(spec) | {"linewidth": 1.6 if spec == "fairgrad:alpha=1" else 0.7, "gid": spec}
         axes[0].plot(FACTORS, sweeps[spec].cosine, **look)
         axes[1].plot(FACTORS, np.maximum(sweeps[spec].distance, _LEAST), **look)
@@ -56,13 +68,25 @@ def invariance_figure(
     axes[1].set_ylabel(r"$\Vert\tilde d - d\Vert / \Vert d\Vert$")
     axes[2].set(xlabel=r"$\sigma$ of $\log c_i$", ylabel=r"$\cos(d, \tilde d)$", title="(c) all tasks scaled")
     if realised:
-        _draw_realised(axes[3], realised, tol)
+        draw_realised(axes[3], realised, tol)
+        axes[3].set_title("(d) raw against PopArt, on dumped minibatches")
     handles = [Line2D([], [], label=combiner_label(spec), **combiner_style(spec)) for spec in sweeps]
-    figure.legend(handles=handles, loc="outside lower center", ncols=legend_columns(PAGE_WIDTH, labels))
-    return figure
+    columns = legend_columns(size_inches(target)[0], labels)
+    target.legend(handles=handles, loc="outside lower center", ncols=columns)
+    return whole(target)
 
 
-def _draw_realised(ax: Axes, realised: Mapping[str, tuple[np.ndarray, Float[np.ndarray, "N"]]], tol: float) -> None:
+@paper_style()
+def draw_realised(ax: Axes, realised: Mapping[str, tuple[np.ndarray, Float[np.ndarray, "N"]]], tol: float) -> Axes:
+    """The given axes, with a dot for each minibatch: the relative distance of Corollary 1 on a log axis.
+
+    Args:
+        ax: to draw on.
+        realised: environment steps and distances of N minibatches, by combiner: "fairgrad:alpha=1",
+            "fairgrad-paper" or both.
+        tol: largest distance that passes, a dotted line.
+    """
+    dress(ax)
     for spec, (steps, distance) in realised.items():
         tight = spec == "fairgrad:alpha=1"
         colour = combiner_style(spec)["color"]
@@ -80,8 +104,9 @@ def _draw_realised(ax: Axes, realised: Mapping[str, tuple[np.ndarray, Float[np.n
     ax.axhline(tol, color="0.4", linewidth=0.6, linestyle=":", gid="tol")
     place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "ha": "right"}
     ax.annotate("tol", (1, tol), (-2, 2), **place)
-    ax.set(yscale="log", title="(d) raw against PopArt, on dumped minibatches")
+    ax.set(yscale="log")
     ax.set_ylabel(r"$\Vert\tilde d - d\Vert / \Vert d\Vert$")
     ax.set_ylim(top=1e4 * ax.get_ylim()[1])  # room for the legend
     steps_axis(ax)
     ax.legend(loc="upper left", ncols=2)
+    return ax

@@ -1,4 +1,4 @@
-"""How figures name things."""
+"""Names of tasks in figures."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ METAWORLD = (
     "sweep-into",
     "sweep",
 )
-"""The tasks of MT10, then those of MT50, without version: fixes each one's colour, whatever other tasks a run has."""
+"""The tasks of MT10, then the other tasks of MT50, without version. The place in this list fixes a task's colour."""
 
 
 def short(task: str) -> str:
-    """A task's name without Meta-World's version suffix."""
+    """Name of a task without Meta-World's version suffix."""
     return task.removesuffix("-v3").removesuffix("-v2")

@@ -1,53 +1,80 @@
-"""Per-task gradient norms over training (Figure 2)."""
+"""Length of each task's gradient over training (Figure 2)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toppo_diag.analysis.norms import NormSeries
 from toppo_diag.plots.style import (
     GRADIENT_UNIT,
     PAGE_WIDTH,
+    Target,
     combiner_style,
     draw_tasks,
+    dress,
     legend_height,
     marker,
+    paper_style,
+    sheet,
     steps_axis,
     task_legend,
     times,
+    whole,
 )
 
 _BOLD = {"linewidth": 1.8}
+_MEAN = "mean aggregator"
+_FAIRGRAD = "FG, \u03b1 = 1: \u221aK"
 
 
-def norms_figure(series: Mapping[str, NormSeries], tasks: Sequence[str], fairgrad: Sequence[str]) -> Figure:
-    """One panel a side: thin coloured lines ||g_i||, bold dashed black the mean aggregator, bold red FairGrad at
-    alpha = 1.
+@paper_style()
+def norms_figure(
+    series: Mapping[str, NormSeries], tasks: Sequence[str], fairgrad: Sequence[str], *, figure: Target | None = None
+) -> Figure:
+    """The Figure with one panel per side: ||g_i|| per task, and the step of two combiners on the same gradients.
+
+    The bold dashed black line is the mean, the bold red one FairGrad at alpha = 1.
 
     Args:
-        series: by side.
+        series: by side, that is by named group of shared parameters.
         tasks: K names.
-        fairgrad: sides that show FairGrad's norm.
+        fairgrad: sides whose panel shows FairGrad's step.
+        figure: Figure or SubFigure to draw on; None makes one.
     """
-    overlaid = {"mean aggregator": combiner_style("mean") | _BOLD}
+    overlaid = {_MEAN: combiner_style("mean") | _BOLD}
     if fairgrad:
-        label = "FG-c, \u03b1 = 1: \u221aK" if list(fairgrad) == ["critic"] else "FG, \u03b1 = 1: \u221aK"
+        label = "FG-c, \u03b1 = 1: \u221aK" if list(fairgrad) == ["critic"] else _FAIRGRAD
         overlaid[label] = combiner_style("fairgrad:alpha=1") | _BOLD
-    legend = legend_height(PAGE_WIDTH, [*overlaid, *tasks])
-    figure = Figure(figsize=(PAGE_WIDTH, 2.2 + legend), layout="constrained")
-    axes = figure.subplots(1, len(series), squeeze=False)[0]
+    target = sheet(figure, PAGE_WIDTH, 2.2 + legend_height(PAGE_WIDTH, [*overlaid, *tasks]))
+    axes = target.subplots(1, len(series), squeeze=False)[0]
     for letter, ax, (side, s) in zip("abcdefgh", axes, series.items(), strict=False):
-        draw_tasks(ax, s.env_steps, s.norms, tasks, linewidth=0.6)
-        dots = marker(len(s.env_steps))
-        ax.plot(s.env_steps, s.mean_norm, **combiner_style("mean"), **_BOLD, **dots, gid="mean")
-        if side in fairgrad:
-            look = combiner_style("fairgrad:alpha=1")
-            ax.plot(s.env_steps, s.fairgrad_norm, **look, **_BOLD, **dots, gid="fairgrad")
+        draw_norms(ax, s, tasks, fairgrad=side in fairgrad)
         ax.set_title(f"({letter}) {side}: spread {times(s.median_spread)}")
         ax.set_ylabel(rf"$\Vert g_i\Vert$, {side} ({GRADIENT_UNIT})")
-        steps_axis(ax)
     dead = [all((s.norms[:, k] == 0).all() for s in series.values()) for k in range(len(tasks))]
-    task_legend(figure, tasks, dead, overlaid)
-    return figure
+    task_legend(target, tasks, dead, overlaid)
+    return whole(target)
+
+
+@paper_style()
+def draw_norms(ax: Axes, series: NormSeries, tasks: Sequence[str], *, fairgrad: bool = True) -> Axes:
+    """The given axes, with one line per task for ||g_i||, and bold lines for the step of two combiners.
+
+    Args:
+        ax: to draw on.
+        series: lengths over training, from `toppo_diag.analysis.norms.norm_series`.
+        tasks: K names.
+        fairgrad: whether to draw FairGrad's step beside the mean's.
+    """
+    draw_tasks(dress(ax), series.env_steps, series.norms, tasks, linewidth=0.6)
+    bold = _BOLD | marker(len(series.env_steps))
+    ax.plot(series.env_steps, series.mean_norm, **combiner_style("mean"), **bold, gid="mean", label=_MEAN)
+    if fairgrad:
+        look = combiner_style("fairgrad:alpha=1")
+        ax.plot(series.env_steps, series.fairgrad_norm, **look, **bold, gid="fairgrad", label=_FAIRGRAD)
+    ax.set_ylabel(rf"$\Vert g_i\Vert$ ({GRADIENT_UNIT})")
+    steps_axis(ax)
+    return ax

@@ -1,34 +1,52 @@
-"""One look for every figure: sizes, fonts, colours that colour-blind readers can tell apart."""
+"""The look that all figures share: sizes, fonts, and colours that colour-blind readers can tell apart.
+
+Matplotlib reads some settings when it makes an artist, some when it draws, and some when it saves. `paper_style` sets
+the first kind, `dress` fixes the second kind on the axes, and `save_figure` sets the third kind. So a figure looks the
+same wherever it is made, shown and saved.
+"""
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float
+from matplotlib import font_manager
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from toppo.common.errors import unknown
+from toppo.common.files import write_whole
 from toppo_diag.plots.names import METAWORLD, short
 
+Target = Figure | SubFigure
+"""What a whole picture is drawn on."""
+
+FORMATS = ("pdf", "png", "svg")
+"""File formats of a saved figure."""
+
 COLUMN_WIDTH = 3.3
+"""Width of one column of a two-column paper, in inches."""
 PAGE_WIDTH = 6.9
-"""Inches, of a two-column paper."""
+"""Width of a page of a two-column paper, in inches."""
 
 COSINE_MAP = "RdBu_r"
-"""Diverging, centred at 0: red aligned, blue conflicting."""
+"""Colour map of cosines, centred at 0: red is aligned, blue is in conflict."""
 MAGNITUDE_MAP = "viridis"
+"""Colour map of gradient lengths."""
 DEAD = "0.75"
-"""Grey of a task without gradient."""
+"""Grey of a dead task, that is a task without gradient."""
 
 GRADIENT_UNIT = "loss / parameter"
-"""Unit of a gradient's length, as it stands on axes."""
+"""Unit of a gradient's length, as axes name it."""
 
 _COLOURS = (
     "#332288",
@@ -42,7 +60,7 @@ _COLOURS = (
     "#44AA99",
     "#661100",
 )
-"""Paul Tol's muted scheme, which the common kinds of colour blindness leave distinct."""
+"""Paul Tol's muted scheme. Its colours stay distinct under the common kinds of colour blindness."""
 _DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 
 _COMBINERS = {
@@ -68,44 +86,158 @@ _COMBINERS = {
 }
 
 
+_SETTINGS: dict[str, Any] = {
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7,
+    "xtick.labelsize": 6,
+    "ytick.labelsize": 6,
+    "legend.fontsize": 6,
+    "legend.frameon": False,
+    "legend.handlelength": 1.8,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "lines.linewidth": 0.8,
+    "lines.markersize": 2.5,
+    "xtick.major.width": 0.5,
+    "ytick.major.width": 0.5,
+    "xtick.major.size": 2,
+    "ytick.major.size": 2,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "pdf.fonttype": 42,  # embedded fonts
+    "svg.hashsalt": "toppo",  # the same names inside an SVG file at each run
+    "savefig.dpi": 300,
+    "figure.dpi": 150,
+}
+
+
 @contextmanager
 def paper_style() -> Iterator[None]:
-    """Matplotlib settings of every figure; vector output with embedded fonts, and without a date, so that a rerun
-    gives the same bytes.
+    """Matplotlib's settings for all figures, within a `with` block or, as `@paper_style()`, within a function.
+
+    They start from the user's matplotlibrc file, as on the command line. A theme that a notebook has set since then
+    has no effect. The settings from before come back at the end.
     """
-    settings: Any = {
-        "font.size": 7,
-        "axes.titlesize": 7.5,
-        "axes.labelsize": 7,
-        "xtick.labelsize": 6,
-        "ytick.labelsize": 6,
-        "legend.fontsize": 6,
-        "legend.frameon": False,
-        "legend.handlelength": 1.8,
-        "axes.linewidth": 0.6,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "lines.linewidth": 0.8,
-        "lines.markersize": 2.5,
-        "xtick.major.width": 0.5,
-        "ytick.major.width": 0.5,
-        "xtick.major.size": 2,
-        "ytick.major.size": 2,
-        "xtick.minor.size": 0,
-        "ytick.minor.size": 0,
-        "pdf.fonttype": 42,
-        "svg.hashsalt": "toppo",
-        "savefig.dpi": 300,
-        "figure.dpi": 150,
-    }
-    with mpl.rc_context(settings):
+    with mpl.rc_context():
+        mpl.rc_file_defaults()
+        settings: Any = mpl.rcParams
+        settings.update(_SETTINGS)
+        # Text keeps the family's name and looks for the font when it is drawn. Only a font's own name cannot change.
+        settings["font.family"] = [_font(family) for family in settings["font.family"]]
         yield
 
 
-def task_styles(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour and dashes of each task, as keywords of `Axes.plot`.
+def _font(family: str) -> str:
+    """Name of the installed font that a family means, such as DejaVu Sans for sans-serif."""
+    path = font_manager.findfont(font_manager.FontProperties(family=[family]))
+    return font_manager.get_font(path).family_name
 
-    A Meta-World task looks the same in every figure; others take the looks that are left, in their order.
+
+def dress(ax: Axes) -> Axes:
+    """The given axes, in the paper's fonts, ticks and frame.
+
+    To be called within `paper_style`, before anything is drawn. Axes that a user made come with that user's settings.
+    Axes of our own need it too: matplotlib makes most ticks when it draws, with the settings of that moment. Colours
+    of the background and grid lines stay.
+    """
+    fix_ticks(ax)
+    for edge in ("top", "right"):
+        ax.spines[edge].set_visible(False)
+    for spine in ax.spines.values():
+        spine.set_linewidth(mpl.rcParams["axes.linewidth"])
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.label.set(fontsize=mpl.rcParams["axes.labelsize"], fontfamily=mpl.rcParams["font.family"])
+    return ax
+
+
+def fix_ticks(ax: Axes) -> Axes:
+    """The given axes, where all ticks get today's settings whenever matplotlib makes them. See `dress`."""
+    settings: Any = mpl.rcParams
+    for axis, name in ((ax.xaxis, "x"), (ax.yaxis, "y")):
+        colour = settings[f"{name}tick.color"]
+        label = settings[f"{name}tick.labelcolor"]
+        size = settings[f"{name}tick.labelsize"]
+        for which in ("major", "minor"):
+            ax.tick_params(
+                axis=name,  # type: ignore[arg-type]
+                which=which,
+                length=settings[f"{name}tick.{which}.size"],
+                width=settings[f"{name}tick.{which}.width"],
+                pad=settings[f"{name}tick.{which}.pad"],
+                direction=settings[f"{name}tick.direction"],
+                color=colour,
+                labelcolor=colour if label == "inherit" else label,
+                labelsize=size,
+                labelfontfamily=settings["font.family"],
+            )
+        axis.offsetText.set(fontsize=size, fontfamily=settings["font.family"])
+    return ax
+
+
+def sheet(target: Target | None, width: float, height: float) -> Target:
+    """The target, ready to be drawn on. Without one, a new Figure of this size in inches.
+
+    Legends stand below the panels, which only constrained layout can do. A given figure without a layout engine gets
+    this one.
+    """
+    if target is None:
+        return Figure(figsize=(width, height), layout="constrained")
+    if (figure := whole(target)).get_layout_engine() is None:
+        figure.set_layout_engine("constrained")
+    return target
+
+
+def whole(target: Target) -> Figure:
+    """The Figure that a SubFigure belongs to; a Figure itself."""
+    return target.figure
+
+
+def size_inches(target: Target) -> tuple[float, float]:
+    """Width and height in inches."""
+    if isinstance(target, Figure):
+        width, height = target.get_size_inches()
+        return float(width), float(height)
+    return target.bbox.width / whole(target).dpi, target.bbox.height / whole(target).dpi
+
+
+@paper_style()
+def save_figure(figure: Figure, stem: str | Path, formats: Sequence[str] = FORMATS) -> list[Path]:
+    """The files of a figure, one for each format: stem.pdf, stem.png and so on.
+
+    The same data give the same bytes: a file holds no date. Each file is written whole or not at all.
+
+    Args:
+        figure: any figure; those of `toppo_diag.plots` look as on the command line.
+        stem: path without the ending. Directories that are missing are made.
+        formats: out of `FORMATS`.
+
+    Raises:
+        UsageError: an unknown format. Nothing has been written.
+        OSError: the place cannot be written.
+    """
+    stem = Path(stem)
+    for kind in formats:
+        if kind not in FORMATS:
+            raise unknown("format", kind, FORMATS)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    return [write_whole(stem.with_name(f"{stem.name}.{kind}"), figure_bytes(figure, kind)) for kind in formats]
+
+
+@paper_style()
+def figure_bytes(figure: Figure, kind: str) -> bytes:
+    """Content of a figure's file in one of `FORMATS`, without a date."""
+    buffer = io.BytesIO()
+    metadata: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind, {})
+    figure.savefig(buffer, format=kind, metadata=metadata)
+    return buffer.getvalue()
+
+
+def task_styles(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour and dashes per task, as keywords of `Axes.plot`.
+
+    A Meta-World task looks the same in every figure. Other tasks take the looks that remain, in their order.
     """
     place = {task: METAWORLD.index(short(task)) for task in tasks if short(task) in METAWORLD}
     free = (n for n in range(len(tasks) + len(METAWORLD)) if n not in place.values())
@@ -120,7 +252,7 @@ def task_styles(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def combiner_style(spec: str) -> dict[str, Any]:
-    """Colour and dashes of a combiner, the same in every figure; grey for one unknown."""
+    """Colour and dashes of a combiner, the same in every figure; grey for an unknown one."""
     name = spec.split(":")[0]
     if name == "fairgrad":
         name = f"fairgrad:alpha={'1' if 'alpha=' not in spec else spec.partition('alpha=')[2].split(',')[0]}"
@@ -129,7 +261,7 @@ def combiner_style(spec: str) -> dict[str, Any]:
 
 
 def combiner_label(spec: str) -> str:
-    """A combiner as a legend names it: its name, and the fairness exponent of FairGrad."""
+    """Name of a combiner in a legend, with the fairness exponent for FairGrad."""
     name, _, options = spec.partition(":")
     if name == "fairgrad":
         return f"fairgrad, \u03b1 = {options.partition('alpha=')[2].split(',')[0] or '1'}"
@@ -137,12 +269,22 @@ def combiner_label(spec: str) -> str:
 
 
 def marker(n: int) -> dict[str, Any]:
-    """Dots where a line has too few points to show itself."""
+    """Keywords of `Axes.plot` for a line of n points: dots on a short line, which may be a single point."""
     return {"marker": "o"} if n <= 20 else {}
 
 
+def name_size(n_tasks: int) -> float:
+    """Font size of task names along a grid, in points."""
+    return 6 if n_tasks <= 15 else 4.5
+
+
+def name_length(tasks: Sequence[str]) -> float:
+    """Inches that the longest task name takes along a grid."""
+    return max(len(short(task)) for task in tasks) * (0.05 if len(tasks) <= 15 else 0.038)
+
+
 def steps_axis(ax: Axes) -> None:
-    """Environment steps along x, as 500k or 2M."""
+    """Write environment steps along x, as 500k or 2M."""
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
     ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.set_xlabel("environment steps")
@@ -151,12 +293,14 @@ def steps_axis(ax: Axes) -> None:
 def draw_tasks(
     ax: Axes, steps: Float[np.ndarray, "T"], values: Float[np.ndarray, "T K"], tasks: Sequence[str], **how: Any
 ) -> None:
-    """One thin line a task on a log axis; where a task is dead (0), a grey cross at the foot of the axis."""
+    """Draw one thin line per task on a log axis. Where a task is dead (0), a grey cross marks the foot of the axis."""
     looks = task_styles(tasks)
     for k, task in enumerate(tasks):
         alive = values[:, k] > 0
         line = np.where(alive, values[:, k], np.nan)
-        ax.plot(steps, line, **{"gid": f"task {task}", **looks[task], **marker(len(steps)), **how})
+        ax.plot(
+            steps, line, **{"gid": f"task {task}", "label": short(task), **looks[task], **marker(len(steps)), **how}
+        )
         if not alive.all():
             dead = steps[~alive]
             ax.plot(
@@ -167,31 +311,38 @@ def draw_tasks(
 
 
 def task_legend(
-    figure: Figure, tasks: Sequence[str], dead: Sequence[bool] | None = None, extra: Mapping[str, dict[str, Any]] = {}
+    target: Target, tasks: Sequence[str], dead: Sequence[bool] | None = None, extra: Mapping[str, dict[str, Any]] = {}
 ) -> None:
-    """Legend of the tasks below the figure; a task dead all along is grey and says so."""
+    """Put a legend of the tasks below the panels.
+
+    Args:
+        target: Figure or SubFigure.
+        tasks: K names.
+        dead: tasks that are dead all along, (K,). The legend shows them in grey and says so.
+        extra: looks of further lines by label, which come first.
+    """
     looks = task_styles(tasks)
     handles = [Line2D([], [], label=label, **look) for label, look in extra.items()]
     for k, task in enumerate(tasks):
         gone = dead is not None and dead[k]
         look = {**looks[task], "color": DEAD} if gone else looks[task]
         handles.append(Line2D([], [], label=short(task) + (" (dead)" if gone else ""), **look))
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=legend_columns(figure.get_size_inches()[0], [*extra, *tasks])
+    target.legend(
+        handles=handles, loc="outside lower center", ncols=legend_columns(size_inches(target)[0], [*extra, *tasks])
     )
 
 
 def legend_columns(width: float, labels: Sequence[str]) -> int:
-    """Columns of a legend `width` inches wide."""
+    """Number of columns of a legend that is `width` inches wide."""
     widest = max(len(short(label)) for label in labels) + 4
     return max(1, int(width / (0.042 * widest + 0.33)))
 
 
 def legend_height(width: float, labels: Sequence[str]) -> float:
-    """Inches that the legend of these labels takes below a figure."""
+    """Inches that the legend of these labels takes below a figure of `width` inches."""
     return 0.13 * math.ceil(len(labels) / legend_columns(width, labels)) + 0.1
 
 
 def times(ratio: float) -> str:
-    """A spread as a badge: 9,864x, 4.1x."""
+    """A ratio as text for a badge: 9,864x, 4.1x."""
     return f"{ratio:,.0f}\u00d7" if ratio >= 100 else f"{ratio:.3g}\u00d7"

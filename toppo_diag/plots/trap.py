@@ -1,4 +1,4 @@
-"""The self-reinforcing tail trap: share of the direction against success."""
+"""The self-reinforcing tail trap of Section 3: each task's share of the step beside its success."""
 
 from __future__ import annotations
 
@@ -6,12 +6,26 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from toppo_diag.plots.names import short
-from toppo_diag.plots.style import PAGE_WIDTH, legend_height, marker, steps_axis, task_legend, task_styles
+from toppo_diag.plots.style import (
+    PAGE_WIDTH,
+    Target,
+    dress,
+    legend_height,
+    marker,
+    paper_style,
+    sheet,
+    steps_axis,
+    task_legend,
+    task_styles,
+    whole,
+)
 
 
+@paper_style()
 def trap_figure(
     env_steps: Int[np.ndarray, "T"],
     shares: Float[np.ndarray, "T K"],
@@ -20,40 +34,78 @@ def trap_figure(
     threshold: float,
     tasks: Sequence[str],
     side: str,
+    *,
+    figure: Target | None = None,
 ) -> Figure:
-    """Each task's share of the combined direction, and beside it its success; starved tasks are bold and named.
+    """The Figure with each task's share of the step d = J'w and, beside it, each task's success.
+
+    Starved tasks have bold lines and stand in the title.
 
     Args:
-        env_steps: of the snapshots.
+        env_steps: of the T snapshots.
         shares: w_i <g_i, d> / ||d||^2.
-        success: in 0..1, None where it was not recorded.
-        starved: tasks to flag.
-        threshold: below which a task is starved.
+        success: from 0 to 1; None where it was not recorded, which leaves one panel.
+        starved: tasks to point out.
+        threshold: share below which a task is starved.
         tasks: K names.
-        side: for the labels.
+        side: named group of shared parameters, such as "critic", for the labels.
+        figure: Figure or SubFigure to draw on; None makes one.
     """
-    figure = Figure(figsize=(PAGE_WIDTH, 2.2 + legend_height(PAGE_WIDTH, tasks)), layout="constrained")
-    axes = figure.subplots(1, 2 if success is not None else 1, squeeze=False)[0]
-    looks = task_styles(tasks)
-    for ax, values in zip(axes, (shares, success), strict=False):
-        assert values is not None
-        for k, task in enumerate(tasks):
-            width = 2.0 if task in starved else 0.8
-            ax.plot(
-                env_steps, values[:, k], **looks[task], **marker(len(env_steps)), linewidth=width, gid=f"task {task}"
-            )
-        steps_axis(ax)
-    if threshold > 0:
-        axes[0].set_yscale("symlog", linthresh=threshold)
-    bottom, top = axes[0].get_ylim()
-    axes[0].axhspan(bottom, threshold, color="0.92", zorder=0)
-    axes[0].set_ylim(bottom, top)
-    axes[0].axhline(1 / len(tasks), color="0.4", linewidth=0.6, linestyle=":")
-    axes[0].annotate("1/K", (1, 1 / len(tasks)), (1, 0), xycoords=("axes fraction", "data"), textcoords="offset points")
+    target = sheet(figure, PAGE_WIDTH, 2.2 + legend_height(PAGE_WIDTH, tasks))
+    axes = target.subplots(1, 2 if success is not None else 1, squeeze=False)[0]
+    draw_direction_shares(axes[0], env_steps, shares, starved, threshold, tasks)
     axes[0].set_ylabel(f"share of the {side} direction,\n" + r"$w_i\,\langle g_i, d\rangle / \Vert d\Vert^2$")
-    named = ", ".join(short(t) for t in starved) if len(starved) <= 4 else f"{len(starved)} tasks"
-    axes[0].set_title(f"starved (grey band): {named or 'none'}", fontsize=6.5)
     if success is not None:
+        _draw_lines(dress(axes[1]), env_steps, success, starved, tasks)
         axes[1].set(ylabel="success (long moving average)", ylim=(-0.03, 1.03))
-    task_legend(figure, tasks)
-    return figure
+    task_legend(target, tasks)
+    return whole(target)
+
+
+@paper_style()
+def draw_direction_shares(
+    ax: Axes,
+    env_steps: Int[np.ndarray, "T"],
+    shares: Float[np.ndarray, "T K"],
+    starved: Sequence[str],
+    threshold: float,
+    tasks: Sequence[str],
+) -> Axes:
+    """The given axes, with one line per task for its share of the step; the grey band is where a task is starved.
+
+    Args:
+        ax: to draw on.
+        env_steps: of the T snapshots.
+        shares: w_i <g_i, d> / ||d||^2, from `toppo_diag.analysis.health.direction_shares`.
+        starved: tasks to point out.
+        threshold: share below which a task is starved.
+        tasks: K names.
+    """
+    _draw_lines(dress(ax), env_steps, shares, starved, tasks)
+    if threshold > 0:
+        ax.set_yscale("symlog", linthresh=threshold)
+    bottom, top = ax.get_ylim()
+    ax.axhspan(bottom, threshold, color="0.92", zorder=0)
+    ax.set_ylim(bottom, top)
+    ax.axhline(1 / len(tasks), color="0.4", linewidth=0.6, linestyle=":")
+    ax.annotate("1/K", (1, 1 / len(tasks)), (1, 0), xycoords=("axes fraction", "data"), textcoords="offset points")
+    ax.set_ylabel(r"share of the step, $w_i\,\langle g_i, d\rangle / \Vert d\Vert^2$")
+    named = ", ".join(short(t) for t in starved) if len(starved) <= 4 else f"{len(starved)} tasks"
+    ax.set_title(f"starved (grey band): {named or 'none'}", fontsize=6.5)
+    return ax
+
+
+def _draw_lines(
+    ax: Axes,
+    env_steps: Int[np.ndarray, "T"],
+    values: Float[np.ndarray, "T K"],
+    starved: Sequence[str],
+    tasks: Sequence[str],
+) -> None:
+    looks = task_styles(tasks)
+    dots = marker(len(env_steps))
+    for k, task in enumerate(tasks):
+        width = 2.0 if task in starved else 0.8
+        gid, label = f"task {task}", short(task)
+        ax.plot(env_steps, values[:, k], **looks[task], **dots, linewidth=width, gid=gid, label=label)
+    steps_axis(ax)

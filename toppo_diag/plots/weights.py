@@ -1,4 +1,4 @@
-"""Weight dynamics over training (Figure 5 of TaskForce's appendix)."""
+"""Weights over training (Figure 5 of TaskForce's appendix)."""
 
 from __future__ import annotations
 
@@ -6,35 +6,73 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from toppo_diag.plots.style import PAGE_WIDTH, legend_height, marker, steps_axis, task_legend, task_styles
+from toppo_diag.plots.names import short
+from toppo_diag.plots.style import (
+    PAGE_WIDTH,
+    Target,
+    dress,
+    legend_height,
+    marker,
+    paper_style,
+    sheet,
+    steps_axis,
+    task_legend,
+    task_styles,
+    whole,
+)
+
+_SHARE = r"weight $w_i / \Sigma_j |w_j|$"
 
 
+@paper_style()
 def weights_figure(
     series: Mapping[str, tuple[Float[np.ndarray, "N"], Float[np.ndarray, "N K"]]],
     titles: Mapping[str, str],
     tasks: Sequence[str],
     window: int,
+    *,
+    figure: Target | None = None,
 ) -> Figure:
-    """One panel a side, one line a task; dotted, the even share 1/K.
+    """The Figure with one panel per side and one line per task. The dotted line is the even share 1/K.
 
     Args:
-        series: by side, environment steps and the moving average of the shares of the weights.
-        titles: by side, which combiner.
+        series: by side (named group of shared parameters), environment steps and the moving average of the shares.
+        titles: name of the combiner by side.
         tasks: K names.
-        window: of the moving average, in dumped minibatches.
+        window: of the moving average, in minibatches of the dump.
+        figure: Figure or SubFigure to draw on; None makes one.
     """
-    figure = Figure(figsize=(PAGE_WIDTH, 2.2 + legend_height(PAGE_WIDTH, tasks)), layout="constrained")
-    axes = figure.subplots(1, len(series), squeeze=False)[0]
-    looks = task_styles(tasks)
+    target = sheet(figure, PAGE_WIDTH, 2.2 + legend_height(PAGE_WIDTH, tasks))
+    axes = target.subplots(1, len(series), squeeze=False)[0]
+    over = f"mean of {window} minibatches" if window > 1 else "each minibatch"
     for ax, (side, (steps, shares)) in zip(axes, series.items(), strict=True):
-        for k, task in enumerate(tasks):
-            ax.plot(steps, shares[:, k], **looks[task], **marker(len(steps)), gid=f"task {task}")
-        ax.axhline(1 / len(tasks), color="0.4", linewidth=0.6, linestyle=":", gid="even")
+        draw_weights(ax, steps, shares, tasks)
         ax.set_title(f"{side}: {titles[side]}")
-        over = f"mean of {window} minibatches" if window > 1 else "each minibatch"
-        ax.set_ylabel(f"weight $w_i / \\Sigma_j |w_j|$,\n{over}")
-        steps_axis(ax)
-    task_legend(figure, tasks)
-    return figure
+        ax.set_ylabel(f"{_SHARE},\n{over}")
+    task_legend(target, tasks)
+    return whole(target)
+
+
+@paper_style()
+def draw_weights(
+    ax: Axes, env_steps: Float[np.ndarray, "N"], shares: Float[np.ndarray, "N K"], tasks: Sequence[str]
+) -> Axes:
+    """The given axes, with one line per task for its share of the weights. The dotted line is the even share 1/K.
+
+    Args:
+        ax: to draw on.
+        env_steps: of the N minibatches.
+        shares: w_i / sum_j |w_j|, from `toppo_diag.analysis.weights.weight_shares`.
+        tasks: K names.
+    """
+    dress(ax)
+    looks = task_styles(tasks)
+    for k, task in enumerate(tasks):
+        ax.plot(env_steps, shares[:, k], **looks[task], **marker(len(env_steps)), gid=f"task {task}", label=short(task))
+    ax.axhline(1 / len(tasks), color="0.4", linewidth=0.6, linestyle=":", gid="even")
+    ax.set_ylabel(_SHARE)
+    steps_axis(ax)
+    return ax
