@@ -25,7 +25,5 @@ def as_text(logs: Mapping[str, bytes], where: str) -> dict[str, str]:
         try:
             texts[name] = data.decode()
         except UnicodeDecodeError:
-            raise DumpError(
-                f"{where}: {name} is damaged (it is not text); restore it from a copy", path=where
-            ) from None
+            raise DumpError(f"{where}: {name} is damaged, it is no text; restore it from a copy", path=where) from None
     return texts
