@@ -6,7 +6,7 @@ import pytest
 mpl.use("Agg")
 
 from tests.diag import runs
-from toppo.dump import files
+from toppo.common import files
 
 
 @pytest.fixture(autouse=True)

@@ -3,12 +3,12 @@ from pathlib import Path
 import pytest
 
 from tests.dump import recordings
-from toppo.dump import files
+from toppo.common import files
 
 
 @pytest.fixture(autouse=True)
 def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waiting for the disk is most of a small commit; only a power cut could tell the difference."""
+    """Skip every wait for the disk: most of a small commit's time. Only a power cut tells the difference."""
     monkeypatch.setattr(files, "fsync", lambda path: None)
 
 

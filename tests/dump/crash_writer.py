@@ -1,4 +1,4 @@
-"""A process that forks writers to be killed: imports once, then per line of stdin one child writes the run to its end.
+"""A process that forks writers to be killed. It imports once; for each line of stdin, one child writes the run.
 
 A line is JSON: path, snapshots, `event` (the child kills itself before its n-th operation on the store's files, having
 torn the file if that was a write) or null, `delay` (seconds after which it is killed) or null. Prints the exit code.
@@ -14,11 +14,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numcodecs  # noqa: F401 - imported before the fork, to pay for it once
+import filelock  # noqa: F401 - imported before the fork, to pay for it once
+import numcodecs  # noqa: F401
 import zarr.storage  # noqa: F401
 
 from tests.dump import recordings as run
-from toppo.dump import DumpWriter, files
+from toppo.common import files
+from toppo.dump import DumpWriter
 
 _OPERATIONS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir"}
 
@@ -34,7 +36,7 @@ def write(path: Path, snapshots: int) -> None:
 
 
 def die_at(event: int, store: Path) -> None:
-    """Arrange for SIGKILL before the event-th operation on a file of the store."""
+    """Have this process killed (SIGKILL) before the operation with number `event` on a file of the store."""
     seen = 0
 
     def hook(name: str, arguments: tuple[Any, ...]) -> None:
@@ -43,7 +45,7 @@ def die_at(event: int, store: Path) -> None:
             return
         seen += 1
         if seen == event:
-            if name == "open" and "w" in str(arguments[1]):
+            if name == "open" and set("wx") & set(str(arguments[1])):
                 os.write(os.open(arguments[0], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), b'{"torn')
             os.kill(os.getpid(), signal.SIGKILL)
 

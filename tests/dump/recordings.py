@@ -37,7 +37,7 @@ def create(path: Path | str, snapshots: int | None = 6, **changes: object) -> Du
 
 
 def slab(side: str, snapshot: int, minibatch: int) -> np.ndarray:
-    """(K, P) gradients that name their place; some exact zeros."""
+    """J (K, P), different for each place in the run, with some exact zeros."""
     rng = np.random.default_rng([len(side), snapshot, minibatch])
     values = rng.standard_normal((len(TASKS), WIDTHS[side])).astype(np.float32)
     values[:, ::3] = 0
@@ -45,12 +45,12 @@ def slab(side: str, snapshot: int, minibatch: int) -> np.ndarray:
 
 
 def grams(collect: int) -> np.ndarray:
-    """(n, K, K) of the stream."""
+    """Grams (n, K, K) of one collect of the stream."""
     return np.random.default_rng(collect).standard_normal((ENTRIES, len(TASKS), len(TASKS)))
 
 
 def record_minibatch(writer: DumpWriter, snapshot: int, minibatch: int, slabs: bool = True) -> None:
-    """One minibatch."""
+    """Record one minibatch."""
     given = {side: slab(side, snapshot, minibatch) for side in WIDTHS}
     writer.record_minibatch(
         minibatch,
@@ -65,7 +65,7 @@ def record_minibatch(writer: DumpWriter, snapshot: int, minibatch: int, slabs: b
 
 
 def record_snapshot(writer: DumpWriter, snapshot: int, slabs: bool = True, stream: bool = True) -> None:
-    """One collect: its part of the stream, then the whole snapshot."""
+    """Record one collect: its part of the stream, then the whole snapshot."""
     if stream:
         writer.record_stream(snapshot, grams={side: grams(snapshot) for side in WIDTHS}, env_steps=1000 * snapshot)
     for minibatch in range(MINIBATCHES):
@@ -76,14 +76,14 @@ def record_snapshot(writer: DumpWriter, snapshot: int, slabs: bool = True, strea
 
 
 def record_run(path: Path | str, snapshots: int = 6, **changes: object) -> None:
-    """A whole complete run."""
+    """Record a whole run, to its end."""
     with create(path, **{"snapshots": snapshots} | changes) as writer:
         for snapshot in range(snapshots):
             record_snapshot(writer, snapshot, changes.get("slabs", True))
 
 
 def assert_content(dump: Dump, first: int = 0) -> None:
-    """Every committed snapshot and collect, from `first` on, is what was recorded."""
+    """Assert that every committed snapshot and collect, from `first` on, is what was recorded."""
     for snapshot in range(first, dump.n_snapshots):
         for minibatch in range(MINIBATCHES):
             for side in WIDTHS:
@@ -101,5 +101,5 @@ def assert_content(dump: Dump, first: int = 0) -> None:
 
 
 def tree(path: Path) -> dict[str, bytes]:
-    """Every file of a directory, by relative name."""
+    """Relative name -> content, for every file of a directory."""
     return {f.relative_to(path).as_posix(): f.read_bytes() for f in sorted(path.rglob("*")) if f.is_file()}

@@ -1,4 +1,4 @@
-"""The chunks written here are the bytes that zarr itself would write; the arithmetic of slabs."""
+"""Chunks hold the bytes that zarr itself would write. The arithmetic of slabs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FLOATS = st.floats(width=32, allow_nan=True, allow_infinity=True, allow_subnorma
 
 
 def test_chunks_are_zarrs_own_bytes(complete: Path, tmp_path: Path) -> None:
-    """Rewrite every array of a dump through zarr: the same chunks."""
+    """Every array of a dump, rewritten through zarr, has the same chunks."""
     for name in (path.parent.name for path in complete.glob("*/zarr.json")):
         source = zarr.open_array(complete / name, mode="r")
         copy = zarr.from_array(tmp_path / name, data=source, write_data=False)
@@ -31,7 +31,7 @@ def test_chunks_are_zarrs_own_bytes(complete: Path, tmp_path: Path) -> None:
 
 @given(arrays(np.float32, st.integers(1, 40), elements=FLOATS), st.integers(1, 23))
 def test_rounding(values: np.ndarray, keepbits: int) -> None:
-    """Few bits, close, idempotent; what is not finite stays."""
+    """The result has few bits, is close, and does not change when rounded again. What is not finite stays."""
     rounded = round_mantissa(values, keepbits)
     np.testing.assert_array_equal(round_mantissa(rounded, keepbits), rounded)
     finite = np.isfinite(values)

@@ -1,4 +1,4 @@
-"""What a crash, a full disk or a reader beside the writer may do to a dump: nothing to what is committed."""
+"""A crash, a full disk or a reader beside the writer does nothing to what is committed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ class Killer:
         )
 
     def write(self, path: Path, event: int | None = None, delay: float | None = None) -> int:
-        """Exit code of a writer of `path`: 0 if it came to its end, -9 if it was killed before."""
+        """Exit code of a process that writes `path`: 0 if it came to its end, -9 if it was killed before."""
         order = {"path": str(path), "snapshots": SNAPSHOTS, "event": event, "delay": delay}
         assert self._server.stdin and self._server.stdout
         print(json.dumps(order), file=self._server.stdin, flush=True)
@@ -53,7 +54,7 @@ def killer() -> Iterator[Killer]:
 
 
 class Reader(threading.Thread):
-    """Opens a dump again and again and checks all that is visible; keeps the first thing that is wrong."""
+    """Opens a dump again and again and checks all that is visible. It keeps the first thing that is wrong."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -82,7 +83,7 @@ class Reader(threading.Thread):
 
 
 def kill_and_resume(killer: Killer, folder: Path, kills: int, seed: int) -> None:
-    """Write runs to their end, killing each writer at a random moment until `kills` were; check after every one."""
+    """Write runs to their end, and kill `kills` writers at random moments. Check the dump after each of them."""
     rng = np.random.default_rng(seed)
     run.record_run(folder / "reference.zarr", SNAPSHOTS)
     reference = run.tree(folder / "reference.zarr")
@@ -141,7 +142,7 @@ def test_kill_9_before_every_file_operation(killer: Killer, tmp_path: Path) -> N
 
 
 def test_a_killed_rollback_is_rolled_back_again(tmp_path: Path) -> None:
-    """Resuming a complete dump, shorter than planned, at an earlier point; interrupted before its file operations."""
+    """A complete dump, shorter than planned, is resumed at an earlier point. The resuming is interrupted anywhere."""
     complete = tmp_path / "complete.zarr"
     with run.create(complete, 10) as writer:
         for snapshot in range(6):
@@ -190,22 +191,38 @@ def test_a_killed_rollback_is_rolled_back_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("point", range(0, 110, 10))
 def test_disk_full_at_any_write(complete: Path, store: Path, monkeypatch: pytest.MonkeyPatch, point: int) -> None:
-    """The write fails half done, as on a full disk; then there is space again."""
+    """A write fails half done, as on a full disk. Then there is space again."""
     writer = run.create(store)
     left = point
 
-    def full(path: Path, data: bytes) -> int:
-        nonlocal left
-        if left == 0:
-            with path.open("wb") as file:
-                file.write(data[: len(data) // 2])
+    class Full:
+        """A file whose only write stops half done."""
+
+        def __init__(self, file: BinaryIO) -> None:
+            self._file = file
+
+        def write(self, data: bytes) -> int:
+            self._file.write(data[: len(data) // 2])
             raise OSError(28, "No space left on device")
+
+        def __enter__(self) -> Full:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self._file.close()
+
+    real = Path.open
+
+    def open_full(path: Path, mode: str = "r", *arguments: object, **options: object) -> object:
+        nonlocal left
+        file = real(path, mode, *arguments, **options)
+        if not set(mode) & set("wx"):
+            return file
         left -= 1
-        with path.open("wb") as file:
-            return file.write(data)
+        return Full(file) if left == -1 else file
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
+        patch.setattr(Path, "open", open_full)
         with pytest.raises(DumpError, match=r"No space left on device.*free some space and resume"):
             for snapshot in range(6):
                 run.record_snapshot(writer, snapshot)
@@ -235,7 +252,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_is_really_full(small_disk: Path) -> None:
-    """Training stops with a clear line; committed snapshots and the checkpoint are intact; given space, it goes on."""
+    """Training stops with a clear line. Committed snapshots and the checkpoint are intact. Given space, it goes on."""
     store, checkpoint, P = small_disk / "dump.zarr", small_disk / "checkpoint", 12_000
     slabs = np.random.default_rng(0).standard_normal((20, 2, P)).astype(np.float32)
     writer = DumpWriter.create(store, tasks=["a", "b"], sides={"trunk": P}, snapshots=20)
@@ -263,7 +280,7 @@ def test_a_disk_that_is_really_full(small_disk: Path) -> None:
 
 
 def test_a_reader_beside_the_writer(store: Path) -> None:
-    """Whatever a reader finds visible is whole."""
+    """Whatever a reader sees is whole."""
     reader = Reader()
     reader.path = store
     reader.start()

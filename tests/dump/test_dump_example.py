@@ -1,4 +1,4 @@
-"""The example for strangers: short, and its dump is one like any other."""
+"""The example for other trainers is short, and its dump is like any other."""
 
 from __future__ import annotations
 

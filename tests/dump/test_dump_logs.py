@@ -16,7 +16,7 @@ EVALUATION = '{"collect": 0}\n{"half a li'
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run directory as the trainer leaves it, and things that are no logs."""
+    """A run directory like one of the trainer, with a file that is no log."""
     path = tmp_path_factory.mktemp("runs") / "run1"
     recordings.record_run(path / "dump.zarr", snapshots=2)
     (path / "config.toml").write_text(CONFIG)
@@ -45,7 +45,7 @@ def test_the_archive_of_a_run_directory_keeps_its_logs_byte_for_byte(run: Path, 
 
 
 def test_a_bare_dump_and_its_archive_have_none(complete: Path, tmp_path: Path) -> None:
-    """As have archives made before logs were kept: the file is the same as theirs."""
+    """Archives made before logs were kept look the same."""
     archive = export(complete, tmp_path / "bare.h5")
     with h5py.File(archive) as file:
         assert "run" not in file

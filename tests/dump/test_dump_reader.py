@@ -15,7 +15,7 @@ import xarray as xr
 import zarr
 
 from tests.dump import recordings as run
-from toppo.dump import DumpError, DumpWriter, describe, gram, open_dump, verify
+from toppo.dump import DumpError, DumpWriter, describe, export, gram, open_dump, verify
 
 
 def test_grams_are_labelled(complete: Path) -> None:
@@ -29,6 +29,35 @@ def test_grams_are_labelled(complete: Path) -> None:
     at = G.sel(snapshot=2, minibatch=1, task="push", task_j="reach")
     values = run.slab("critic", 2, 1).astype(float)
     np.testing.assert_allclose(at, values[1] @ values[0], rtol=1e-12)
+
+
+def test_a_dump_is_a_mapping_of_labelled_arrays(complete: Path) -> None:
+    dump = open_dump(complete)
+    xr.testing.assert_identical(dump["critic_gram"], dump.array("critic_gram"))
+    assert dump["loss"].sel(task="push", snapshot=2, minibatch=1) == 3.5
+    assert list(dump) == list(dump.names)
+    assert "loss" in dump
+    assert "task" in dump
+    assert "los" not in dump
+    assert 3 not in dump
+    assert dict.fromkeys(dump).keys() == set(dump.dataset().variables)
+
+
+def test_a_dump_is_a_path(store: Path) -> None:
+    """What takes a path takes a dump, and opening it again shows what was added."""
+    with run.create(store, snapshots=2) as writer:
+        run.record_snapshot(writer, 0)
+        writer.flush()
+        before = open_dump(store)
+        run.record_snapshot(writer, 1)
+    assert os.fspath(before) == str(store)
+    after = open_dump(before)
+    assert (before.n_snapshots, after.n_snapshots) == (1, 2)
+    assert repr(after) == (
+        f"<Dump {store}: 2 snapshots with 2 minibatches each, 3 tasks, sides actor and critic, with slabs, complete>"
+    )
+    assert verify(after).ok
+    assert export(after, store.with_suffix(".h5")).is_file()
 
 
 def test_slab_and_layer(complete: Path) -> None:

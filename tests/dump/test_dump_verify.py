@@ -1,4 +1,4 @@
-"""Verification: a sound dump passes, and every flipped byte is found or changes nothing."""
+"""Verification: a sound dump passes. Every flipped byte is found, or changes nothing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_sound_dump(complete: Path) -> None:
 
 
 def flip_and_check(complete: Path, folder: Path, flips: int, seed: int) -> None:
-    """Flip one byte, all its bits or one, anywhere in a dump; repeat."""
+    """Flip one bit or all bits of one byte anywhere in a dump. Do so `flips` times."""
     rng = np.random.default_rng(seed)
     before = everything(complete)
     path = folder / "dump.zarr"
@@ -94,7 +94,7 @@ def test_every_byte_of_a_metadata_document(complete: Path, tmp_path: Path) -> No
 
 
 def test_damage_is_named(copy: Path) -> None:
-    """Array, snapshot, minibatch, task."""
+    """By array, snapshot, minibatch and task."""
     shard = copy / "critic_grad" / "c.3.1.0.0"
     data = bytearray(shard.read_bytes())
     index = np.frombuffer(data[-4 - 16 * 3 : -4], "<u8").reshape(3, 2)
@@ -113,7 +113,7 @@ def test_damage_is_named(copy: Path) -> None:
 
 
 def rewrite(path: Path, name: str, key: str, values: np.ndarray) -> None:
-    """Replace a chunk by another that is well-formed: what only the content can give away."""
+    """Replace a chunk by another that is well-formed, so that only its content is wrong."""
     encoded = chunks.encode_slab(values, None) if name.endswith("_grad") else chunks.encode(values, str(values.dtype))
     (path / name / key).write_bytes(encoded)
 

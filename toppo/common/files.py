@@ -35,21 +35,24 @@ def write_whole(path: Path, content: bytes | Callable[[BinaryIO], object]) -> Pa
                 content(file)
             else:
                 file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        fsync(partial)
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    fsync_directory(path.parent)
+    fsync(path.parent)
     return path
 
 
-def fsync_directory(path: Path) -> None:
-    """Wait until a directory's list of names is on disk. Systems that cannot open a directory need no such wait."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
+def fsync(path: Path) -> None:
+    """Wait until a file, or a directory's list of names, is on disk.
+
+    Every wait for the disk goes through this function, so that tests can skip them all.
+    """
+    windows = os.name == "nt"
+    if windows and path.is_dir():
+        return  # Windows cannot open a directory, and needs no such wait
+    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -1,16 +1,43 @@
-"""The dump store: per-task gradients, their Grams and what goes with them, one Zarr v3 store per run.
+"""The dump store: what a run records about its per-task gradients, in one Zarr v3 store per run.
 
-It knows nothing of PPO, torch or the trainer. A run records with `DumpWriter`, anything reads with `open_dump`;
-`verify` checks a dump against itself, `export` makes one portable HDF5 file of it, `describe` says what is in it,
-`run_logs` gives the configuration and logs of its run.
+A store holds the gradients J (K, P) of each side (a named group of shared parameters), their Grams G = J J', and
+whatever numbers go with them, for K tasks and P parameters. This package needs numpy and zarr, and knows neither torch
+nor the trainer.
+
+A training loop of any kind records with `DumpWriter`, and `open_dump` reads, also while the loop still runs:
+
+>>> import tempfile
+>>> import numpy as np
+>>> from toppo.dump import DumpWriter, open_dump, verify
+>>> folder = tempfile.TemporaryDirectory()
+>>> J = np.array([[3, 0], [1, 4]], dtype=np.float32)  # one row per task
+>>> with DumpWriter.create(f"{folder.name}/run1.zarr", tasks=["reach", "push"], sides={"trunk": 2}) as writer:
+...     for step in range(5):
+...         writer.record(step=step, trunk=J, loss=[1.0, 0.5 * step])
+>>> dump = open_dump(f"{folder.name}/run1.zarr")
+>>> dump.tasks, dump.n_snapshots, "loss" in dump
+(('reach', 'push'), 5, True)
+>>> dump["trunk_gram"].isel(snapshot=-1, minibatch=0).values
+array([[ 9.,  3.],
+       [ 3., 17.]])
+>>> dump["loss"].sel(snapshot=4, minibatch=0, task="push").item()
+2.0
+>>> verify(dump).ok
+True
+>>> folder.cleanup()
+
+`export` makes one portable HDF5 file of a dump, `describe` says what is in it, and `run_logs` gives the configuration
+and the logs of its run.
 """
 
 from toppo.dump.archive import export
 from toppo.dump.description import describe
-from toppo.dump.logs import run_logs, worst_k
-from toppo.dump.numerics import gram
-from toppo.dump.reader import Dump, open_dump
-from toppo.dump.schema import DumpError, ParameterSlice, ScalarSpec
+from toppo.dump.errors import DumpError, DumpNotFoundError
+from toppo.dump.logs import run_logs
+from toppo.dump.numerics import gram, worst_k
+from toppo.dump.opening import open_dump
+from toppo.dump.reader import Dump
+from toppo.dump.schema import ParameterSlice, ScalarSpec
 from toppo.dump.verification import Damage, Report, verify
 from toppo.dump.writer import DumpWriter
 
@@ -18,6 +45,7 @@ __all__ = [
     "Damage",
     "Dump",
     "DumpError",
+    "DumpNotFoundError",
     "DumpWriter",
     "ParameterSlice",
     "Report",

@@ -1,4 +1,7 @@
-"""A dump as one HDF5 file that plain h5py reads: same names and shapes, units, dimension scales."""
+"""Writing an archive: a dump as one HDF5 file that plain h5py reads.
+
+It has the same array names and shapes as the dump, with units and dimension scales.
+"""
 
 from __future__ import annotations
 
@@ -7,91 +10,24 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 
+from toppo.common.files import write_whole
 from toppo.dump import numerics
+from toppo.dump.errors import DumpError
 from toppo.dump.files import local_path
-from toppo.dump.logs import LOGS, run_logs
-from toppo.dump.reader import Source, open_dump
-from toppo.dump.schema import ArraySpec, DumpError, Header, checksum
-from toppo.dump.zarr_store import Index, guarded
+from toppo.dump.h5_source import HEADER, RUN, open_h5
+from toppo.dump.logs import run_logs
+from toppo.dump.opening import open_dump
+from toppo.dump.schema import ArraySpec, Header
+from toppo.dump.source import Source
 
 if TYPE_CHECKING:
     import h5py
 
-_HEADER = "header"
-_RUN = "run"
 _WHOLE = slice(None)
-
-
-class H5Source:
-    """An archive, read like a dump. The file is opened for each read, so nothing is held open."""
-
-    kind = "archive"
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.where = str(path)
-        self._record = self._read_header()
-        self.header = Header.from_json(self._record, self.where)
-        self.specs: Mapping[str, ArraySpec] = self.header.layout.arrays(*self.header.committed)
-
-    def read(self, name: str, index: Index) -> npt.NDArray[Any]:
-        """Part of an array; see `Source.read`."""
-
-        def get() -> npt.NDArray[Any]:
-            with _open(self.path) as file:
-                array = file[name].asstr() if self.specs[name].dtype == "str" else file[name]
-                # h5py takes one increasing list of indices; a hull and numpy take any number in any order
-                hull = tuple(slice(int(i.min()), int(i.max()) + 1) if isinstance(i, np.ndarray) else i for i in index)
-                values = np.asarray(array[hull])
-            if self.specs[name].dtype == "str":
-                values = np.array(values.tolist())
-            axis = 0
-            for i in index:
-                if isinstance(i, np.ndarray):
-                    values = np.take(values, i - i.min(), axis=axis)
-                axis += not isinstance(i, int)
-            return values
-
-        return guarded(get, f"{self.where}: {name}")
-
-    def open(self, name: str) -> None:
-        """Raise DumpError if the array is not there in the shape that the header says."""
-        with _open(self.path) as file:
-            shape = file[name].shape if name in file else None
-        if shape != self.specs[name].shape:
-            raise DumpError(f"{self.where}: {name} has shape {shape}, expected {self.specs[name].shape}")
-
-    def size(self) -> int:
-        """Bytes on disk."""
-        return self.path.stat().st_size
-
-    def damaged_metadata(self) -> list[tuple[str, str]]:
-        """(what, how) for a header that does not match its checksum, and for logs that cannot be read."""
-        damages = []
-        if self._record.get("checksum") != checksum(self._record):
-            damages.append((_HEADER, "does not match its checksum"))
-        try:
-            run_logs(self.path)
-        except DumpError as error:
-            damages.append((_RUN, str(error)))
-        return damages
-
-    def leftovers(self) -> list[str]:
-        """None: an archive is written whole."""
-        return []
-
-    def _read_header(self) -> dict[str, Any]:
-        def get() -> Any:
-            with _open(self.path) as file:
-                return json.loads(file[_HEADER].asstr()[()]) if _HEADER in file else {}
-
-        record = guarded(get, f"{self.where}: this file")
-        return record if isinstance(record, dict) else {}
 
 
 def export(
@@ -102,47 +38,49 @@ def export(
     keepbits: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Path:
-    """Write what is committed of a dump to one HDF5 file, whole or not at all; a file of that name is replaced.
+    """Write what is committed of a dump to one HDF5 file, whole or not at all.
 
-    The configuration and logs of its run (see `run_logs`) go along, so that the archive is a record of the whole run.
+    The configuration and logs of its run (see `run_logs`) go along, so the archive is a record of the whole run.
 
     Args:
         path: whatever `open_dump` takes.
-        h5path: the file to make.
-        slabs: the gradients too; everything else always goes.
-        keepbits: mantissa bits of the gradients to keep, 1 to 23; None keeps what the dump has.
+        h5path: the file to make. An earlier file of that name is replaced.
+        slabs: whether the gradients go along. Everything else always does.
+        keepbits: mantissa bits of the gradients to keep, 1 to 23; None keeps those that the dump has.
         progress: called with (slabs done, slabs in all).
 
     Returns:
         The file.
 
     Raises:
-        DumpError: nothing to export, no slabs to export, or damage.
+        DumpNotFoundError: no dump is there.
+        DumpError: there is no snapshot to export, there are no slabs to export, or the dump is damaged.
         OSError: the file cannot be written.
     """
     dump = open_dump(path)
-    if keepbits is not None and not (slabs and 1 <= keepbits <= 23):
+    if keepbits is not None and not slabs:
         raise DumpError(
-            "keepbits lies in 1..23 and needs slabs: Grams are kept in full; add --slabs or drop --keepbits"
+            f"`keepbits={keepbits}`: needs `slabs` (Grams are kept in full); add `slabs` or drop `keepbits`"
         )
+    if keepbits is not None and not 1 <= keepbits <= 23:
+        raise DumpError(f"`keepbits={keepbits}`: must lie in 1..23 (fp32 has 23 mantissa bits)")
     if slabs:
         dump.require_slabs()
     if dump.n_snapshots == 0:
-        raise DumpError(f"{dump.path}: holds no snapshot yet, nothing to export; wait for the run's first one")
+        raise DumpError(
+            f"{dump.path}: holds no snapshot yet, nothing to export; wait for the run's first one", path=dump.path
+        )
+    logs = run_logs(path)
     header = dump.source.header
     bits = header.layout.keepbits if keepbits is None else min(keepbits, header.layout.keepbits or 23)
     header = replace(header, layout=replace(header.layout, slabs=slabs, keepbits=bits))
-    target = local_path(h5path)
-    partial = target.with_name(target.name + ".partial")
-    try:
-        with _open(partial, "w") as file:
-            _write(file, dump.source, header, keepbits, progress)
-            _write_logs(file, run_logs(path))
-        partial.replace(target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    return target
+
+    def content(file: BinaryIO) -> None:
+        with open_h5(Path(file.name), "w") as archive:  # HDF5 opens files by name
+            _write(archive, dump.source, header, keepbits, progress)
+            _write_logs(archive, logs)
+
+    return write_whole(local_path(h5path), content)
 
 
 def _write(
@@ -153,8 +91,8 @@ def _write(
     progress: Callable[[int, int], object] | None,
 ) -> None:
     record = header.to_json({})
-    file[_HEADER] = json.dumps(record, indent=2)
-    file[_HEADER].attrs["description"] = "layout, run attributes and counts, as JSON"
+    file[HEADER] = json.dumps(record, indent=2)
+    file[HEADER].attrs["description"] = "layout, run attributes and counts, as JSON"
     for key, value in header.attrs.items():
         if isinstance(value, str | int | float):
             file.attrs[key] = value
@@ -179,7 +117,7 @@ def _write(
             values = source.read(name, (_WHOLE,) * len(spec.dims))
             dataset[...] = values.astype(object) if spec.dtype == "str" else values
     sizes = header.layout.sizes(*header.committed)
-    for dim in {dim for spec in specs.values() for dim in spec.dims}:
+    for dim in sorted({dim for spec in specs.values() for dim in spec.dims}):
         if dim not in file:
             file[dim] = np.arange(sizes[dim], dtype=np.int32)
         file[dim].make_scale(dim)
@@ -191,32 +129,12 @@ def _write(
 
 
 def _write_logs(file: h5py.File, logs: Mapping[str, str]) -> None:
-    """Bytes, not HDF5 strings: those have no checksum."""
+    # as bytes, not as HDF5 strings, which have no checksum
     for name, text in logs.items():
         data = np.frombuffer(text.encode(), dtype=np.uint8)
         how = {"compression": "gzip", "shuffle": False, "fletcher32": True} if data.size else {}
-        dataset = file.create_dataset(f"{_RUN}/{name}", data=data, **how)
+        dataset = file.create_dataset(f"{RUN}/{name}", data=data, **how)
         dataset.attrs["description"] = f"the run's {name}, UTF-8"
-
-
-def archived_logs(path: Path) -> dict[str, bytes]:
-    """What an archive keeps of its run directory, by file name; {} for one made of a bare dump.
-
-    Raises:
-        DumpError: not an archive, or damaged.
-    """
-
-    def get() -> dict[str, bytes]:
-        with _open(path) as file:
-            return {name: file[f"{_RUN}/{name}"][()].tobytes() for name in LOGS if f"{_RUN}/{name}" in file}
-
-    return guarded(get, f"{path}: the run's logs")
-
-
-def _open(path: Path, mode: str = "r") -> h5py.File:
-    import h5py
-
-    return h5py.File(path, mode)
 
 
 def _create(file: h5py.File, name: str, spec: ArraySpec) -> h5py.Dataset:

@@ -1,4 +1,4 @@
-"""One thread that does the writing, in order, and whose first failure stops the caller."""
+"""One thread that runs jobs in order. Its first failure stops the caller."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Job = Callable[[], None]
 class Background:
     """Runs jobs one after the other on a thread of its own.
 
-    After a job fails the later ones are skipped, and every call from the outside raises that failure.
+    After a job fails, the later jobs are skipped, and every call from outside raises that failure.
 
     Args:
-        depth: jobs that may wait; `submit` blocks when they do.
-        explain: makes the exception to raise out of the one that a job raised.
+        depth: how many jobs may wait. `submit` blocks while that many do.
+        explain: turns what a job raised into the exception for the caller.
     """
 
     def __init__(self, depth: int, explain: Callable[[BaseException], Exception]) -> None:
@@ -27,7 +27,7 @@ class Background:
         self._thread.start()
 
     def submit(self, job: Job) -> None:
-        """Hand over a job; blocks while the queue is full."""
+        """Hand over a job. Blocks while the queue is full."""
         self.check()
         self._jobs.put(job)
 
@@ -52,7 +52,7 @@ class Background:
             try:
                 if self._failure is None:
                     job()
-            except BaseException as failure:  # whatever it is, it belongs to the caller
+            except BaseException as failure:  # of any kind: `check` raises it on the caller's thread
                 self._failure = failure
             finally:
                 del job

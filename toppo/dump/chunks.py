@@ -1,7 +1,7 @@
-"""The bytes of one chunk, as Zarr v3's codecs define them.
+"""The bytes of one chunk, as the codecs of Zarr v3 define them.
 
-Written here and not through zarr: on one thread, with the interpreter lock released where the work is, so that a
-training thread beside it is not held up. Tests hold it to zarr's own output, byte for byte.
+Zarr itself is not used here. This code runs on one thread and releases the interpreter lock while it works, so it does
+not hold up a training thread beside it. Tests compare its bytes with those that Zarr writes.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ def encode(values: npt.NDArray[Any], dtype: str) -> bytes:
 
 
 def encode_slab(slab: npt.NDArray[np.float32], keepbits: int | None) -> bytes:
-    """A (K, P) slab as a shard of K chunks, one per row: blosc (zstd 1, shuffle) and CRC-32C each, then the index.
+    """A slab as a shard: one chunk per row (blosc with zstd 1 and shuffle, then CRC-32C), then the index of the chunks.
 
     Args:
-        slab: per-task gradients.
-        keepbits: mantissa bits to keep, None for all.
+        slab: J (K, P), fp32.
+        keepbits: mantissa bits to keep, 1 to 23; None keeps all.
     """
     from numcodecs.blosc import SHUFFLE, Blosc  # type: ignore[import-untyped]
 

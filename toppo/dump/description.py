@@ -11,15 +11,23 @@ from toppo.dump.schema import SCHEMA_VERSION
 
 
 def describe(dump: Dump) -> dict[str, Any]:
-    """What a dump holds, JSON-able, without reading slabs: cheap on a dump of any size.
+    """What a dump holds, as values that JSON can hold. No slab is read, so it is cheap for a dump of any size.
 
     Returns:
-        path, kind (dump | archive), schema_version, complete, snapshots, planned, minibatches, stream_collects,
-        stream_entries, env_steps (first and last, or None), tasks, sides ({name: {parameters, tensors}}), slabs,
-        keepbits, gram_tolerance, scalars (the run's own arrays), not_finite (flagged rows per side), bytes, attrs.
+        A dictionary with these keys:
+
+        - path; kind ("dump" or "archive"); schema_version; complete; bytes (on disk);
+        - snapshots (committed); planned (snapshots, or None); minibatches (per snapshot);
+        - stream_collects (committed); stream_entries (Grams per side and collect, or None);
+        - env_steps: first and last, or None;
+        - tasks; sides: {name: {parameters, tensors}};
+        - slabs (whether gradients are kept); keepbits; gram_tolerance;
+        - scalars: names of the run's own arrays;
+        - not_finite: {side: number of gradients flagged as not finite};
+        - attrs: what the run recorded about itself.
 
     Raises:
-        DumpError: damage in a small array that it reads.
+        DumpError: one of the small arrays that it reads is damaged.
     """
     source = dump.source
     layout = source.header.layout

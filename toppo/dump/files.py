@@ -1,43 +1,48 @@
-"""Where a dump's files lie: a local directory, or any fsspec URL. Keys are paths relative to the dump."""
+"""Where the files of a dump lie: a local directory, or any fsspec URL. A key is a file's path relative to the dump."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from toppo.dump.schema import DumpError
+from toppo.common import files as common
+from toppo.dump.errors import DumpError
 
 if TYPE_CHECKING:
     from zarr.abc.store import Store
 
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(::[A-Za-z][A-Za-z0-9+.-]+)*://")  # one letter is a drive of Windows
+_FILE_URL = re.compile(r"file:(?=/)(//localhost(?=/)|//)?", re.IGNORECASE)
+
 
 class Files(Protocol):
-    """The file operations a dump needs."""
+    """The file operations that a dump needs."""
 
     @property
     def where(self) -> str:
         """Path or URL, for messages."""
 
     def read(self, key: str) -> bytes | None:
-        """Content of a file, None if there is none."""
+        """Content of a file; None if there is no such file."""
 
     def write(self, key: str, data: bytes) -> None:
-        """Write a new file; a crash may leave it torn until `sync` returns."""
+        """Write a new file. A crash may leave it torn until `sync` returns."""
 
     def replace(self, key: str, data: bytes) -> None:
-        """Write a file whole and lasting: a reader, or a crash, sees the old content or the new."""
+        """Write a file whole and lasting: a reader, or a crash, sees either the old content or the new."""
 
     def listing(self) -> Iterator[str]:
         """Key of every file of the dump."""
 
     def missing(self, keys: Iterable[str]) -> list[str]:
-        """Those of `keys` without a file, or with an empty one: Zarr takes an empty shard for one never written."""
+        """Those of `keys` whose file is missing, or is empty: Zarr takes an empty shard for one never written."""
 
     def delete(self, key: str) -> None:
-        """Remove a file, if it is there."""
+        """Remove a file, if it exists."""
 
     def sync(self, keys: Iterable[str]) -> None:
         """Return once these files survive a power cut."""
@@ -50,78 +55,71 @@ class Files(Protocol):
 
 
 class LocalFiles:
-    """A directory of the local file system."""
+    """A directory of the local file system.
+
+    Args:
+        root: the dump's directory.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     @property
     def where(self) -> str:
-        """The path."""
         return str(self.root)
 
     def read(self, key: str) -> bytes | None:
-        """See `Files`."""
         try:
             return (self.root / key).read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def write(self, key: str, data: bytes) -> None:
-        """See `Files`."""
         (self.root / key).write_bytes(data)
 
     def replace(self, key: str, data: bytes) -> None:
-        """See `Files`; the content is on disk before the name is."""
-        target = self.root / key
-        partial = target.with_name(target.name + ".partial")
-        try:
-            partial.write_bytes(data)
-            fsync(partial)
-            partial.replace(target)
-            fsync(target.parent)
-        except OSError:
-            partial.unlink(missing_ok=True)
-            raise
+        common.write_whole(self.root / key, data)
 
     def listing(self) -> Iterator[str]:
-        """See `Files`."""
         for folder, _, names in os.walk(self.root):
             for name in names:
                 yield (Path(folder) / name).relative_to(self.root).as_posix()
 
     def missing(self, keys: Iterable[str]) -> list[str]:
-        """See `Files`."""
         return [key for key in keys if not _size(self.root / key)]
 
     def delete(self, key: str) -> None:
-        """See `Files`."""
         (self.root / key).unlink(missing_ok=True)
 
     def sync(self, keys: Iterable[str]) -> None:
-        """See `Files`. A journalling file system keeps the names too, no later than that of the `replace` to follow."""
+        """Wait for the content only. A journalling file system keeps the names by the next `replace` at the latest."""
         for key in keys:
-            fsync(self.root / key)
+            common.fsync(self.root / key)
 
     def size(self) -> int:
-        """See `Files`."""
         return sum((self.root / key).stat().st_size for key in self.listing())
 
     def store(self, *, read_only: bool) -> Store:
-        """See `Files`."""
         from zarr.storage import LocalStore
 
         return LocalStore(self.root, read_only=read_only)
 
 
 class RemoteFiles:
-    """A place behind an fsspec URL. One object is replaced at a time; durability is the service's."""
+    """A place behind an fsspec URL. Each object is replaced whole; keeping it safe is the service's part.
+
+    Args:
+        url: the dump's URL.
+
+    Raises:
+        DumpError: fsspec is not installed.
+    """
 
     def __init__(self, url: str) -> None:
         try:
             from fsspec.core import url_to_fs  # type: ignore[import-untyped]
         except ImportError as error:
-            raise DumpError(f"{url}: URLs need fsspec; pip install 'toppo[remote]'") from error
+            raise DumpError(f"{url}: URLs need fsspec; pip install 'toppo[remote]'", path=url) from error
         self.where = url.rstrip("/")
         fs, root = url_to_fs(self.where)
         self._fs: Any = fs
@@ -131,28 +129,24 @@ class RemoteFiles:
         return f"{self._root}/{key}"
 
     def read(self, key: str) -> bytes | None:
-        """See `Files`."""
         try:
             return bytes(self._fs.cat_file(self._path(key)))
         except (FileNotFoundError, IsADirectoryError):
             return None
 
     def write(self, key: str, data: bytes) -> None:
-        """See `Files`."""
         self._fs.pipe_file(self._path(key), data)
 
     def replace(self, key: str, data: bytes) -> None:
-        """See `Files`; an object store replaces whole objects."""
         self._fs.pipe_file(self._path(key), data)
 
     def listing(self) -> Iterator[str]:
-        """See `Files`."""
         self._fs.invalidate_cache()
         for path in self._fs.find(self._root):
             yield str(path)[len(self._root) :].lstrip("/")
 
     def missing(self, keys: Iterable[str]) -> list[str]:
-        """See `Files`: one request for one key, one listing for more, and one each where a listing tells no sizes."""
+        """One request finds one key, and one listing finds many. A listing without sizes costs a request per key."""
         wanted = list(keys)
         if len(wanted) == 1:
             path = self._path(wanted[0])
@@ -167,37 +161,43 @@ class RemoteFiles:
         return [key for key in wanted if not size(self._path(key))]
 
     def delete(self, key: str) -> None:
-        """See `Files`."""
         if self._fs.exists(self._path(key)):
             self._fs.rm_file(self._path(key))
 
     def sync(self, keys: Iterable[str]) -> None:
-        """Nothing to do: an object store answers once the object is kept."""
+        """Do nothing: an object store answers once the object is kept."""
 
     def size(self) -> int:
-        """See `Files`."""
         return int(self._fs.du(self._root))
 
     def store(self, *, read_only: bool) -> Store:
-        """See `Files`."""
         from zarr.storage import FsspecStore
 
         return FsspecStore.from_url(self.where, read_only=read_only)
 
 
 def is_url(path: str | os.PathLike[str]) -> bool:
-    """Whether a path is an fsspec URL rather than a local path; file:// counts as local."""
-    return "://" in str(path) and not str(path).startswith("file://")
+    """Whether a path is an fsspec URL ("s3://bucket/run1"). A file: URL and a drive ("C:/runs") are local paths."""
+    text = os.fspath(path)
+    return _URL.match(text) is not None and _FILE_URL.match(text) is None
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
-    """A local path, from a path or a file:// URL."""
-    return Path(str(path).removeprefix("file://")).expanduser()
+    """A local path, from a path or from a file: URL ("file:///data/my%20runs").
+
+    Like fsspec, it takes a relative path after "file://" too.
+    """
+    text = os.fspath(path)
+    if (scheme := _FILE_URL.match(text)) is not None:
+        from urllib.request import url2pathname  # on use only: it imports Python's whole HTTP client
+
+        text = url2pathname(text[scheme.end() :])
+    return Path(text).expanduser()
 
 
 def files_at(path: str | os.PathLike[str]) -> Files:
-    """The dump's files at a local path or an fsspec URL."""
-    return RemoteFiles(str(path)) if is_url(path) else LocalFiles(local_path(path))
+    """The files of the dump at a local path or an fsspec URL."""
+    return RemoteFiles(os.fspath(path)) if is_url(path) else LocalFiles(local_path(path))
 
 
 def remove_tree(path: Path) -> None:
@@ -210,12 +210,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def fsync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,8 +1,8 @@
-"""Names on arrays: a dump's arrays as xarray, read when indexed. Imported only where labels are asked for."""
+"""The labelled arrays of a dump, as xarray. Imported only where labels are asked for, as xarray loads slowly."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,14 +10,18 @@ import xarray as xr
 from xarray.backends import BackendArray
 from xarray.core import indexing
 
-if TYPE_CHECKING:
-    from toppo.dump.reader import Source
+from toppo.dump.source import Source
 
 _COORDINATES = ("snapshot", "minibatch", "task", "task_j", "env_steps", "collect", "stream_env_steps")
 
 
 class _LazyArray(BackendArray):
-    """One array of a source, read through xarray's lazy indexing."""
+    """One array of a source, read through xarray's lazy indexing.
+
+    Args:
+        source: what to read from.
+        name: the array's name.
+    """
 
     def __init__(self, source: Source, name: str) -> None:
         spec = source.specs[name]
@@ -35,12 +39,12 @@ class _LazyArray(BackendArray):
 
 
 def dataset(source: Source) -> xr.Dataset:
-    """Every array of a source, lazily; indices and task names are in memory."""
+    """Every array of a source with its coordinates. Indices and task names are in memory, the rest is read on use."""
     variables = {}
     for name, spec in source.specs.items():
         attrs = {"units": spec.units, "long_name": spec.description}
         if spec.steps == 0:
-            # from the header, which is checked: a lost chunk would read as empty names
+            # from the header, which has a checksum: a lost chunk would read as empty names
             data: Any = np.array(source.header.layout.coordinate(spec))
         else:
             data = indexing.LazilyIndexedArray(_LazyArray(source, name))
@@ -52,7 +56,16 @@ def dataset(source: Source) -> xr.Dataset:
 def slab(
     source: Source, side: str, snapshot: int, minibatch: int, values: npt.NDArray[Any], parameter: str | None
 ) -> xr.DataArray:
-    """A (task, {side}_param) slab with its labels: tasks, and the snapshot, minibatch and tensor it comes from."""
+    """A slab with its labels: (task, {side}_param), fp32.
+
+    Args:
+        source: what the slab was read from.
+        side: name of its group of parameters.
+        snapshot: index of its snapshot, kept as a coordinate.
+        minibatch: index of its minibatch, kept as a coordinate.
+        values: J (K, P), or the columns of one tensor.
+        parameter: name of that tensor, kept as a coordinate; None for all of P.
+    """
     env_steps = int(source.read("env_steps", (slice(snapshot, snapshot + 1),))[0])
     coords: dict[str, Any] = {
         "task": list(source.header.layout.tasks),
@@ -67,7 +80,12 @@ def slab(
 
 
 def square(slab: xr.DataArray, gram: npt.NDArray[np.float64]) -> xr.DataArray:
-    """A (K, K) Gram of a labelled slab, with its labels."""
+    """The Gram of a labelled slab, with its labels: (task, task_j), fp64.
+
+    Args:
+        slab: what `slab` returned.
+        gram: G = J J' (K, K).
+    """
     kept = {name: coord.values for name, coord in slab.coords.items() if coord.ndim == 0}
     tasks = slab.coords["task"].values
     name = str(slab.name).removesuffix("_grad") + "_gram"

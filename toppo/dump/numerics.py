@@ -1,4 +1,7 @@
-"""The arithmetic of a slab: its Gram, its finite rows, its rounding."""
+"""The arithmetic of slabs and successes that recorders and readers share.
+
+A slab is J (K, P): row i is g_i, the flat gradient of task i's loss.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +14,13 @@ _COLUMNS = 8192  # a (K, 8192) fp64 block of 10 to 50 tasks stays in cache
 
 
 def gram(slab: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """G = J J', the inner products of per-task gradients.
+    """G = J J', the inner products of the per-task gradients.
 
     Args:
         slab: J (K, P), fp32.
 
     Returns:
-        (K, K) fp64, multiplied and accumulated in fp64; NaN or inf where a row is not finite.
+        G (K, K), multiplied and accumulated in fp64. An entry is NaN or inf where one of its rows is not finite.
     """
     G = np.zeros((len(slab), len(slab)))
     with np.errstate(invalid="ignore", over="ignore"):
@@ -28,14 +31,21 @@ def gram(slab: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 
 
 def finite_rows(slab: npt.NDArray[Any]) -> npt.NDArray[np.int8]:
-    """1 for each row of a (K, P) slab that holds finite numbers only, else 0."""
+    """(K,) flags: 1 for each row of a (K, P) slab that holds finite numbers only, else 0."""
     return np.array([np.isfinite(row).all() for row in slab], dtype=np.int8)
 
 
 def round_mantissa(values: npt.NDArray[np.float32], keepbits: int) -> npt.NDArray[np.float32]:
-    """Values rounded to nearest (ties to even) with `keepbits` of fp32's 23 mantissa bits, so that they compress.
+    """Values rounded to nearest (ties to even) with fewer mantissa bits, so that they compress better.
 
-    The relative error is at most 2^-(keepbits + 1). What is not finite, or would round to infinity, is kept as it is.
+    The relative error is at most 2^-(keepbits + 1).
+
+    Args:
+        values: fp32, any shape.
+        keepbits: how many of fp32's 23 mantissa bits to keep, 1 to 23.
+
+    Returns:
+        The same shape. A value that is not finite, or would round to infinity, is kept unchanged.
     """
     drop = 23 - keepbits
     if drop == 0:
@@ -47,3 +57,18 @@ def round_mantissa(values: npt.NDArray[np.float32], keepbits: int) -> npt.NDArra
     keep = ~(np.isfinite(values) & np.isfinite(result))
     result[keep] = values[keep]
     return result
+
+
+def worst_k(success: npt.NDArray[Any], k: int) -> npt.NDArray[np.float64]:
+    """Mean success of the k least successful tasks (Table 2's worst-k, before its average over seeds).
+
+    The trainer logs it and the toolkit tabulates it, so it lives where both can import it.
+
+    Args:
+        success: (..., K). Each leading index has its own k worst tasks.
+        k: how many tasks; all K where there are fewer than k.
+
+    Returns:
+        (...), in the unit of `success`.
+    """
+    return np.asarray(np.sort(success, axis=-1)[..., :k].mean(axis=-1))

@@ -1,68 +1,58 @@
-"""Reading a dump: labelled arrays, lazily, of exactly what is committed. A live run and an archive read the same."""
+"""Reading a dump: labelled arrays of exactly what is committed. A live run and an archive read the same."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from toppo.common.names import closest
 from toppo.dump import numerics
-from toppo.dump.files import Files, LocalFiles, RemoteFiles, is_url, local_path
-from toppo.dump.schema import ArraySpec, DumpError, Header, ParameterSlice
-from toppo.dump.zarr_store import ROOT, Index, ZarrSource
+from toppo.dump.errors import DumpError
+from toppo.dump.schema import ArraySpec, ParameterSlice
+from toppo.dump.source import Source
 
 if TYPE_CHECKING:
     import xarray as xr
 
 
-class Source(Protocol):
-    """The committed arrays of a dump or an archive."""
-
-    @property
-    def kind(self) -> str:
-        """Word for messages: dump or archive."""
-
-    @property
-    def where(self) -> str:
-        """Path or URL."""
-
-    @property
-    def header(self) -> Header:
-        """Layout, attributes and counts."""
-
-    @property
-    def specs(self) -> Mapping[str, ArraySpec]:
-        """Every array, cut to what is committed."""
-
-    def read(self, name: str, index: Index) -> npt.NDArray[Any]:
-        """Part of an array; DumpError where it is missing or damaged."""
-
-    def open(self, name: str) -> None:
-        """Raise DumpError if an array cannot be opened at all."""
-
-    def size(self) -> int:
-        """Bytes on disk."""
-
-    def damaged_metadata(self) -> list[tuple[str, str]]:
-        """(array, what) for metadata that differs from what was written."""
-
-    def leftovers(self) -> list[str]:
-        """Lines about files that belong to nothing committed."""
-
-
 class Dump:
-    """What was committed when it was opened; make it with `open_dump`. Open it again to see what a live run added."""
+    """What a run had committed when its dump was opened. `open_dump` makes it.
+
+    It is read like a mapping from names to labelled arrays: `dump["critic_gram"]`, `"loss" in dump`, `list(dump)`.
+    It stays the same while the run goes on; `open_dump(dump)` shows what was added.
+
+    Args:
+        source: what to read from; `open_dump` finds it.
+    """
 
     def __init__(self, source: Source) -> None:
         self.source = source
 
     def __repr__(self) -> str:
-        state = "complete" if self.complete else "open"
-        what = f"{self.n_snapshots} snapshots, {len(self.tasks)} tasks, {'/'.join(self.sides)}"
-        return f"<Dump {self.path}: {what}, {state}>"
+        planned = "" if self.complete or self.n_planned is None else f" of {self.n_planned}"
+        parts = (
+            f"{self.n_snapshots}{planned} snapshots with {self.n_minibatches} minibatches each",
+            f"{len(self.tasks)} tasks",
+            f"sides {' and '.join(self.sides)}",
+            "with slabs" if self.has_slabs else "without slabs",
+            "complete" if self.complete else "not complete",
+        )
+        return f"<Dump {self.path}: {', '.join(parts)}>"
+
+    def __fspath__(self) -> str:
+        return self.path
+
+    def __getitem__(self, name: str) -> xr.DataArray:
+        return self.array(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.source.specs
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
 
     @property
     def path(self) -> str:
@@ -86,7 +76,7 @@ class Dump:
 
     @property
     def n_planned(self) -> int | None:
-        """Planned snapshots, None if the run did not know."""
+        """Planned snapshots; None if the run did not know."""
         return self.source.header.n_planned
 
     @property
@@ -101,12 +91,12 @@ class Dump:
 
     @property
     def complete(self) -> bool:
-        """Whether the run ended and was closed; if not, it is being written or was interrupted."""
+        """Whether the run ended and its dump was closed. If not, it is being written or was interrupted."""
         return self.source.header.complete
 
     @property
     def has_slabs(self) -> bool:
-        """Whether gradients are here, or their Grams alone."""
+        """Whether the dump holds gradients. If not, it holds only their Grams."""
         return self.source.header.layout.slabs
 
     @property
@@ -116,7 +106,7 @@ class Dump:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every array, coordinates included."""
+        """Name of every array, coordinates included."""
         return tuple(self.source.specs)
 
     @property
@@ -125,81 +115,91 @@ class Dump:
         return self.values("env_steps")
 
     def parameters(self, side: str) -> list[ParameterSlice]:
-        """The named tensors of a side's flat gradient, in order, with offsets.
+        """The named tensors of a side's flat gradient, in flat order, with their offsets.
 
         Raises:
-            DumpError: no such side.
+            DumpError: the dump has no such side.
         """
         if side not in self.sides:
-            raise DumpError(f"{self.path}: has no side {side!r}; its sides are {', '.join(self.sides)}")
+            raise self._no_such("side", side, self.sides, f"its sides are {', '.join(self.sides)}")
         return list(self.source.header.layout.sides[side])
 
     def parameter(self, side: str, name: str) -> ParameterSlice:
         """One named tensor of a side.
 
         Raises:
-            DumpError: no such side or parameter.
+            DumpError: the dump has no such side, or the side no such parameter.
         """
         parts = {part.name: part for part in self.parameters(side)}
         if name not in parts:
-            raise DumpError(f"{self.path}: side {side!r} has no parameter {name!r}; it has {', '.join(parts)}")
+            raise DumpError(
+                f"{self.path}: side {side!r} has no parameter {name!r}; it has {', '.join(parts)}",
+                path=self.path,
+                allowed=parts,
+            )
         return parts[name]
 
     def values(self, name: str) -> npt.NDArray[Any]:
-        """All of an array as plain numpy, in memory; the cheap way to small ones.
+        """All of an array as plain numpy, in memory: the cheap way to a small one.
 
         Raises:
-            DumpError: no such array, or it is damaged.
+            DumpError: the dump has no such array, or the array is damaged.
         """
         spec = self._spec(name)
         return self.source.read(name, (slice(None),) * len(spec.dims))
 
     def dataset(self) -> xr.Dataset:
-        """Every array with its coordinates, read when indexed; what is not indexed is not read."""
+        """Every array with its coordinates. Only what is indexed is read."""
         from toppo.dump.labelled import dataset
 
         return dataset(self.source)
 
     def array(self, name: str) -> xr.DataArray:
-        """One array with its coordinates, read when indexed.
+        """One array with its coordinates. Only what is indexed is read. `dump[name]` does the same.
 
         Raises:
-            DumpError: no such array, or nothing of it is committed yet.
+            DumpError: the dump has no such array, or nothing of it is committed yet.
         """
         self._require(name)
         return self.dataset()[name]
 
     def gram(self, side: str) -> xr.DataArray:
-        """Grams of every dumped minibatch, (snapshot, minibatch, task, task_j) fp64, in memory.
+        """G = J J' of every dumped minibatch: (snapshot, minibatch, task, task_j), fp64, in memory.
+
+        Args:
+            side: name of a group of parameters, one of `sides`.
 
         Raises:
-            DumpError: no such side, no snapshot yet, or damage.
+            DumpError: the dump has no such side or no snapshot yet, or the array is damaged.
         """
         self.parameters(side)
         return self.array(f"{side}_gram").load()
 
     def gram_stream(self, side: str) -> xr.DataArray:
-        """The Gram stream, (stream_collect, stream_entry, task, task_j) fp64, in memory.
+        """The Grams of every collect: (stream_collect, stream_entry, task, task_j), fp64, in memory.
+
+        Args:
+            side: name of a group of parameters, one of `sides`.
 
         Raises:
-            DumpError: no such side, no stream, or damage.
+            DumpError: the dump has no such side or no Gram stream, or the array is damaged.
         """
         self.parameters(side)
         if self.source.header.layout.stream_entries is None:
-            raise DumpError(f"{self.path}: has no Gram stream; record the run with one")
+            raise DumpError(f"{self.path}: has no Gram stream; record the run with one", path=self.path)
         return self.array(f"{side}_gram_stream").load()
 
     def slab(self, side: str, snapshot: int, minibatch: int, parameter: str | None = None) -> xr.DataArray:
-        """Per-task gradients of one dumped minibatch, (task, {side}_param) fp32, in memory.
+        """J, the per-task gradients of one dumped minibatch: (task, {side}_param), fp32, in memory.
 
         Args:
-            side: which.
-            snapshot: 0 to S - 1.
-            minibatch: 0 to M - 1.
-            parameter: the columns of this named tensor only.
+            side: name of a group of parameters, one of `sides`.
+            snapshot: its index, 0 to S - 1.
+            minibatch: its index within the snapshot, 0 to M - 1.
+            parameter: the columns of this named tensor only; None for all.
 
         Raises:
-            DumpError: no slabs here, an index out of range, no such side or parameter, or damage.
+            DumpError: the dump has no slabs, no such side, snapshot, minibatch or parameter, or the array is damaged.
         """
         from toppo.dump.labelled import slab
 
@@ -208,7 +208,11 @@ class Dump:
         return slab(self.source, side, snapshot, minibatch, values, parameter)
 
     def slab_values(self, side: str, snapshot: int, minibatch: int) -> npt.NDArray[np.float32]:
-        """`slab` as a plain (K, P) numpy array: what a loop over many wants."""
+        """`slab` as a plain numpy array J (K, P), which is faster in a loop over many.
+
+        Raises:
+            DumpError: see `slab`.
+        """
         self.parameters(side)
         self.require_slabs()
         for what, index, length in (
@@ -216,17 +220,27 @@ class Dump:
             ("minibatch", minibatch, self.n_minibatches),
         ):
             if not 0 <= index < length:
-                raise DumpError(f"{self.path}: has no {what} {index}, it holds {length}; count from 0")
+                raise DumpError(
+                    f"{self.path}: has no {what} {index}, it holds {length}; count from 0",
+                    path=self.path,
+                    allowed=range(length),
+                )
         return self.source.read(f"{side}_grad", (snapshot, minibatch, slice(None), slice(None)))
 
     def iter_slabs(self, side: str) -> Iterator[tuple[int, int, xr.DataArray]]:
-        """(snapshot, minibatch, slab) for every dumped minibatch in order, one slab in memory at a time."""
+        """(snapshot, minibatch, slab) of every dumped minibatch in order. Only one slab is in memory at a time.
+
+        Raises:
+            DumpError: see `slab`.
+        """
         for snapshot in range(self.n_snapshots):
             for minibatch in range(self.n_minibatches):
                 yield snapshot, minibatch, self.slab(side, snapshot, minibatch)
 
     def layer_gram(self, side: str, parameter: str, snapshot: int, minibatch: int) -> xr.DataArray:
-        """Gram of the columns of one named tensor, (task, task_j) fp64; these sum to the side's Gram.
+        """The Gram of the columns of one named tensor: (task, task_j), fp64.
+
+        Over all tensors of a side, these Grams sum to the side's Gram.
 
         Raises:
             DumpError: see `slab`.
@@ -237,15 +251,16 @@ class Dump:
         return square(cut, numerics.gram(cut.values))
 
     def require_slabs(self) -> None:
-        """Raise DumpError, naming the mend, if gradients are not here."""
+        """Raise DumpError, with the mend, if the dump holds no gradients."""
         if not self.has_slabs:
             mend = (
-                "use the dump it was exported from, or export with --slabs"
+                "use the dump it was exported from, or export that dump again with `slabs`"
                 if self.source.kind == "archive"
                 else "record the run with slabs"
             )
             raise DumpError(
-                f"{self.path}: this needs gradient slabs and the {self.source.kind} holds Grams alone; {mend}"
+                f"{self.path}: this needs gradient slabs and the {self.source.kind} holds Grams alone; {mend}",
+                path=self.path,
             )
 
     def _spec(self, name: str) -> ArraySpec:
@@ -253,7 +268,7 @@ class Dump:
         if spec is None and name.endswith("_grad") and name.removesuffix("_grad") in self.sides:
             self.require_slabs()
         if spec is None:
-            raise DumpError(f"{self.path}: has no array {name!r}; it has {', '.join(self.names)}")
+            raise self._no_such("array", name, self.names, f"it has {', '.join(self.names)}")
         return spec
 
     def _require(self, name: str) -> None:
@@ -261,30 +276,9 @@ class Dump:
         if spec.grows and spec.shape[0] == 0:
             what = "snapshot" if spec.dims[0] == "snapshot" else "stream collect"
             mend = "record a longer run" if self.complete else "wait for the run's first one, or resume it"
-            raise DumpError(f"{self.path}: holds no {what} yet; {mend}")
+            raise DumpError(f"{self.path}: holds no {what} yet; {mend}", path=self.path)
 
-
-def open_dump(path: str | os.PathLike[str]) -> Dump:
-    """Open what a run recorded, also while it is being written.
-
-    Args:
-        path: a run directory holding dump.zarr, the .zarr itself, an exported .h5 archive, or an fsspec URL of a store.
-
-    Raises:
-        DumpError: not a dump, or one of another schema version.
-    """
-    if is_url(path):
-        url = str(path).rstrip("/")
-        return Dump(ZarrSource(_first_with_root(RemoteFiles(url), RemoteFiles(url + "/dump.zarr"))))
-    place = local_path(path)
-    if place.is_file():
-        from toppo.dump.archive import H5Source
-
-        return Dump(H5Source(place))
-    if not place.is_dir():
-        raise DumpError(f"{place}: no such file or directory; give a run directory, its dump.zarr or an exported .h5")
-    return Dump(ZarrSource(_first_with_root(LocalFiles(place), LocalFiles(place / "dump.zarr"))))
-
-
-def _first_with_root(files: Files, nested: Files) -> Files:
-    return nested if files.read(ROOT) is None and nested.read(ROOT) is not None else files
+    def _no_such(self, kind: str, name: object, known: tuple[str, ...], listing: str) -> DumpError:
+        near = closest(str(name), known)
+        hint = f"did you mean {near!r}?" if near else listing
+        return DumpError(f"{self.path}: has no {kind} {name!r}; {hint}", path=self.path, allowed=known)

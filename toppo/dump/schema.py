@@ -1,6 +1,10 @@
-"""What a dump holds: names, dimensions, chunks and units of every array, and the header that says what is committed.
+"""What a dump holds: name, dimensions, chunks and units of every array, and the header that says what is committed.
 
-Pure description, nothing here touches a file: the writer builds what `Layout.arrays` says, the reader expects it.
+Nothing here touches a file. The writer builds what `Layout.arrays` describes, and the reader expects the same.
+
+Words of a dump: a *collect* is one rollout phase of the run. A *snapshot* is everything dumped at one collect, for
+several minibatches. A *side* is a named group of shared parameters, such as the actor. A *slab* is J (K, P), the
+per-task gradients of one side: row i is g_i. The *Gram stream* holds Grams of every collect, with no slabs.
 """
 
 from __future__ import annotations
@@ -14,24 +18,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
+from toppo.dump.errors import DumpError
+
 SCHEMA: Final = "toppo-dump"
 SCHEMA_VERSION: Final = 1
 UNPLANNED: Final = 10_000
-"""Snapshots (or stream collects) allocated when their number is not known; unwritten chunks cost nothing."""
+"""Snapshots (or stream collects) allocated where their number is not known. An unwritten chunk costs nothing."""
 
 GRAM_TOLERANCE: Final = 1e-5
-"""|G_ij - (J J')_ij| <= tolerance sqrt(G_ii G_jj) for a lossless slab: room for a Gram accumulated in fp32 chunks."""
+"""The bound on |G_ij - (J J')_ij| / sqrt(G_ii G_jj) for a lossless slab. A Gram may be accumulated in fp32 chunks."""
 
 log = logging.getLogger("toppo.dump")
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_RESERVED = ("header", "parameters", "run")  # an archive keeps these beside the arrays
+_RESERVED = ("header", "parameters", "run")  # an archive has entries of these names beside its arrays
 _DTYPES = ("f8", "f4", "i8", "i4", "i1")
 _GRADIENT_UNITS = "loss per unit of parameter"
-
-
-class DumpError(Exception):
-    """A dump that cannot be written or read: one line that names the thing and the mend."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,9 @@ class ParameterSlice:
     """One named tensor inside the flat gradient of a side.
 
     Attributes:
-        name: as the network calls it, e.g. "0.weight".
+        name: the network's name for it, such as "0.weight".
         shape: shape of the tensor.
-        offset: index of its first element in the flat (P,) gradient; the writer fills it in.
+        offset: index of its first element in the flat (P,) gradient. The writer fills it in.
     """
 
     name: str
@@ -61,14 +63,14 @@ class ParameterSlice:
 
 @dataclass(frozen=True)
 class ScalarSpec:
-    """A small quantity recorded with each minibatch or snapshot.
+    """A small quantity recorded for each minibatch or each snapshot.
 
     Attributes:
-        dims: its dimensions, out of "task" (K), "task_j" (K) and "other" (K - 1: the other tasks, as in an order);
-            () for a number.
-        dtype: "f8", "f4", "i8", "i4" or "i1". Never written reads NaN, or -1 for integers.
-        units: unit, for labels.
-        description: one line.
+        dims: its dimensions, out of "task" (K), "task_j" (K) and "other" (K - 1, the other tasks in some order); () for
+            a single number.
+        dtype: "f8", "f4", "i8", "i4" or "i1". What was never written reads as NaN, or as -1 for integers.
+        units: its unit, for labels.
+        description: one line about it.
     """
 
     dims: tuple[str, ...] = ("task",)
@@ -85,10 +87,10 @@ class ArraySpec:
         dims: dimension names.
         shape: allocated shape.
         dtype: numpy type code, or "str".
-        units: unit, for labels.
-        description: one line.
-        steps: leading axes cut into chunks of 1, so that a commit adds whole chunks; 0 for a coordinate.
-        by_row: each chunk is a shard of one chunk per task, so that one task's row can be read alone.
+        units: its unit, for labels.
+        description: one line about it.
+        steps: how many leading axes are cut into chunks of 1, so that a commit adds whole chunks. 0 for a coordinate.
+        by_row: whether each chunk is a shard with one chunk per task, so that one task's row can be read alone.
     """
 
     dims: tuple[str, ...]
@@ -110,7 +112,7 @@ class ArraySpec:
         return self.dims[0] in ("snapshot", "stream_collect")
 
     def chunk_keys(self, name: str, step: int) -> list[str]:
-        """Keys of every chunk that snapshot (or collect) `step` adds to the array `name`."""
+        """Key of every chunk that the snapshot (or collect) with index `step` adds to the array `name`."""
         grid = [0] * len(self.dims)
         grid[0] = step
         keys = []
@@ -123,17 +125,17 @@ class ArraySpec:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a run records: everything about the store's arrays but how many snapshots there are.
+    """What a run records: everything about the arrays of the store, except how many snapshots there are.
 
     Attributes:
         tasks: K task names.
-        sides: side name -> its parameters in flat order, offsets filled in.
-        minibatches: M dumped minibatches per snapshot.
-        minibatch_scalars: quantities recorded with each dumped minibatch.
-        snapshot_scalars: quantities recorded once a snapshot.
-        slabs: whether gradients are kept, or their Grams alone.
-        keepbits: mantissa bits kept of the slabs' 23, None for all.
-        stream_entries: Grams per side and collect in the Gram stream, None for no stream.
+        sides: side name -> its parameters in flat order, with their offsets.
+        minibatches: M, dumped minibatches per snapshot.
+        minibatch_scalars: quantities recorded for each dumped minibatch.
+        snapshot_scalars: quantities recorded once per snapshot.
+        slabs: whether the gradients are kept. If not, only their Grams are.
+        keepbits: how many of the 23 mantissa bits of the slabs are kept; None for all.
+        stream_entries: Grams per side and collect in the Gram stream; None for no stream.
     """
 
     tasks: tuple[str, ...]
@@ -151,11 +153,11 @@ class Layout:
 
     @property
     def gram_tolerance(self) -> float:
-        """How far G_ij may lie from the stored slabs' own, over sqrt(G_ii G_jj); rounding to b bits adds 2^-b."""
+        """How far G_ij may differ from the stored slab's own, over sqrt(G_ii G_jj). Rounding to b bits adds 2^-b."""
         return GRAM_TOLERANCE + (0.0 if self.keepbits is None else 2.0**-self.keepbits)
 
     def sizes(self, snapshots: int, collects: int) -> dict[str, int]:
-        """Length of every dimension, given how many snapshots and stream collects there are."""
+        """Dimension name -> its length, given how many snapshots and stream collects there are."""
         K = len(self.tasks)
         sizes = {"snapshot": snapshots, "minibatch": self.minibatches, "task": K, "task_j": K, "other": K - 1}
         sizes |= {f"{side}_param": self.parameters(side) for side in self.sides}
@@ -164,10 +166,14 @@ class Layout:
         return sizes
 
     def arrays(self, snapshots: int, collects: int) -> dict[str, ArraySpec]:
-        """Every array of the store, by name.
+        """Array name -> its specification, for every array of the store.
+
+        Args:
+            snapshots: length of the snapshot axis.
+            collects: length of the axis of the Gram stream.
 
         Raises:
-            DumpError: two quantities want the same array name.
+            DumpError: two quantities have the same array name.
         """
         sizes = self.sizes(snapshots, collects)
         specs: dict[str, ArraySpec] = {}
@@ -203,38 +209,40 @@ class Layout:
         return specs
 
     def coordinate(self, spec: ArraySpec) -> list[Any]:
-        """Values of a coordinate (an array of `steps` 0): task names, or indices."""
+        """Values of a coordinate (an array with `steps` 0): task names, or indices from 0."""
         return list(self.tasks) if spec.dtype == "str" else list(range(spec.shape[0]))
 
     def check(self) -> None:
-        """Raise DumpError, naming the thing, unless the layout can be stored."""
+        """Raise DumpError, with the cause, unless the layout can be stored."""
         if not self.tasks or len(set(self.tasks)) != len(self.tasks) or not all(isinstance(t, str) for t in self.tasks):
-            raise DumpError(f"tasks must be one or more distinct names, got {list(self.tasks)}")
+            raise DumpError(f"`tasks={list(self.tasks)}`: give one or more distinct names")
         if not self.sides:
-            raise DumpError("a dump needs at least one side; give sides={name: parameters}")
+            raise DumpError("a dump needs at least one side; give `sides` as {name: parameters}")
         for name in (*self.sides, *self.minibatch_scalars, *self.snapshot_scalars):
             if not _NAME.fullmatch(name):
                 raise DumpError(f"{name!r} cannot name a side or scalar; use letters, digits and underscores")
         for side, parts in self.sides.items():
             if not all(part.size > 0 for part in parts) or not parts:
                 raise DumpError(
-                    f"side {side!r} has no parameters, or an empty one; give a positive size or ParameterSlices"
+                    f"side {side!r} has no parameters, or an empty one; give a positive number or ParameterSlices"
                 )
             if len({part.name for part in parts}) != len(parts):
-                raise DumpError(f"side {side!r} names a parameter twice")
+                raise DumpError(f"side {side!r} has two parameters of one name; give each its own")
         for name, spec in (*self.minibatch_scalars.items(), *self.snapshot_scalars.items()):
             if spec.dtype not in _DTYPES or not set(spec.dims) <= {"task", "task_j", "other"}:
-                raise DumpError(f"scalar {name!r}: dims are of task, task_j, other and dtype of {', '.join(_DTYPES)}")
+                raise DumpError(
+                    f"scalar {name!r}: dims are of task, task_j, other; dtype is one of {', '.join(_DTYPES)}"
+                )
         if self.minibatches < 1:
-            raise DumpError(f"minibatches must be 1 or more, got {self.minibatches}")
+            raise DumpError(f"`minibatches={self.minibatches}`: must be 1 or more")
         if self.keepbits is not None and not 1 <= self.keepbits <= 23:
-            raise DumpError(f"keepbits must lie in 1..23 (the mantissa bits of fp32), got {self.keepbits}")
+            raise DumpError(f"`keepbits={self.keepbits}`: must lie in 1..23 (fp32 has 23 mantissa bits)")
         if self.stream_entries is not None and self.stream_entries < 1:
-            raise DumpError(f"the Gram stream needs 1 or more entries a collect, got {self.stream_entries}")
+            raise DumpError(f"the Gram stream needs 1 or more Grams per collect, got {self.stream_entries}")
         self.arrays(1, 1)
 
     def to_json(self) -> dict[str, Any]:
-        """The layout as JSON-able values; `from_json` undoes it."""
+        """The layout as values that JSON can hold; `from_json` undoes it."""
         record = {f.name: getattr(self, f.name) for f in fields(self)}
         record["tasks"] = list(self.tasks)
         record["sides"] = {s: [[p.name, list(p.shape), p.offset] for p in parts] for s, parts in self.sides.items()}
@@ -264,16 +272,16 @@ class Layout:
 
 @dataclass(frozen=True)
 class Header:
-    """The root attributes: the layout, the run's own attributes, and how much is committed.
+    """The root attributes: the layout, the attributes of the run, and how much is committed.
 
     Attributes:
         layout: what is recorded.
-        attrs: the run's configuration, seed, versions: anything JSON-able.
-        n_planned: planned snapshots, None if unknown.
-        n_committed: snapshots a reader may see. Raising it is the commit.
-        stream_planned: planned stream collects, None if unknown.
-        stream_committed: stream collects a reader may see.
-        complete: whether the run ended and was closed.
+        attrs: configuration, seed, versions of the run: whatever JSON can hold.
+        n_planned: planned snapshots; None if unknown.
+        n_committed: how many snapshots a reader may see. Raising this number is the commit.
+        stream_planned: planned stream collects; None if unknown.
+        stream_committed: how many stream collects a reader may see.
+        complete: whether the run ended and the dump was closed.
     """
 
     layout: Layout
@@ -286,18 +294,22 @@ class Header:
 
     @property
     def allocated(self) -> tuple[int, int]:
-        """Snapshots and stream collects for which the arrays of an open dump have room."""
+        """How many (snapshots, stream collects) the arrays of an open dump have room for."""
         planned = (self.n_planned, self.stream_planned)
         snapshots, collects = (UNPLANNED if n is None else n for n in planned)
         return snapshots, collects
 
     @property
     def committed(self) -> tuple[int, int]:
-        """Snapshots and stream collects that are committed."""
+        """How many (snapshots, stream collects) are committed."""
         return self.n_committed, self.stream_committed
 
     def to_json(self, documents: Mapping[str, Any]) -> dict[str, Any]:
-        """Root attributes, sealed with checksums of themselves and of each array's metadata in `documents`."""
+        """The root attributes, with a checksum of themselves and one of each array's metadata.
+
+        Args:
+            documents: array name -> its metadata document.
+        """
         record: dict[str, Any] = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION}
         record |= {f.name: getattr(self, f.name) for f in fields(self)}
         record["layout"] = self.layout.to_json()
@@ -307,20 +319,27 @@ class Header:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any], where: str) -> Header:
-        """The header in root attributes `record` of the dump at `where`; logs a warning if its checksum fails.
+        """The header of a dump. Logs a warning if its checksum does not match.
+
+        Args:
+            record: the root attributes of the dump.
+            where: its path or URL.
 
         Raises:
-            DumpError: not a dump, or one of another schema version.
+            DumpError: not a dump, a dump of another schema version, or a damaged header.
         """
         if record.get("schema") != SCHEMA:
             raise DumpError(
-                f"{where}: not a toppo dump (no {SCHEMA!r} schema in its attributes); give a run's dump.zarr"
+                f"{where}: not a toppo dump (no {SCHEMA!r} schema in its attributes); give a run's dump.zarr",
+                path=where,
             )
         version = record.get("schema_version")
         if version != SCHEMA_VERSION:
             newer = isinstance(version, int) and version > SCHEMA_VERSION
             mend = "update toppo to read it" if newer else "read it with the toppo that wrote it, or record it again"
-            raise DumpError(f"{where}: schema version {version}, this toppo reads version {SCHEMA_VERSION}; {mend}")
+            raise DumpError(
+                f"{where}: schema version {version}, this toppo reads version {SCHEMA_VERSION}; {mend}", path=where
+            )
         if record.get("checksum") != checksum(record):
             log.warning(
                 "%s: its header was changed or damaged (checksum); do not trust it, see `toppo-diag verify`", where
@@ -329,15 +348,17 @@ class Header:
             values = {f.name: record[f.name] for f in fields(cls)}
             return cls(**values | {"layout": Layout.from_json(record["layout"])})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise DumpError(f"{where}: its header is damaged ({error!r}); restore zarr.json from a copy") from error
+            raise DumpError(
+                f"{where}: its header is damaged ({error!r}); restore zarr.json from a copy", path=where
+            ) from error
 
     def at(self, snapshots: int, collects: int, *, complete: bool = False) -> Header:
-        """This header with other numbers committed."""
+        """This header with other numbers of committed snapshots and stream collects."""
         return replace(self, n_committed=snapshots, stream_committed=collects, complete=complete)
 
 
 def with_offsets(parameters: int | Sequence[ParameterSlice]) -> tuple[ParameterSlice, ...]:
-    """Parameters of a side with their offsets filled in, in flat order; a bare P becomes one slice called "all"."""
+    """The parameters of a side in flat order, with their offsets. A bare number P becomes one slice called "all"."""
     parts = [ParameterSlice("all", (int(parameters),))] if isinstance(parameters, int) else list(parameters)
     placed, offset = [], 0
     for part in parts:
@@ -347,13 +368,13 @@ def with_offsets(parameters: int | Sequence[ParameterSlice]) -> tuple[ParameterS
 
 
 def checksum(value: Mapping[str, Any]) -> str:
-    """SHA-256 of JSON-able values, whatever their order; an item called "checksum" does not count."""
+    """SHA-256 (hex) of values that JSON can hold, in any order. An item called "checksum" is left out."""
     body = {key: item for key, item in value.items() if key != "checksum"}
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def array_checksum(document: Mapping[str, Any]) -> str:
-    """Checksum of an array's metadata, but for the length of a growing one: closing trims it."""
+    """`checksum` of an array's metadata, without the length of its growing axis, which closing trims."""
     dims, shape = document.get("dimension_names"), document.get("shape")
     if isinstance(dims, list) and isinstance(shape, list) and dims[:1] in (["snapshot"], ["stream_collect"]):
         document = {**document, "shape": shape[1:]}

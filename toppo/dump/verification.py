@@ -1,4 +1,4 @@
-"""Checking a dump against itself: metadata, counts, checksums, holes, and Grams against the slabs they came from."""
+"""Checking a dump against itself: metadata, counts, checksums, holes, and Grams against their slabs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from toppo.dump import numerics
-from toppo.dump.reader import Dump, open_dump
-from toppo.dump.schema import ArraySpec, DumpError
+from toppo.dump.errors import DumpError
+from toppo.dump.opening import open_dump
+from toppo.dump.reader import Dump
+from toppo.dump.schema import ArraySpec
 
 Progress = Callable[[int, int], object]
 """Called with (steps done, steps in all)."""
 
 _UNDERFLOW = float(np.finfo(np.float32).tiny)
-"""A Gram accumulated in fp32 loses products below this; not counted as a difference."""
+"""A Gram accumulated in fp32 loses products below this, so a difference below it does not count."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,11 @@ class Damage:
     """One thing that is wrong.
 
     Attributes:
-        array: which array, or zarr.json for the metadata.
+        array: name of the array, or zarr.json for the metadata.
         what: what is wrong with it.
-        snapshot: which snapshot; of a Gram stream, which collect. None if it is not one of them.
-        minibatch: which minibatch, if one is to blame.
-        task: which task, if one is to blame.
+        snapshot: index of the snapshot (in a Gram stream, of the collect); None if no single one is damaged.
+        minibatch: index of the minibatch; None if no single one is damaged.
+        task: name of the task; None if no single one is damaged.
     """
 
     array: str
@@ -49,14 +51,14 @@ class Report:
     """What `verify` found.
 
     Attributes:
-        path: the dump.
-        n_snapshots: committed snapshots, all of them checked.
-        n_stream: committed collects of the Gram stream, all of them checked.
-        complete: whether the run ended and was closed.
-        slabs: slabs whose Gram was recomputed.
-        gram_error: largest |G_ij - (J J')_ij| / sqrt(G_ii G_jj) among them.
+        path: path or URL of the dump.
+        n_snapshots: how many snapshots are committed; all of them were checked.
+        n_stream: how many collects of the Gram stream are committed; all of them were checked.
+        complete: whether the run ended and the dump was closed.
+        slabs: how many Grams were recomputed from their slab.
+        gram_error: the largest |G_ij - (J J')_ij| / sqrt(G_ii G_jj) among those that passed.
         gram_tolerance: the largest that passes.
-        damages: what is wrong; none in a sound dump.
+        damages: what is wrong; empty for a sound dump.
         notes: what is worth knowing and not wrong.
     """
 
@@ -76,7 +78,7 @@ class Report:
         return not self.damages
 
     def lines(self) -> list[str]:
-        """One line per damage, one per note, and a last one that sums up."""
+        """One line per damage, one per note, and a last line that sums up."""
         error = f"worst difference {self.gram_error:.1e}, tolerance {self.gram_tolerance:.1e}"
         grams = f"{self.slabs} Grams recomputed from slabs ({error})"
         verdict = "sound" if self.ok else f"{len(self.damages)} damaged"
@@ -89,17 +91,19 @@ class Report:
 
 
 def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Report:
-    """Read everything that is committed and check it.
+    """A report of everything that is wrong with a dump, from reading all that is committed.
 
-    Every chunk must be there and match its checksum, metadata must match theirs, coordinates must be what the header
-    says, a gradient row must be finite exactly where it was flagged so, and each Gram must be that of its slab within
-    `gram_tolerance`.
+    - Every chunk exists and matches its checksum, and so do the metadata.
+    - Coordinates are what the header says.
+    - A row of a slab is finite exactly where it was flagged as finite.
+    - Each Gram is that of its slab, within `Report.gram_tolerance`.
 
     Args:
         path: whatever `open_dump` takes.
-        progress: called as the work goes on.
+        progress: called with (steps done, steps in all) as the work goes on.
 
     Raises:
+        DumpNotFoundError: no dump is there.
         DumpError: it cannot be opened at all.
     """
     dump = open_dump(path)
@@ -122,7 +126,11 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Re
 
 
 class _Check:
-    """One verification under way."""
+    """One verification under way.
+
+    Args:
+        dump: what to check.
+    """
 
     def __init__(self, dump: Dump) -> None:
         self.dump = dump
@@ -133,7 +141,7 @@ class _Check:
         self._odd_values: dict[str, int] = {}
 
     def run(self) -> Iterator[None]:
-        """Do it all, yielding after the metadata and after each snapshot."""
+        """Check everything; yields after the metadata and after each snapshot."""
         source = self.dump.source
         self.damages += [Damage(array, what) for array, what in source.damaged_metadata()]
         self.notes += source.leftovers()
@@ -180,7 +188,7 @@ class _Check:
         ]
 
     def _reason(self, error: DumpError) -> str:
-        """What is wrong, without where and without the advice to do what is being done."""
+        """What is wrong, without the dump's path and without the advice to run this very check."""
         text = str(error).removeprefix(f"{self.dump.path}: ").removesuffix("; see `toppo-diag verify`")
         _, unreadable, reason = text.partition("cannot be read")
         return unreadable + reason if unreadable else text
@@ -193,7 +201,7 @@ class _Check:
             self.damages.append(Damage(name, self._reason(error), step))
             return None
         odd = int(np.size(values) - np.isfinite(values).sum())
-        if odd and not name.endswith("_gram"):  # a Gram's are explained by the flagged rows
+        if odd and not name.endswith("_gram"):  # in a Gram the flagged rows explain them
             self._odd_values[name] = self._odd_values.get(name, 0) + odd
         return np.asarray(values)
 
@@ -234,7 +242,7 @@ class _Check:
         finite = np.ones(len(tasks), bool) if flags is None else flags == 1
         if gram is not None:
             for task in np.flatnonzero(finite & ~(np.diagonal(gram) >= 0)):
-                what = f"squared norm is {gram[task, task]} though the gradient was recorded as finite"
+                what = f"squared norm is {gram[task, task]}, though the gradient was recorded as finite"
                 self.damages.append(Damage(f"{side}_gram", what, snapshot, minibatch, tasks[task]))
         if not with_slab:
             return
@@ -250,12 +258,12 @@ class _Check:
             self._compare(side, snapshot, minibatch, gram, slab, readable & actual & finite)
 
     def _slab(self, side: str, snapshot: int, minibatch: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-        """The slab and which of its rows could be read; each one that could not is a damage."""
+        """The slab, and which of its rows could be read. Each row that could not be read is a damage."""
         tasks = self.dump.tasks
         try:
             return self.dump.slab_values(side, snapshot, minibatch), np.ones(len(tasks), bool)
         except DumpError:
-            pass  # row by row, to name the tasks
+            pass  # then row by row, to name the tasks
         name = f"{side}_grad"
         slab = np.zeros(self.dump.source.specs[name].shape[2:], np.float32)
         readable = np.zeros(len(tasks), bool)

@@ -1,32 +1,37 @@
-"""A dump as a Zarr v3 store: building its arrays, writing its root document (the commit), reading it back with checks.
+"""A dump as a Zarr v3 store: making its arrays, and writing and reading its metadata.
 
-Every chunk carries a CRC-32C, and the root document a checksum over all metadata, so that damage is found and not read.
+Replacing the root document is the commit. Every chunk carries a CRC-32C and the root document a checksum of all
+metadata, so that damage is found and never read as data.
 """
 
 from __future__ import annotations
 
-import functools
 import json
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from toppo.common.files import PARTIAL
+from toppo.dump.errors import DumpError, DumpNotFoundError
 from toppo.dump.files import Files
-from toppo.dump.schema import ArraySpec, DumpError, Header, Layout, array_checksum, checksum
+from toppo.dump.schema import ArraySpec, Header, Layout
 
 if TYPE_CHECKING:
     from zarr import Array, Group
 
 ROOT = "zarr.json"
-T = TypeVar("T")
+"""Key of the root document."""
+
 Document = dict[str, Any]
-Index = tuple[int | slice | npt.NDArray[np.int64], ...]
+"""The content of a zarr.json."""
 
 
 def create_array(files: Files, name: str, spec: ArraySpec) -> None:
-    """Make one preallocated array; chunks are written later, its length never changes until the dump is closed."""
+    """Make one preallocated array.
+
+    Its chunks are written later. Its length does not change until the dump is closed.
+    """
     import zarr
     from zarr.codecs import BloscCodec, Crc32cCodec
 
@@ -52,26 +57,32 @@ def create_array(files: Files, name: str, spec: ArraySpec) -> None:
         fill_value=fill,
         dimension_names=spec.dims,
         attributes=attributes,
-        # "." keeps an array's chunks in one directory: fewer directories to make, list and fsync
+        # "." keeps the chunks of an array in one directory: fewer directories to make and to list
         chunk_key_encoding={"name": "default", "separator": "."},
         overwrite=True,
     )
 
 
 def create_arrays(files: Files, layout: Layout, allocated: tuple[int, int]) -> None:
-    """Make every array of a layout, with its coordinates written."""
+    """Make every array of a layout, and write the coordinates.
+
+    Args:
+        files: where the dump is to be.
+        layout: which arrays.
+        allocated: how many (snapshots, stream collects) to make room for.
+    """
     specs = layout.arrays(*allocated)
     for name, spec in specs.items():
         create_array(files, name, spec)
-    group = _open(files, read_only=False)
+    group = open_group(files, read_only=False)
     for name, spec in specs.items():
         if spec.steps == 0 and spec.shape[0]:
-            array = _array(group, name).with_config({"write_empty_chunks": True})
+            array = open_array(group, name).with_config({"write_empty_chunks": True})
             array[...] = np.array(layout.coordinate(spec))
 
 
 def read_documents(files: Files, layout: Layout) -> dict[str, Document]:
-    """Metadata document of every array, by name; an array without one is left out.
+    """Array name -> its metadata document. An array without one is left out.
 
     Raises:
         DumpError: a document is not JSON.
@@ -85,7 +96,13 @@ def read_documents(files: Files, layout: Layout) -> dict[str, Document]:
 
 
 def set_length(files: Files, documents: Mapping[str, Document], lengths: tuple[int, int]) -> dict[str, Document]:
-    """Give growing arrays room for (snapshots, collects): one small file each, no chunk is touched."""
+    """The metadata documents after giving the growing arrays another length. No chunk is touched.
+
+    Args:
+        files: where the dump is. One small file is replaced for each array whose length changes.
+        documents: array name -> its metadata document so far.
+        lengths: (snapshots, stream collects).
+    """
     changed = dict(documents)
     for name, document in documents.items():
         dims = document["dimension_names"]
@@ -99,7 +116,11 @@ def set_length(files: Files, documents: Mapping[str, Document], lengths: tuple[i
 
 
 def root_document(header: Header, documents: Mapping[str, Document]) -> Document:
-    """The root zarr.json. That of a complete dump consolidates the arrays' metadata; a live one must not."""
+    """The root zarr.json of a dump with this header.
+
+    A complete dump consolidates the metadata of its arrays in it. A live dump must not: stale consolidated metadata
+    would hide new snapshots from other tools.
+    """
     root: Document = {"attributes": header.to_json(documents), "zarr_format": 3, "node_type": "group"}
     if header.complete:
         metadata = {name: documents[name] for name in sorted(documents)}
@@ -108,7 +129,7 @@ def root_document(header: Header, documents: Mapping[str, Document]) -> Document
 
 
 def write_root(files: Files, header: Header, documents: Mapping[str, Document]) -> None:
-    """Commit: replace the root document whole."""
+    """Commit what the header says, by replacing the root document whole."""
     files.replace(ROOT, json.dumps(root_document(header, documents), indent=2, allow_nan=False).encode())
 
 
@@ -116,145 +137,61 @@ def read_root(files: Files) -> Document:
     """The root zarr.json.
 
     Raises:
-        DumpError: there is none, or it is not a group's.
+        DumpNotFoundError: there is none.
+        DumpError: it is damaged, or of something other than a dump.
     """
     data = files.read(ROOT)
     if data is None:
-        raise DumpError(
-            f"{files.where}: not a dump (no {ROOT} there); give a run directory, its dump.zarr or an exported .h5"
+        raise DumpNotFoundError(
+            f"{files.where}: not a dump (no {ROOT} there); give a run directory, its dump.zarr or an exported .h5",
+            path=files.where,
         )
     root = _parse(data, files.where, ROOT)
     if not isinstance(root.get("attributes"), dict):
-        raise DumpError(f"{files.where}: not a toppo dump ({ROOT} has no attributes); give a run's dump.zarr")
+        raise DumpError(
+            f"{files.where}: not a toppo dump ({ROOT} has no attributes); give a run's dump.zarr", path=files.where
+        )
     return root
 
 
 def read_header(files: Files) -> Header:
-    """How much is committed, and the layout.
+    """The header of the dump: its layout, and how much is committed.
 
     Raises:
-        DumpError: not a dump, or one of another schema version.
+        DumpNotFoundError: no dump is there.
+        DumpError: not a dump, a dump of another schema version, or a damaged header.
     """
     return Header.from_json(read_root(files)["attributes"], files.where)
 
 
-class ZarrSource:
-    """The committed part of a dump, read from its Zarr store."""
-
-    kind = "dump"
-
-    def __init__(self, files: Files) -> None:
-        self.files = files
-        self.where = files.where
-        self.header = read_header(files)
-        self.specs = self.header.layout.arrays(*self.header.committed)
-        self._arrays: dict[str, Array[Any]] = {}
-
-    @functools.cached_property
-    def _group(self) -> Group:
-        return _open(self.files, read_only=True)
-
-    def _zarr_array(self, name: str) -> Array[Any]:
-        if name not in self._arrays:
-            self._arrays[name] = guarded(lambda: _array(self._group, name), f"{self.where}: {name}")
-        return self._arrays[name]
-
-    def read(self, name: str, index: Index) -> npt.NDArray[Any]:
-        """Part of an array, cut to what is committed.
-
-        Args:
-            name: array.
-            index: one int, slice or integer array per axis.
-
-        Raises:
-            DumpError: a chunk is missing or damaged; the line names array and snapshot.
-        """
-        spec = self.specs[name]
-        bounded = tuple(_bounded(i, n) for i, n in zip(index, spec.shape, strict=True))
-        if spec.steps:
-            missing = self.files.missing(self._touched(name, bounded))
-            if missing:
-                raise DumpError(
-                    f"{self.where}: {missing[0]} is missing or empty, though committed; see `toppo-diag verify`"
-                )
-        steps = ", ".join(f"{dim} {i}" for dim, i in zip(spec.dims, index, strict=True) if isinstance(i, int))
-        what = f"{self.where}: {name}{', ' + steps if steps else ''}"
-        array = self._zarr_array(name)
-        values = guarded(lambda: np.asarray(array.oindex[bounded]), what)
-        return np.array(values.tolist()) if spec.dtype == "str" else values
-
-    def _touched(self, name: str, index: Index) -> list[str]:
-        spec = self.specs[name]
-        steps = [np.atleast_1d(np.arange(spec.shape[axis])[index[axis]]) for axis in range(spec.steps)]
-        keys = []
-        for step in steps[0]:
-            of_step = spec.chunk_keys(name, int(step))
-            keys += of_step if spec.steps == 1 else [of_step[int(inner)] for inner in steps[1]]
-        return keys
-
-    def open(self, name: str) -> None:
-        """Raise DumpError if an array cannot be opened at all."""
-        self._zarr_array(name)
-
-    def size(self) -> int:
-        """Bytes on disk."""
-        return self.files.size()
-
-    def damaged_metadata(self) -> list[tuple[str, str]]:
-        """(array, what) for metadata that differs from what was written."""
-        root, layout = read_root(self.files), self.header.layout
-        documents = read_documents(self.files, layout)
-        attributes = root["attributes"]
-        damage = []
-        if attributes.get("checksum") != checksum(attributes):
-            damage.append((ROOT, "the header does not match its checksum"))
-        sums = attributes.get("array_checksums")
-        for name, spec in self.specs.items():
-            document = documents.get(name)
-            room = layout.arrays(*self.header.allocated)[name].shape[0]
-            if document is None:
-                damage.append((name, "its zarr.json is missing"))
-            elif not isinstance(sums, dict) or array_checksum(document) != sums.get(name):
-                damage.append((name, "its zarr.json does not match its checksum"))
-            elif not spec.shape[0] <= document["shape"][0] <= room:
-                damage.append((name, f"length {document['shape'][0]} does not fit the {spec.shape[0]} committed"))
-        if not damage and root != root_document(self.header, documents):
-            damage.append((ROOT, "it is not what the writer wrote"))
-        return damage
-
-    def leftovers(self) -> list[str]:
-        """A line about files that belong to nothing committed, if there are any."""
-        known = {f"{name}/zarr.json" for name in self.specs} | {ROOT}
-        for name, spec in self.specs.items():
-            steps = range(spec.shape[0]) if spec.steps else [0]
-            known.update(key for step in steps for key in spec.chunk_keys(name, step))
-        extra = sum(key not in known for key in self.files.listing())
-        return (
-            [f"{extra} files belong to nothing committed: being written, or left by a crash (resume clears them)"]
-            if extra
-            else []
-        )
+def clear_uncommitted(files: Files, header: Header) -> None:
+    """Delete every chunk past what is committed, and every file that a crash left half written."""
+    specs = header.layout.arrays(*header.allocated)
+    for key in list(files.listing()):
+        name, _, chunk = key.rpartition("/")
+        spec = specs.get(name)
+        if key.endswith(PARTIAL):
+            files.delete(key)
+        elif spec is not None and spec.steps and chunk.startswith("c."):
+            committed = header.n_committed if spec.dims[0] == "snapshot" else header.stream_committed
+            if int(chunk.split(".")[1]) >= committed:
+                files.delete(key)
 
 
-def guarded(read: Callable[[], T], what: str) -> T:
-    """The result of `read`; whatever a codec makes of damaged bytes becomes one line naming `what`."""
-    try:
-        return read()
-    except DumpError:
-        raise
-    except Exception as error:  # codecs answer damage with any of half a dozen types
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DumpError(f"{what} cannot be read ({reason}); see `toppo-diag verify`") from error
-
-
-def _open(files: Files, *, read_only: bool) -> Group:
+def open_group(files: Files, *, read_only: bool) -> Group:
+    """The dump's root group, as Zarr sees it."""
     import zarr
 
-    # consolidated metadata is for other tools: a live dump has none, a stale one would hide snapshots
+    # consolidated metadata is for other tools, and a live dump has none
     return zarr.open_group(files.store(read_only=read_only), mode="r" if read_only else "r+", use_consolidated=False)
 
 
-def _array(group: Group, name: str) -> Array[Any]:
+def open_array(group: Group, name: str) -> Array[Any]:
+    """One array of the dump.
+
+    Raises:
+        DumpError: a group has its name.
+    """
     from zarr import Array
 
     array = group[name]
@@ -263,19 +200,11 @@ def _array(group: Group, name: str) -> Array[Any]:
     return array
 
 
-def _bounded(index: int | slice | npt.NDArray[np.int64], length: int) -> int | slice | npt.NDArray[np.int64]:
-    """An index into the committed `length`, in a form that Zarr takes: it knows no steps but 1."""
-    if not isinstance(index, slice):
-        return index
-    bounds = index.indices(length)
-    return slice(bounds[0], bounds[1]) if bounds[2] == 1 else np.arange(*bounds)
-
-
 def _parse(data: bytes, where: str, key: str) -> Document:
     try:
         document = json.loads(data)
     except ValueError as error:
-        raise DumpError(f"{where}: {key} is not JSON ({error}); restore it from a copy") from error
+        raise DumpError(f"{where}: {key} is not JSON ({error}); restore it from a copy", path=where) from error
     if not isinstance(document, dict):
-        raise DumpError(f"{where}: {key} is not a JSON object; restore it from a copy")
+        raise DumpError(f"{where}: {key} is not a JSON object; restore it from a copy", path=where)
     return document

@@ -1,0 +1,163 @@
+"""What the background thread does: write chunks, bring them to disk, raise the marker.
+
+The chunks of a snapshot are written first, and never touch a committed one. Then one atomic replacement of the root
+document raises `n_committed`, the marker, which makes them all visible together. A crash at any moment leaves what was
+committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from toppo.dump import chunks, numerics, zarr_store
+from toppo.dump.buffers import Minibatch, Slot
+from toppo.dump.errors import DumpError
+from toppo.dump.files import Files
+from toppo.dump.schema import Header, Layout, log
+
+Values = dict[str, npt.NDArray[Any]]
+"""Array name -> what one chunk of it is to hold."""
+
+Written = dict[int, Values]
+"""Index of a minibatch whose slabs are written -> its Grams, flags and scalars, which the commit writes."""
+
+
+class Committer:
+    """Writes an open dump.
+
+    Its methods run on the background thread, one at a time; `declare` and `finish` run on the training thread while
+    the background thread has nothing to do.
+
+    Args:
+        files: where the dump is.
+        header: what is committed so far.
+        give_back: frees the buffer of a minibatch whose slabs are written.
+    """
+
+    def __init__(self, files: Files, header: Header, give_back: Callable[[Slot], None]) -> None:
+        self.header = header
+        self._files = files
+        self._give_back = give_back
+        self._documents = zarr_store.read_documents(files, header.layout)
+        self._specs = header.layout.arrays(*header.allocated)
+
+    def write_minibatches(self, snapshot: int, waiting: dict[int, Minibatch], written: Written) -> None:
+        """Write the slabs of minibatches. Nothing of them can be seen before the commit.
+
+        Args:
+            snapshot: index of their snapshot.
+            waiting: index -> minibatch; empty afterwards.
+            written: gets what the commit is to write.
+        """
+        for minibatch in sorted(waiting):
+            written[minibatch] = self._write_slabs(snapshot, minibatch, waiting.pop(minibatch))
+
+    def commit_snapshot(self, snapshot: int, written: Written, values: Values) -> None:
+        """Commit a snapshot.
+
+        Args:
+            snapshot: its index.
+            written: what `write_minibatches` left to write.
+            values: its own scalars.
+        """
+        parts = [written[minibatch] for minibatch in sorted(written)]
+        values |= {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+        self._commit(values, snapshot, (snapshot + 1, self.header.stream_committed))
+
+    def commit_stream(self, collect: int, values: Values) -> None:
+        """Commit one collect of the Gram stream.
+
+        Args:
+            collect: its index.
+            values: its Grams and environment steps.
+        """
+        self._commit(values, collect, (self.header.n_committed, collect + 1))
+
+    def declare(self, layout: Layout, names: list[str]) -> None:
+        """Make further arrays of a dump that has no snapshot yet.
+
+        Args:
+            layout: with these arrays.
+            names: their names.
+        """
+        self.header = replace(self.header, layout=layout)
+        self._specs = layout.arrays(*self.header.allocated)
+        for name in names:
+            zarr_store.create_array(self._files, name, self._specs[name])
+        self._documents = zarr_store.read_documents(self._files, layout)
+        zarr_store.write_root(self._files, self.header, self._documents)
+
+    def finish(self) -> None:
+        """Trim the arrays to what is committed, mark the dump complete, consolidate its metadata."""
+        zarr_store.clear_uncommitted(self._files, self.header)
+        documents = zarr_store.set_length(self._files, self._documents, self.header.committed)
+        self.header = replace(self.header, complete=True)
+        zarr_store.write_root(self._files, self.header, documents)
+
+    def call(self, action: Callable[[], object]) -> None:
+        """Run an action of the user; `explain` tells its failure from one of the writing."""
+        try:
+            action()
+        except Exception as error:
+            raise _ActionError(error) from error
+
+    def explain(self, failure: BaseException) -> DumpError:
+        """The error for the training thread, after a method of this object raised `failure`."""
+        where = self._files.where
+        if isinstance(failure, _ActionError):
+            return DumpError(
+                f"{where}: what was to follow the commit failed: {failure.args[0]}; the dump is intact", path=where
+            )
+        reason = (
+            failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure) or repr(failure)
+        )
+        mend = "free some space" if "space" in reason or "quota" in reason else "mend the cause"
+        return DumpError(
+            f"{where}: writing failed ({reason}); its {self.header.n_committed} committed snapshots are intact: "
+            f"{mend} and resume",
+            path=where,
+        )
+
+    def _write_slabs(self, snapshot: int, minibatch: int, given: Minibatch) -> Values:
+        """Write the slabs of one minibatch; returns what goes into the arrays with one chunk per snapshot."""
+        layout = self.header.layout
+        small = given.small
+        for side in layout.sides:
+            if side in given.sides:
+                slab = given.slot[side]
+                small[f"{side}_finite"] = numerics.finite_rows(slab)
+                if f"{side}_gram" not in small:
+                    small[f"{side}_gram"] = numerics.gram(slab)
+                if layout.slabs:
+                    key = self._specs[f"{side}_grad"].chunk_keys(f"{side}_grad", snapshot)[minibatch]
+                    self._files.write(key, chunks.encode_slab(slab, layout.keepbits))
+            else:
+                small[f"{side}_finite"] = np.isfinite(np.diagonal(small[f"{side}_gram"])).astype(np.int8)
+            for bad in np.flatnonzero(small[f"{side}_finite"] == 0):
+                what = f"snapshot {snapshot}, minibatch {minibatch}: the {side} gradient of {layout.tasks[bad]}"
+                log.warning("%s: %s is not finite; recorded and flagged", self._files.where, what)
+        if given.slot:
+            self._give_back(given.slot)
+        return small
+
+    def _commit(self, values: Values, step: int, committed: tuple[int, int]) -> None:
+        for name, value in values.items():
+            (key,) = self._specs[name].chunk_keys(name, step)
+            self._files.write(key, chunks.encode(value, self._specs[name].dtype))
+        # Every chunk of this step, all at once, after all are written: a file system does most of the work in the
+        # first wait. The axis tells a snapshot's arrays from those of the stream.
+        axis = self._specs[next(iter(values))].dims[0]
+        of_step = [s.chunk_keys(name, step) for name, s in self._specs.items() if s.steps and s.dims[0] == axis]
+        self._files.sync(key for keys in of_step for key in keys)
+        header = self.header.at(*committed)
+        zarr_store.write_root(self._files, header, self._documents)
+        self.header = header
+
+
+class _ActionError(Exception):
+    """What `call` was given has failed."""

@@ -1,0 +1,41 @@
+"""The way to a dump, from whatever a path leads to."""
+
+from __future__ import annotations
+
+import os
+
+from toppo.dump.errors import DumpNotFoundError
+from toppo.dump.files import Files, LocalFiles, RemoteFiles, is_url, local_path
+from toppo.dump.h5_source import H5Source
+from toppo.dump.reader import Dump
+from toppo.dump.zarr_source import ZarrSource
+from toppo.dump.zarr_store import ROOT
+
+
+def open_dump(path: str | os.PathLike[str]) -> Dump:
+    """What a run has recorded, also while the run still records.
+
+    Args:
+        path: a run directory that holds dump.zarr, the .zarr itself, an exported archive (.h5), an fsspec URL of a
+            store, or a `Dump`, to see what was added since it was opened.
+
+    Raises:
+        DumpNotFoundError: no dump is there.
+        DumpError: not a dump, a dump of another schema version, or a damaged header.
+    """
+    if is_url(path):
+        url = os.fspath(path).rstrip("/")
+        return Dump(ZarrSource(_first_with_root(RemoteFiles(url), RemoteFiles(url + "/dump.zarr"))))
+    place = local_path(path)
+    if place.is_file():
+        return Dump(H5Source(place))
+    if not place.is_dir():
+        raise DumpNotFoundError(
+            f"{place}: no such file or directory; give a run directory, its dump.zarr or an exported .h5",
+            path=str(place),
+        )
+    return Dump(ZarrSource(_first_with_root(LocalFiles(place), LocalFiles(place / "dump.zarr"))))
+
+
+def _first_with_root(files: Files, nested: Files) -> Files:
+    return nested if files.read(ROOT) is None and nested.read(ROOT) is not None else files
