@@ -10,8 +10,9 @@ back. The files of this package are the methods, one each; what they share is in
 (what a Gram says) and `cone` (quadratic programs).
 """
 
-from toppo.combiners.base import Claims, Combination, Combinations, Combiner, Record, Status
+from toppo.combiners.base import Claims, Combination, Combinations, Combiner, DeadTasks, Record, Status
 from toppo.combiners.cagrad import CAGrad
+from toppo.combiners.errors import CombinerError, MissingPackageError
 from toppo.combiners.fairgrad import FairGrad, kkt_residual
 from toppo.combiners.fairgrad_paper import FairGradPaper
 from toppo.combiners.gram import check_gram
@@ -26,9 +27,12 @@ __all__ = [
     "Combination",
     "Combinations",
     "Combiner",
+    "CombinerError",
+    "DeadTasks",
     "FairGrad",
     "FairGradPaper",
     "Invariance",
+    "MissingPackageError",
     "PCGrad",
     "Record",
     "Status",

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from toppo.combiners.aligned_mtl import AlignedMTL
 from toppo.combiners.base import Combiner, option_fields
 from toppo.combiners.cagrad import CAGrad
-from toppo.combiners.config import ConFIG
+from toppo.combiners.conflict_free import ConFIG
 from toppo.combiners.dual_cone import DualProj, UPGrad
 from toppo.combiners.dwa import DWA
 from toppo.combiners.fairgrad import FairGrad
