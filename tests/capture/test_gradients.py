@@ -1,4 +1,4 @@
-"""Slabs against the naive K graph walks, Grams against float64."""
+"""Slabs against K separate backward passes, Grams against float64."""
 
 import pytest
 import torch
@@ -10,13 +10,13 @@ SHAPE = NetworkShape(n_tasks=5, obs_dim=7, action_dim=3, hidden=(16, 12))
 
 
 def task_losses(network: torch.nn.Module, obs: torch.Tensor, tasks: slice = slice(None)) -> torch.Tensor:
-    """A loss per task (K,), nonlinear in the output and different for each task."""
+    """One loss per task, (K,), nonlinear in the output and different for each task."""
     y = network(obs, tasks).flatten(1)
     return (y.square() * torch.arange(1, SHAPE.n_tasks + 1)[tasks, None]).mean(1)
 
 
 def observations(dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """(K, n, obs_dim)."""
+    """Observations (K, n, obs_dim)."""
     return torch.randn(5, 11, 7, dtype=dtype, generator=torch.Generator().manual_seed(1))
 
 
@@ -39,7 +39,7 @@ def test_slab_rows_are_the_gradients_of_each_tasks_own_loss(kind, layernorm, blo
 
 
 def test_forward_is_that_of_ordinary_layers_on_the_one_hot_input():
-    """Attached to a slab, without gradients, and neither: torch's own layers on (obs, one-hot)."""
+    """With a slab attached, without gradients, and in plain use: torch's own layers on (obs, one-hot)."""
     network = Critic(SHAPE, True, torch.Generator().manual_seed(0)).double()
     obs = observations(torch.float64)
     x = with_one_hot(obs, 5)
@@ -76,7 +76,7 @@ def test_shared_parameters_get_no_grad_and_per_task_ones_do():
 
 
 def test_a_slab_refuses_inputs_of_other_tasks():
-    """Written through, they would end in the rows of others."""
+    """Without this check their gradients would go into the rows of other tasks."""
     for layer in (TaskLinear(7, 3), TaskLayerNorm(7), OneHotLinear(7, 5, 3)):
         slab = Slab(torch.nn.Sequential(layer), 5)
         for obs in (observations()[:3], observations().flatten(0, 1)):
@@ -92,7 +92,7 @@ def test_layout_covers_every_shared_parameter_in_order():
 
 
 @pytest.mark.parametrize("n_tasks", [10, 50])
-def test_gram_of_a_wide_slab_is_good_to_fp32_chunks(n_tasks):
+def test_gram_of_a_wide_slab_is_good_to_float32_chunks(n_tasks):
     layer = torch.nn.Sequential(TaskLinear(300, 400), TaskLayerNorm(400))  # 121,200 columns: 60 chunks
     slab = Slab(layer, n_tasks)
     rows = torch.randn(n_tasks, slab.size, generator=torch.Generator().manual_seed(2))
@@ -102,7 +102,7 @@ def test_gram_of_a_wide_slab_is_good_to_fp32_chunks(n_tasks):
     exact = rows.double() @ rows.double().T
     norms = exact.diagonal().sqrt()
     error = (slab.gram() - exact).abs() / torch.outer(norms, norms)
-    assert error.max() < 5e-7  # fp32 sums of 2k products; a plain fp32 product over all columns is at 1.5e-5
+    assert error.max() < 5e-7  # float32 sums of 2k products. A float32 product over all columns has 1.5e-5.
     assert torch.equal(slab.gram(), slab.gram().T)
 
 

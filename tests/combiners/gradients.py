@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 PROPERTY = settings(derandomize=True, deadline=None, max_examples=40)
-"""Fixed examples, so that a failure is a failure for everybody."""
+"""Examples are fixed, so a failure can be repeated on every machine."""
 
 
 def gram_of(J: np.ndarray) -> np.ndarray:
@@ -18,7 +18,7 @@ def gram_of(J: np.ndarray) -> np.ndarray:
 def clustered(
     rng: np.random.Generator, K: int, spread: float = 1.0, scale: float = 1.0, mix: float = 1.0
 ) -> np.ndarray:
-    """K gradients around a few common directions, `mix` away from them, their norms over `spread`, around `scale`."""
+    """K gradients around a few common directions, `mix` away from them. Norms lie around `scale` within `spread`."""
     P = int(rng.choice([2 * K + 2, 512]))
     centres = rng.normal(size=(int(rng.integers(1, K + 1)), P))
     J = centres[rng.integers(0, len(centres), K)] + mix * rng.normal(size=(K, P))
@@ -35,7 +35,7 @@ def independent(rng: np.random.Generator, K: int, spread: float = 1.0, scale: fl
 
 @st.composite
 def well_conditioned(draw: st.DrawFn, max_spread: float = 1e2, min_tasks: int = 1) -> np.ndarray:
-    """J with K = 1..50, a global scale of 1e-10..1e10 and norms over up to `max_spread`."""
+    """J with K from 1 to 50, a common scale from 1e-10 to 1e10, and norms within `max_spread`."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     K = draw(st.integers(min_tasks, 50))
     spread = 10.0 ** draw(st.floats(0, np.log10(max_spread)))
@@ -44,7 +44,7 @@ def well_conditioned(draw: st.DrawFn, max_spread: float = 1e2, min_tasks: int = 
 
 @st.composite
 def any_gradients(draw: st.DrawFn) -> np.ndarray:
-    """As `well_conditioned`, and clustered, rank-deficient, duplicated, dead and anti-parallel tasks."""
+    """As `well_conditioned`, also with clustered, rank-deficient, duplicate, dead and anti-parallel gradients."""
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     K = draw(st.integers(1, 50))
     scale = 10.0 ** draw(st.integers(-10, 10))

@@ -8,15 +8,15 @@ from scipy.optimize import minimize, root
 
 from tests.combiners.gradients import PROPERTY, any_gradients, clustered, gram_of, independent, well_conditioned
 from toppo.combiners import FairGrad, Status, check_gram, kkt_residual, make
-from toppo.combiners.fairgrad import EPS, MAX_ITERATIONS, RIDGE, solve_many
+from toppo.combiners.fairgrad import EPS, MAX_ITERATIONS, RIDGE
 from toppo_diag.analysis.solver_bench import REGIMES, regime_gram
 
 RESIDUAL = 1e-11
-"""What the solver promises at alpha = 1."""
+"""The largest residual of a solution at alpha = 1."""
 
 
 def residual(G: np.ndarray, w: np.ndarray, alpha: float = 1.0) -> float:
-    """The definition, in a plain loop."""
+    """`kkt_residual` in a plain loop."""
     return max(abs(w[i] ** (1 / alpha) * sum(G[i, j] * w[j] for j in range(len(G))) - 1) for i in range(len(G)))
 
 
@@ -36,7 +36,7 @@ def test_two_tasks_at_alpha_1_have_the_closed_form():
 
 
 def test_the_convex_program_has_the_same_minimiser():
-    # (C.2) by an independent method, on log w; L-BFGS stops at about the square root of rounding.
+    # Equation C.2 in log w, by an independent method. BFGS stops at about the square root of rounding.
     G = gram_of(independent(np.random.default_rng(0), 12, spread=10))
     found = minimize(
         lambda y: np.exp(y) @ G @ np.exp(y) / 2 - y.sum(), np.zeros(12), method="BFGS", options={"gtol": 1e-9}
@@ -86,7 +86,7 @@ def test_every_gram_gets_finite_weights_and_a_true_record(J: np.ndarray):
     assert np.isfinite(out.weights).all()
     assert (out.weights[alive] > 0).all()
     assert (out.weights[~alive] == 0).all()
-    # The record's residual is taken on the live tasks alone, which rounds otherwise.
+    # The record's residual comes from the Gram of the live tasks, which rounds differently.
     assert out.record.residual == pytest.approx(kkt_residual(G, out.weights), rel=1e-6, abs=50 * EPS)
     if out.record.status == Status.OK:
         assert out.record.residual <= RESIDUAL
@@ -98,7 +98,7 @@ def test_every_gram_gets_finite_weights_and_a_true_record(J: np.ndarray):
 @given(well_conditioned(max_spread=1e8))
 @PROPERTY
 def test_the_norm_is_sqrt_k(J: np.ndarray):
-    # Summing K products w_i (Gw)_i, each right to the residual.
+    # ||d||^2 is the sum of K products w_i (Gw)_i. Each is 1 up to the residual.
     d = FairGrad().combine(gram_of(J)).weights @ J
     assert d @ d == pytest.approx(len(J), rel=1e-12)
 
@@ -198,13 +198,13 @@ def test_solve_many_agrees_with_solve():
         many = make(f"fairgrad:alpha={alpha}").solve_many(grams)
         for t, gram in enumerate(grams):
             one = FairGrad(alpha).combine(gram)
-            # Two roundings of the same Newton steps, each right to 1e-11 on its own.
+            # The same Newton steps with other rounding. Each result is good to 1e-11.
             np.testing.assert_allclose(many.weights[t], one.weights, rtol=1e-9)
             assert many.status[t] == one.record.status
             assert many.ridge[t] == one.record.ridge
             assert many.residual[t] <= max(RESIDUAL, one.record.residual)
     assert many.weights.shape == (150, 10)
-    assert solve_many(grams[:0]).weights.shape == (0, 10)
+    assert FairGrad().solve_many(grams[:0]).weights.shape == (0, 10)
 
 
 def test_large_and_small_scales_do_not_overflow():
@@ -219,7 +219,7 @@ def test_alpha_must_be_positive(alpha: float):
         FairGrad(alpha)
 
 
-def test_weights_beyond_fp64_are_reported():
+def test_weights_beyond_float64_are_reported():
     # Parallel tasks of norms 1 and 1e8 at alpha = 100: their weights are 1e800 apart.
     out = FairGrad(100).combine(gram_of(np.array([[1.0, 0.0], [1e8, 0.0]])))
     assert out.record.status == Status.NOT_CONVERGED

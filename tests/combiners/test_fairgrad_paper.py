@@ -1,4 +1,4 @@
-"""Algorithm C.2: that it is followed, tiers and all, and what it misses."""
+"""Algorithm C.2: its steps and tiers, and the errors that its residual does not see."""
 
 from __future__ import annotations
 

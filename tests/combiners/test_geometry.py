@@ -1,4 +1,4 @@
-"""What a Gram says, against closed forms and the gradients themselves."""
+"""Norms, spread, cosines and contributions against the gradient vectors and closed forms."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def test_against_the_vectors():
 
 
 def test_the_papers_example_of_ten_to_one():
-    """Orthogonal gradients, 10 to 1: the mean aligns 99.5% with the first, FairGrad gives both the same length."""
+    """Orthogonal gradients of lengths 10 and 1: their mean has cosine 0.995 to the first. FairGrad balances them."""
     gram = np.diag([100.0, 1.0])
     mean = np.array([0.5, 0.5])
     cosine = (gram @ mean)[0] / (10 * direction_norm(gram, mean))

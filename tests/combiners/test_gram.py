@@ -1,4 +1,4 @@
-"""Bad input: one ValueError that says what is wrong."""
+"""Bad input gives one ValueError that says what is wrong."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_every_combiner_refuses_what_is_no_gram(name: str, gram: np.ndarray, say
         combiner.combine(gram, losses=np.ones(3), order=np.array([[1, 2], [0, 2], [0, 1]]))
 
 
-def test_the_rounding_of_fp32_products_is_averaged_away():
+def test_the_rounding_of_float32_products_is_averaged_away():
     J = np.random.default_rng(0).normal(size=(5, 100)) * 10.0 ** np.arange(-2, 3)[:, None]
     G = J @ J.T
     noisy = G * (1 + 1e-6 * np.random.default_rng(1).uniform(-1, 1, size=G.shape))

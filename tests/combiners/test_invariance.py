@@ -58,7 +58,7 @@ def test_it_measures_what_the_vectors_show(J: np.ndarray, seed: int):
 
 
 def test_a_tiny_difference_is_not_lost_in_cancellation():
-    # d~ - d = 1e-13 g_1 exactly: the difference of the two vectors would keep three of its digits.
+    # d~ - d = 1e-13 g_1 exactly. A difference of the two vectors would keep three digits of it.
     class Nudge(FairGrad):
         def _combine(self, gram, losses, order):
             out = super()._combine(gram, losses, order)

@@ -1,6 +1,4 @@
-"""Each method against an independent reference: the vectors themselves, a plain loop, scipy's general-purpose
-solvers, a closed form.
-"""
+"""Each method against an independent reference: the vectors, a plain loop, a solver of scipy or a closed form."""
 
 from __future__ import annotations
 
@@ -49,7 +47,7 @@ def test_pcgrad_is_projecting_the_vectors(order: str, J: np.ndarray, seed: int):
     drawn = combiner.draw_order(RNG(seed), len(J))
     w = combiner.combine(gram_of(J), order=drawn).weights
     summed = make("pcgrad:reduction=sum").combine(gram_of(J), order=drawn).weights
-    # Each projection rounds relative to the lengths it handles, which anti-parallel tasks let grow: hence the scale.
+    # Each projection rounds relative to the lengths in it. Anti-parallel tasks make these lengths grow.
     scale = np.abs(w) @ np.linalg.norm(J, axis=1)
     np.testing.assert_allclose(w @ J, project_vectors(J, drawn).mean(axis=0), rtol=0, atol=1e-12 * scale)
     np.testing.assert_allclose(summed, len(J) * w, rtol=1e-15)
@@ -177,8 +175,9 @@ def test_the_least_point_of_a_hull_with_the_origin_at_a_vertex():
 @given(J=well_conditioned())
 @PROPERTY
 def test_dualproj_is_the_projection(J: np.ndarray):
-    """Moreau: p is the projection of g_0 on {d : J d >= 0} iff p is in it, and p - g_0 = J'z with z >= 0 is
-    orthogonal to p.
+    """By Moreau, p is the projection of g_0 on {d : J d >= 0} if and only if three things hold.
+
+    p is in the cone, p - g_0 = J'z with z >= 0, and p - g_0 is orthogonal to p.
     """
     p, g_0 = weights("dualproj", J) @ J, J.mean(axis=0)
     size = np.linalg.norm(J, axis=1).max() ** 2
@@ -297,7 +296,7 @@ def test_nash_mtl_solves_the_bargaining_problem():
 
 @given(J=well_conditioned(), max_norm=st.floats(1e-3, 1e3))
 @PROPERTY
-def test_nash_mtl_is_fairgrad_at_alpha_1_but_for_its_length(J: np.ndarray, max_norm: float):
+def test_nash_mtl_is_fairgrad_at_alpha_1_except_for_its_length(J: np.ndarray, max_norm: float):
     d, fair = weights(f"nash-mtl:max_norm={max_norm!r}", J) @ J, weights("fairgrad", J) @ J
     length = min(max_norm, np.sqrt(np.linalg.norm(gram_of(J)) * len(J)))
     np.testing.assert_allclose(d, fair / np.linalg.norm(fair) * length, rtol=0, atol=1e-10 * length)
@@ -334,7 +333,7 @@ def test_famo_starts_from_inverse_losses_and_turns_to_the_task_that_lags():
     losses = np.array([1.0, 2.0])
     np.testing.assert_allclose(combiner.combine(np.eye(2), losses=losses).weights, [2 / 3, 1 / 3], rtol=1e-12)
     for _ in range(30):
-        losses = losses * [0.9, 1.0]  # the second does not improve
+        losses = losses * [0.9, 1.0]  # only the first task improves
         w = combiner.combine(np.eye(2), losses=losses).weights
     z = w * losses / (w @ losses)
     assert z[1] > 0.6

@@ -1,4 +1,4 @@
-"""What combiners claim of themselves, and what all of them owe, on every combiner of the registry."""
+"""The claims of every combiner in the registry, and what every combiner must do."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def step(combiner: Combiner, J: np.ndarray, seed: int = 0, losses: np.ndarray | 
 
 
 def reached(J: np.ndarray, weights: np.ndarray) -> float:
-    """sum_i |w_i| ||g_i||: what rounding of d = J'w is relative to."""
+    """sum_i |w_i| ||g_i||, the scale of the rounding of d = J'w."""
     return float(np.abs(weights) @ np.linalg.norm(J, axis=1))
 
 
@@ -69,7 +69,7 @@ def test_no_task_is_conflicted_with(spec: str, J: np.ndarray):
     out = step(make(spec), J)
     if out.record.status in (Status.PARETO_STATIONARY, Status.NOT_CONVERGED):
         return
-    # NNLS solves to about K eps of the vectors it is given; FairGrad's (G w)_i = 1 / w_i is positive by far more.
+    # NNLS is good to about K eps of the vectors. FairGrad's (G w)_i = 1 / w_i is positive by far more.
     tolerance = 1e-12 * np.linalg.norm(J, axis=1) * reached(J, out.weights)
     assert (J @ (out.weights @ J) >= -tolerance).all()
 
@@ -88,7 +88,7 @@ def test_renumbering_the_tasks_renumbers_the_weights(spec: str, J: np.ndarray, s
         # Task to[i] is now number i: row i of the order is row to[i] of the old one, in new numbers.
         renumbered = None if order is None else np.argsort(to)[order[to]]
         v = other.combine(gram_of(J[to]), losses=losses[to], order=renumbered).weights
-        # Different orders of summation; pinv and eigh amplify that by the condition number, up to 1e4 here in norms.
+        # The order of summation differs. pinv and eigh amplify this by the condition number, here up to 1e4 from norms.
         np.testing.assert_allclose(v, w[to], rtol=1e-6, atol=1e-8 * np.abs(w).max())
 
 
@@ -120,7 +120,7 @@ def test_the_direction_is_linear_in_factors_of_the_tasks(spec: str, J: np.ndarra
 def test_the_direction_ignores_the_scales_of_the_tasks(spec: str, J: np.ndarray, seed: int):
     c = 10.0 ** np.random.default_rng(seed).uniform(-4, 4, size=(len(J), 1))
     d, scaled = step(make(spec), J).weights @ J, step(make(spec), c * J).weights @ (c * J)
-    # Theorem 1, to 1e-12 relative.
+    # Theorem 1, to a relative 1e-12.
     assert np.linalg.norm(scaled - d) <= 1e-12 * np.linalg.norm(d)
 
 

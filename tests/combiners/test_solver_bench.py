@@ -56,7 +56,7 @@ def test_rows_carry_both_residuals_and_ratios_of_one_run():
     assert np.isnan(ours.paper_milliseconds)
     assert rows[0].paper_milliseconds == 14.5
     assert rows[3].kkt_residual <= 1e-2  # Algorithm C.2's own target
-    assert rows[1].kkt_residual > 1e-2  # which SGD misses, as the paper says
+    assert rows[1].kkt_residual > 1e-2  # the paper says that SGD misses the target
 
 
 def test_the_first_timing_is_discarded():
@@ -66,7 +66,7 @@ def test_the_first_timing_is_discarded():
 
 
 def test_scipy_reaches_the_residual_the_paper_reports_for_it():
-    # Row 5: 5.3e-3 in Table C.1, for it stops at its own gradient tolerance.
+    # Row 5 of Table C.1 says 5.3e-3, because scipy stops at its own gradient tolerance.
     G = regime_gram(ROW_5, np.random.default_rng(0))
     assert absolute_residual(G, solve_scipy(G)) == pytest.approx(5.3e-3, rel=0.05)
 

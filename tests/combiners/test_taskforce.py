@@ -1,4 +1,4 @@
-"""TaskForce as a combiner: what it owes, what it refuses, its rewards, its state, its two strategies."""
+"""TaskForce as a combiner: what every combiner must do, rewards, state, learning, wrong input."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def calls(combiner: TaskForce, n: int, first: int = 0) -> np.ndarray:
     )
 
 
-# What every combiner owes
+# What every combiner must do
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -48,7 +48,7 @@ def calls(combiner: TaskForce, n: int, first: int = 0) -> np.ndarray:
         properties.test_a_stateful_combiner_refuses_another_number_of_tasks,
     ],
 )
-def test_it_owes_what_every_combiner_does(check, spec: str):
+def test_it_does_what_every_combiner_must(check, spec: str):
     check(spec)
 
 
@@ -61,7 +61,7 @@ def test_weights_lie_on_the_simplex(spec: str):
     assert (w.max(axis=1) / w.min(axis=1)).max() <= np.exp(6) * (1 + 1e-12)  # sharpness = 3, actions in [-1, 1]
 
 
-def test_the_first_weights_are_even_but_for_the_noise():
+def test_the_first_weights_are_even_without_noise():
     w = calls(make("taskforce:noise_start=0,noise_end=0"), 1)
     # an actor's last layer starts within 0.003: 64 inputs of about 1, times sharpness 3
     np.testing.assert_allclose(w, 0.2, atol=0.02)
@@ -84,7 +84,7 @@ def test_scales_are_those_of_mgdas_code():
 
 
 def test_the_scale_of_the_losses_and_gradients_does_not_matter_to_the_agents():
-    """log and the normalisation: a factor on a task shifts log L_t, which the reward does not see."""
+    """A factor on a task shifts its log loss, and the reward takes differences of log losses."""
     ours, theirs = make(f"taskforce:{FAST}"), make(f"taskforce:{FAST}")
     for seed in range(3):
         gram, losses = problem(seed)
@@ -92,14 +92,14 @@ def test_the_scale_of_the_losses_and_gradients_does_not_matter_to_the_agents():
         one = ours.combine(gram, losses=losses)
         other = theirs.combine(gram * np.outer(c, c), losses=losses * c)
     np.testing.assert_allclose(other.reports["reward_loss"], one.reports["reward_loss"], rtol=1e-10)
-    # the weights differ (log L_t is seen), and with them r_G: only r_L is the same
+    # The agents see log L_t, so the weights and r_G differ. Only r_L is the same.
 
 
 # Rewards by hand
 
 
 def rewards_by_hand(spec: str) -> tuple[dict[str, float], float, float]:
-    """What is reported at the second call, r_L in log, and the first step's unit gradients squared length."""
+    """The reports of the second call, and the two weights of the first."""
     combiner = make(spec)
     J = np.array([[3.0, 0.0], [0.0, 2.0]])
     w = combiner.combine(J @ J.T, losses=np.array([2.0, 8.0])).weights
@@ -109,14 +109,14 @@ def rewards_by_hand(spec: str) -> tuple[dict[str, float], float, float]:
 
 def test_rewards_are_the_equations():
     reports, w1, w2 = rewards_by_hand("taskforce:lambda_l=2,lambda_g=0.5")
-    # log 2 gained on one task, lost on the other; unit gradients at right angles: ||G||^2 = w_1^2 + w_2^2
+    # One log loss falls by log 2, the other rises by it. The unit gradients are orthogonal: ||d||^2 = w_1^2 + w_2^2.
     assert reports["reward_loss"] == pytest.approx(0, abs=1e-15)
     assert reports["reward_gradient"] == pytest.approx(-(w1**2 + w2**2), rel=1e-13)
     assert reports["reward"] == pytest.approx(-0.5 * (w1**2 + w2**2), rel=1e-13)
 
     reports, w1, w2 = rewards_by_hand("taskforce:r_g=imtl,loss=raw")
     assert reports["reward_loss"] == pytest.approx((1 - 8) / 2)
-    assert reports["reward_gradient"] == pytest.approx(-((w1 - w2) ** 2), rel=1e-12)  # <G, u_t> = w_t
+    assert reports["reward_gradient"] == pytest.approx(-((w1 - w2) ** 2), rel=1e-12)  # <d, u_t> = w_t
     assert reports["reward"] == pytest.approx(reports["reward_loss"] + reports["reward_gradient"])
 
     reports, _, _ = rewards_by_hand("taskforce:r_g=none,lambda_l=3,loss=raw")
@@ -129,10 +129,10 @@ def test_imtl_is_over_the_live_tasks_and_zero_where_projections_are_equal():
     rng = np.random.default_rng(0)
     J = rng.normal(size=(4, 9)) * 10.0 ** np.arange(4)[:, None]
     w = rng.uniform(size=4)
-    G, u = w @ J, J / np.linalg.norm(J, axis=1, keepdims=True)
-    expected = -sum((G @ (u[0] - u[t])) ** 2 for t in range(1, 4))  # Equation 23
+    d, u = w @ J, J / np.linalg.norm(J, axis=1, keepdims=True)
+    expected = -sum((d @ (u[0] - u[t])) ** 2 for t in range(1, 4))  # Equation 23
     assert imtl_reward(J @ J.T, w) == pytest.approx(expected, rel=1e-10)
-    assert norm_reward(J @ J.T, w) == pytest.approx(-G @ G, rel=1e-10)
+    assert norm_reward(J @ J.T, w) == pytest.approx(-d @ d, rel=1e-10)
     dead = np.vstack([np.zeros(9), J])
     assert imtl_reward(dead @ dead.T, np.array([0.3, *w])) == pytest.approx(expected, rel=1e-10)
     balanced = make("imtl-g").combine(gram_of(J)).weights
@@ -215,7 +215,7 @@ def test_seeds_differ_and_torchs_own_generator_is_left_alone():
 
 @pytest.mark.parametrize("options", ["", ",agents=single", ",agents=ma", ",agents=ct", ",critics=shared"])
 def test_agents_learn_what_pays(options: str):
-    """R = -||G||^2 of gradients (3, 0) and (0, 1): MGDA's weights, (0.1, 0.9), pay best."""
+    """With R = -||d||^2 and gradients (3, 0) and (0, 1), MGDA's weights (0.1, 0.9) pay best."""
     combiner = make(f"taskforce:hidden=16,lr=0.01,gamma=0,lambda_l=0,normalise=none,noise_end=0.3{options}")
     gram, losses = np.diag([9.0, 1.0]), np.ones(2)
     for _ in range(300):
@@ -234,7 +234,7 @@ def test_updates_come_every_nth_transition():
         calls(combiner, 1, first=t)
         now = combiner.state()["parameters"]
         changed.append(before is not None and not np.array_equal(before, now))
-    # call t ends transition t; learning starts at four of them
+    # Call t ends transition t. Learning starts at four transitions.
     assert [t for t in range(14) if changed[t]] == [6, 9, 12]
 
 
@@ -260,7 +260,7 @@ def test_raw_gradients_are_shown_projected():
     short = project(J, 2048)
     assert short.shape == (5, 2048)
     np.testing.assert_array_equal(project(J, 2048), short)  # fixed
-    # signs keep inner products to 1 / sqrt(2048) of the lengths, here at 5 deviations
+    # Inner products are good to 1 / sqrt(2048) of the lengths. The bound is 5 deviations.
     lengths = np.linalg.norm(J, axis=1)
     assert (np.abs(short @ short.T - J @ J.T) < 5 / np.sqrt(2048) * np.sqrt(2) * np.outer(lengths, lengths)).all()
     np.testing.assert_array_equal(project(J, 4000), J)
@@ -271,11 +271,11 @@ def test_raw_gradients_are_shown_projected():
     for _ in range(8):
         combiner.show(short)
         combiner.combine(gram_of(J), losses=losses)
-    with pytest.raises(ValueError, match=r"needs show\(project"):  # each call its own
+    with pytest.raises(ValueError, match=r"needs show\(project"):  # features are for one call
         combiner.combine(gram_of(J), losses=losses)
 
 
-# What is refused
+# Wrong input
 
 
 @pytest.mark.parametrize(

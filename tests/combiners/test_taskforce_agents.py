@@ -1,4 +1,4 @@
-"""The stacked networks against a loop of small ones, and the rest of what the agents are made of."""
+"""The stacked networks against a loop of small ones, observations, noise and the replay buffer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def batch(seed: int) -> Transitions:
 
 
 class Loop:
-    """One small torch module for every network, one Adam each, one agent after another: MADDPG as written."""
+    """MADDPG as published: one torch module and one Adam for each network, one agent after another."""
 
     def __init__(self, stacked: agents.Agents, stage: str, shared: bool) -> None:
         self.stage, self.shared = stage, shared
@@ -115,7 +115,7 @@ def test_the_stack_is_a_loop_of_small_networks(stage, shared):
         expected = Loop.__new__(Loop)
         expected.stage, expected.shared = stage, shared
         actions = expected.policy(joint, actors).detach()
-        # float64 sums in another order, and Adam's first steps, which divide a gradient by its own size
+        # Float64 sums in another order. Adam's first steps divide a gradient by its own size, which amplifies this.
         np.testing.assert_allclose(stacked._policy(joint, kept).detach(), actions, rtol=1e-9, atol=1e-11)
         q = agents._tail(stacked._first(joint, actions, kept), kept).detach()[..., 0]
         for e in range(len(critics)):
@@ -169,8 +169,8 @@ def test_the_noise_is_an_ornstein_uhlenbeck_process():
         states[t] = x = ornstein_uhlenbeck(x, rng.normal(size=k))
     deviation = SIGMA / np.sqrt(1 - (1 - THETA) ** 2)
     assert deviation == pytest.approx(0.38, abs=0.005)
-    # Chains with correlation time about 12 have n k / 12 independent values in all: what is averaged over the chains is
-    # good to 1 / sqrt(33,000) = 0.5 %, and 0.02 is four of that.
+    # The correlation time is about 12, so the chains hold n k / 12 independent values. Averages over the chains are
+    # good to 1 / sqrt(33,000) = 0.5 %, and the bound 0.02 is four times that.
     assert np.sqrt(np.mean(states**2)) == pytest.approx(deviation, rel=0.02)
     assert abs(states.mean()) < 0.02 * deviation
     for lag in (1, 5, 10):

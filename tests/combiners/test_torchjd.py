@@ -1,4 +1,4 @@
-"""TorchJD: the adapter, and its weightings against the methods written here."""
+"""TorchJD: the adapter, and TorchJD's weightings against the methods of this package."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_mgda_is_what_frank_wolfe_approaches():
     weighting = aggregation.MGDAWeighting(epsilon=1e-9, max_iters=20000)
     theirs = weighting(torch.from_numpy(gram_of(J))).numpy() @ J
     assert np.linalg.norm(d) <= np.linalg.norm(theirs) * (1 + 1e-12)
-    np.testing.assert_allclose(d, theirs, atol=1e-3)  # Frank-Wolfe converges as one over its steps
+    np.testing.assert_allclose(d, theirs, atol=1e-3)  # the error of Frank-Wolfe falls as one over its steps
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("upgrad", "UPGrad"), ("dualproj", "DualProj")])
@@ -51,7 +51,7 @@ def test_dual_cone_methods_agree(ours: str, theirs: str):
         np.testing.assert_allclose(d, expected, atol=5e-3 * np.linalg.norm(d))
 
 
-def test_cagrad_agrees_but_for_the_rescale():
+def test_cagrad_agrees_after_the_rescale():
     pytest.importorskip("cvxpy")
     pytest.importorskip("clarabel")
     for c in (0.3, 0.9):
@@ -131,7 +131,7 @@ def test_famo_agrees_when_the_next_losses_are_the_losses_after_the_step():
     for t, losses in enumerate(np.random.default_rng(6).uniform(0.5, 2, size=(20, 4))):
         if t:
             theirs.update(torch.tensor(losses))
-        # It adds 1e-8 to the losses, where ours refuses losses that are not positive.
+        # TorchJD adds 1e-8 to the losses. Our FAMO rejects losses that are not positive.
         np.testing.assert_allclose(
             ours.combine(np.eye(4), losses=losses).weights, loss_weights(theirs, losses), rtol=1e-6
         )
@@ -156,7 +156,7 @@ def test_the_adapter_works_at_every_scale(weighting: str, seed: int, exponent: i
     w = combiner.combine(gram_of(J)).weights
     scaled = combiner.combine(gram_of(J * 10.0**exponent)).weights
     assert scaled.dtype == np.float64
-    # Equal after scaling to unit trace, but for that division's rounding, amplified by the condition number.
+    # Scaling to unit trace makes them equal, except for the rounding of that division times the condition number.
     np.testing.assert_allclose(scaled, w, rtol=1e-6, atol=1e-9)
 
 

@@ -1,4 +1,4 @@
-"""The shapes that annotations promise, checked as the code runs."""
+"""The shapes in the annotations, checked while the code runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from beartype import beartype
 from jaxtyping import jaxtyped
 
 from tests.combiners.gradients import gram_of, independent
-from toppo.combiners import check_gram, fairgrad, fairgrad_paper, gram, invariance, kkt_residual, make, names, pcgrad
+from toppo.combiners import (
+    FairGrad,
+    check_gram,
+    fairgrad,
+    fairgrad_paper,
+    gram,
+    invariance,
+    kkt_residual,
+    make,
+    names,
+    pcgrad,
+)
 from toppo.combiners.cone import least_squares_in_cone, min_norm_point, unit_factor, worst_conflict
 
 G = gram_of(independent(np.random.default_rng(0), 5))
@@ -31,7 +42,7 @@ def test_functions_keep_their_shapes():
     grams = np.stack([G, 2 * G])
     assert checked(kkt_residual)(G, w) <= 1e-11
     assert checked(kkt_residual)(grams, np.stack([w, w])).shape == (2,)
-    assert checked(fairgrad.solve_many)(grams).weights.shape == (2, 5)
+    assert checked(FairGrad._solve_many)(FairGrad(), grams, None, None).weights.shape == (2, 5)
     assert checked(fairgrad_paper.solve_paper)(G).weights.shape == (5,)
     assert checked(check_gram)(G).shape == (5, 5)
     assert checked(gram.check_grams)(grams).shape == (2, 5, 5)

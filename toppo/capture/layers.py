@@ -1,10 +1,12 @@
-"""Per-task gradients at the price of one plain backward.
+"""Layers that give per-task gradients at the cost of one ordinary backward pass.
 
-`TaskLinear`, `TaskLayerNorm` and `TaskReLU` compute exactly what `nn.Linear`, `nn.LayerNorm` and `nn.ReLU` compute, on
-inputs laid out (K, n, features), task by task; `OneHotLinear` what `nn.Linear` does on observations with the task's
-one-hot. While a `Slab` is attached, their backward pass writes the gradient of every task's own loss into the task's
-row of the slab: the products are those of an ordinary backward, batched over K instead of summed over it, so no graph
-is walked K times.
+`TaskLinear`, `TaskLayerNorm` and `TaskReLU` compute exactly what `nn.Linear`, `nn.LayerNorm` and `nn.ReLU` compute.
+Their inputs are (K, n, features): K tasks with n samples each. `OneHotLinear` is `nn.Linear` on observations with the
+one-hot of the task appended.
+
+While a `Slab` is attached, their backward pass writes the gradient of each task's own loss into the task's row of the
+slab, the matrix J (K, P). The products are those of an ordinary backward pass, batched over K instead of summed over K.
+So no graph is walked K times.
 """
 
 from __future__ import annotations
@@ -17,14 +19,14 @@ from torch.nn import functional as F
 
 
 class _Linear(torch.autograd.Function):
-    """y = x W' + b on x (K, n, in); backward writes dW (K, out, in) and db (K, out) of each task into the slab."""
+    """y = x W' + b for x (K, n, in). Backward writes dW (K, out, in) and db (K, out), per task, into the slab."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dW: Tensor, db: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.slab = dW, db
         y = x.new_empty(*x.shape[:-1], len(weight))
-        rows = y.flatten(0, 1)  # `F.linear` would return a view, and autograd lets nobody write into that
+        rows = y.flatten(0, 1)  # `F.linear` would return a view, into which autograd allows no writing
         if bias is None:
             torch.mm(x.flatten(0, 1), weight.t(), out=rows)
         else:
@@ -42,8 +44,10 @@ class _Linear(torch.autograd.Function):
 
 
 class _OneHotLinear(torch.autograd.Function):
-    """`_Linear` on obs (K, n, obs) and the one-hot, which picks a column of W: forward and backward, [obs, 1] times
-    [W_obs, w_i + b]' task by task is all there is to compute.
+    """`_Linear` on obs (K, n, obs) with the one-hot appended.
+
+    The one-hot of task i picks one column w_i of W. So the output for task i is [obs, 1] [W_obs, w_i + b]', and the
+    backward pass needs the same small product.
     """
 
     @staticmethod
@@ -68,7 +72,7 @@ class _OneHotLinear(torch.autograd.Function):
         obs_dim = x.shape[-1] - 1
         products = torch.bmm(dy.mT, x)
         dW[..., :obs_dim] = products[..., :-1]
-        # Of its columns for the one-hot, a task has a gradient in its own only: the others were zero and stay so.
+        # A task has a gradient in its own one-hot column only. The other columns were zero and stay zero.
         dW[..., obs_dim:][..., ctx.tasks].diagonal(dim1=0, dim2=2).copy_(products[..., -1].t())
         if db is not None:
             db.copy_(products[..., -1])
@@ -76,8 +80,9 @@ class _OneHotLinear(torch.autograd.Function):
 
 
 class _LayerNorm(torch.autograd.Function):
-    """LayerNorm over the last axis of x (K, n, features); backward writes each task's gain and shift gradients (K,
-    features).
+    """LayerNorm over the last axis of x (K, n, features).
+
+    Backward writes the gradients of gain and shift, (K, features) each, into the slab.
     """
 
     @staticmethod
@@ -100,10 +105,11 @@ class _LayerNorm(torch.autograd.Function):
 
 
 class _ReLU(torch.autograd.Function):
-    """max(x, 0), in place forward and backward: memory that stays in the caches is worth a fortieth of a minibatch.
+    """max(x, 0), in place forward and backward. This saves a fortieth of a minibatch's time, through the caches.
 
-    Nobody else may need x or dy: x is what a task layer gave, none of which keeps its output, and dy is what the one
-    layer after it passed back. (Autograd notices the first, not the second: a sum passes one dy to both its terms.)
+    Safe only if no other operation needs x or dy. x must be the output of a task layer, because task layers do not keep
+    their output. dy must come from a single next layer. Autograd reports the first mistake but not the second: a sum
+    passes one dy to both of its terms.
     """
 
     @staticmethod
@@ -120,15 +126,21 @@ class _ReLU(torch.autograd.Function):
 
 
 class TaskLinear(nn.Linear):
-    """`nn.Linear` on (K, n, in) whose per-task gradients a `Slab` can collect."""
+    """`nn.Linear` on inputs (K, n, in), whose per-task gradients a `Slab` can collect.
+
+    Args: those of `nn.Linear`.
+    """
 
     task_grads: dict[str, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (K, n, in) to (K, n, out); any leading shape while no slab is attached.
+        """The output y = x W' + b, (K, n, out).
+
+        Args:
+            x: inputs, (K, n, in). While no slab is attached, any leading shape works.
 
         Raises:
-            ValueError: a slab of another number of tasks is attached.
+            ValueError: the attached slab has another number of tasks than x.
         """
         if self.task_grads is None or not torch.is_grad_enabled():
             return super().forward(x)
@@ -138,13 +150,13 @@ class TaskLinear(nn.Linear):
 
 
 class OneHotLinear(TaskLinear):
-    """`nn.Linear` on observations (K, n, obs) with the task's one-hot appended, (K, n, obs + K).
+    """`nn.Linear` on observations (K, n, obs_dim) with the one-hot of the task appended, (K, n, obs_dim + K).
 
     Args:
-        obs_dim: features of an observation.
+        obs_dim: number of features of an observation.
         n_tasks: K.
-        out_features: of the output.
-        bias: whether it has one.
+        out_features: number of features of the output.
+        bias: whether the layer has a bias.
     """
 
     def __init__(self, obs_dim: int, n_tasks: int, out_features: int, bias: bool = True) -> None:
@@ -152,10 +164,14 @@ class OneHotLinear(TaskLinear):
         self.n_tasks = n_tasks
 
     def forward(self, obs: Tensor, tasks: slice = slice(None)) -> Tensor:
-        """Map (k, n, obs) of these of K tasks to (k, n, out).
+        """The output (k, n, out_features) for k of the K tasks.
+
+        Args:
+            obs: observations without the one-hot, (k, n, obs_dim).
+            tasks: which of the K tasks they belong to.
 
         Raises:
-            ValueError: a slab of another number of tasks is attached.
+            ValueError: the attached slab has another number of tasks than obs.
         """
         if self.task_grads is None and torch.is_grad_enabled():
             return F.linear(with_one_hot(obs, self.n_tasks, tasks), self.weight, self.bias)
@@ -165,30 +181,52 @@ class OneHotLinear(TaskLinear):
 
 
 def _room(task_grads: dict[str, Tensor], x: Tensor) -> dict[str, Tensor]:
-    """Where the gradients of x's tasks go, once it is sure that they fit."""
+    """The slab's tensors for the gradients of the tasks in x.
+
+    Raises:
+        ValueError: x has another number of tasks. Its gradients would go into the rows of other tasks.
+    """
     n_tasks = len(task_grads["weight"])
     if x.dim() != 3 or len(x) != n_tasks:
-        expected = f"expected (K = {n_tasks}, n, features), got {tuple(x.shape)}"
-        raise ValueError(f"a slab of {n_tasks} tasks is attached: {expected}")
+        shapes = f"give an input of shape ({n_tasks}, n, features), not {tuple(x.shape)}"
+        raise ValueError(f"a slab of {n_tasks} tasks is attached: {shapes}")
     return task_grads
 
 
 def with_one_hot(obs: Tensor, n_tasks: int, tasks: slice = slice(None)) -> Tensor:
-    """Append the task one-hot to observations (k, n, obs_dim) of these of K tasks: (k, n, obs_dim + K)."""
+    """Observations with the one-hot of their task appended, (k, n, obs_dim + K).
+
+    Args:
+        obs: observations of k tasks, (k, n, obs_dim).
+        n_tasks: K.
+        tasks: which of the K tasks they belong to.
+
+    Example:
+        >>> with_one_hot(torch.zeros(2, 1, 1), 2)
+        tensor([[[0., 1., 0.]],
+        <BLANKLINE>
+                [[0., 0., 1.]]])
+    """
     one_hot = torch.eye(n_tasks, device=obs.device, dtype=obs.dtype)[tasks]
     return torch.cat([obs, one_hot[:, None, :].expand(-1, obs.shape[1], -1)], dim=-1)
 
 
 class TaskLayerNorm(nn.LayerNorm):
-    """`nn.LayerNorm` on (K, n, features) whose per-task gradients a `Slab` can collect."""
+    """`nn.LayerNorm` on inputs (K, n, features), whose per-task gradients a `Slab` can collect.
+
+    Args: those of `nn.LayerNorm`.
+    """
 
     task_grads: dict[str, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise the last axis of (K, n, features); any leading shape while no slab is attached.
+        """The input, normalised over its last axis.
+
+        Args:
+            x: inputs, (K, n, features). While no slab is attached, any leading shape works.
 
         Raises:
-            ValueError: a slab of another number of tasks is attached.
+            ValueError: the attached slab has another number of tasks than x.
         """
         if self.task_grads is None or not torch.is_grad_enabled():
             return super().forward(x)
@@ -198,14 +236,16 @@ class TaskLayerNorm(nn.LayerNorm):
 
 
 class TaskReLU(nn.ReLU):
-    """`nn.ReLU` for the place between two task layers with nothing else at its input and output: it works in place, but
-    for a plain backward pass. Before a sum or beside a skip connection take `nn.ReLU`.
+    """`nn.ReLU` for the place between two task layers. Use `nn.ReLU` before a sum or next to a skip connection.
+
+    It works in place, except when gradients are on and no slab is attached. So nothing else may use its input or the
+    gradient of its output.
     """
 
     task_grads: dict[str, Tensor] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """max(x, 0) of any shape; while a slab is attached, or without gradients, x is overwritten."""
+        """The output max(x, 0), in the shape of x. While a slab is attached, or without gradients, x is overwritten."""
         if not torch.is_grad_enabled():
             return F.relu_(x)
         y: Tensor = F.relu(x) if self.task_grads is None else _ReLU.apply(x)  # type: ignore[no-untyped-call]
@@ -213,3 +253,4 @@ class TaskReLU(nn.ReLU):
 
 
 TaskLayer = TaskLinear | TaskLayerNorm | TaskReLU
+"""Any of the layers that a `Slab` attaches to."""

@@ -1,4 +1,4 @@
-"""The slab J: per-task gradients of the parameters that all tasks share, and their Gram."""
+"""The slab: the matrix J (K, P) of per-task gradients of the parameters that all tasks share, and its Gram G = J J'."""
 
 from __future__ import annotations
 
@@ -12,24 +12,42 @@ from toppo.capture.layers import TaskLayer
 from toppo.dump import ParameterSlice
 
 GRAM_CHUNK = 2_048
-"""Columns multiplied in fp32 before their Gram is added up in fp64: cosines of MT10 gradients good to 3e-7 (6e-6 at 16k
-columns), at the cost of a plain fp32 product.
+"""Columns of J that are multiplied in float32 before their products are summed in float64.
+
+Cosines of MT10 gradients are then good to 3e-7, at the cost of a plain float32 product. With 16k columns it is 6e-6.
 """
 GRAM_ROWS = 32
-"""Rows of a Gram multiplied at a time, up to its diagonal: at K = 50 a tenth less time than both triangles take."""
+"""Rows of G that are computed at a time, up to the diagonal. At K = 50 this takes a tenth less time than all of G."""
 
 
 class Slab:
-    """The (K, P) per-task gradients g_i of the parameters all tasks share on one side (actor or critic), float32.
+    """The per-task gradients J (K, P) of one network, float32. Row i is g_i, the gradient of task i's own loss.
 
-    Rows are tasks; columns are the side's shared parameters, flattened and concatenated in the module's own order
-    (`layout` has names and shapes). In memory every parameter has a block (K, p) of its own, which a backward pass
-    writes without a detour; `rows` and `load` are the whole matrix.
+    Columns are the parameters that all tasks share, flattened and concatenated in the order of the module. `layout` has
+    their names and shapes. In memory each parameter has its own block (K, p), and a backward pass writes into it
+    directly. `rows` and `load` exchange the whole matrix.
 
     Args:
-        module: network whose task layers hold the shared parameters; other parameters of it belong to one task
-            each and stay outside the slab.
+        module: network whose task layers hold the shared parameters. Its other parameters must belong to one task each,
+            and are not part of J.
         n_tasks: K.
+
+    Attributes:
+        parameters: the shared parameters, in the order of the columns.
+        layout: name and shape of each shared parameter.
+        size: P.
+
+    Example:
+        >>> from toppo.capture import TaskLinear
+        >>> network = nn.Sequential(TaskLinear(3, 1))
+        >>> slab = Slab(network, n_tasks=2)
+        >>> x = torch.eye(3)[:2, None]  # (K, n, in): one sample per task
+        >>> with slab.attached():
+        ...     task_losses = network(x).flatten()
+        ...     task_losses.sum().backward()
+        >>> slab.gram()
+        tensor([[2., 1.],
+                [1., 2.]], dtype=torch.float64)
     """
 
     def __init__(self, module: nn.Module, n_tasks: int) -> None:
@@ -53,7 +71,7 @@ class Slab:
         self._tails = [block[:, n:] for block, n in zip(self._blocks, whole, strict=True)]
         n_rest = self.size - sum(whole)
         padded = self.parameters[0].new_zeros(n_tasks, -(-n_rest // GRAM_CHUNK) * GRAM_CHUNK, requires_grad=False)
-        self._rest = padded[:, :n_rest]  # where the tails come together before each Gram
+        self._rest = padded[:, :n_rest]  # the tails are copied together here before each Gram
         self._chunks = [
             columns.unflatten(1, (-1, GRAM_CHUNK)).transpose(0, 1)
             for columns in [*(block[:, :n] for block, n in zip(self._blocks, whole, strict=True)), padded]
@@ -62,8 +80,12 @@ class Slab:
 
     @contextmanager
     def attached(self, tasks: slice = slice(None)) -> Iterator[None]:
-        """Within this context a backward pass through the module on inputs of these tasks fills their rows of the slab
-        (and leaves the shared parameters' `.grad` alone).
+        """A context in which a backward pass through the module fills rows of J.
+
+        The backward pass leaves `.grad` of the shared parameters unchanged.
+
+        Args:
+            tasks: the tasks of the module's inputs, and the rows to fill.
         """
         for layer, grads in self._layers:
             layer.task_grads = {name: rows[tasks] for name, rows in grads.items()}
@@ -74,16 +96,23 @@ class Slab:
                 layer.task_grads = None
 
     def rows(self) -> Tensor:
-        """A copy of the whole, (K, P)."""
+        """A copy of J, (K, P)."""
         return torch.cat(self._blocks, dim=1)
 
     def load(self, rows: Tensor) -> None:
-        """Take gradients (K, P) from elsewhere."""
+        """Set J.
+
+        Args:
+            rows: per-task gradients that were computed elsewhere, (K, P).
+        """
         for block, columns in zip(self._blocks, rows.split(self._sizes, dim=1), strict=True):
             block.copy_(columns)
 
     def gram(self) -> Tensor:
-        """G_ij = <g_i, g_j>, (K, K) float64: fp32 products over chunks of columns, accumulated in fp64 (Section 2)."""
+        """The Gram G = J J', G_ij = <g_i, g_j>, (K, K), float64 (Section 2 of the TOPPO paper).
+
+        Products of chunks of columns are float32. Their sum is float64.
+        """
         torch.cat(self._tails, dim=1, out=self._rest)
         gram = self._rest.new_zeros(len(self._rest), len(self._rest), dtype=torch.float64)
         for start in range(0, len(gram), GRAM_ROWS):
@@ -93,6 +122,11 @@ class Slab:
         return gram.tril() + gram.tril(-1).mT
 
     def combine(self, weights: Tensor, out: Tensor) -> None:
-        """Write d = sum_i w_i g_i into `out` (P,); weights (K,) float32 on the slab's device."""
+        """Write the direction d = J'w into `out`.
+
+        Args:
+            weights: w, (K,), float32, on the device of J.
+            out: d, (P,), overwritten.
+        """
         for block, part in zip(self._blocks, out.split(self._sizes), strict=True):
             torch.mv(block.t(), weights, out=part)

@@ -1,4 +1,4 @@
-"""Aligned-MTL: make the gradients orthogonal and equally long, then average."""
+"""Aligned-MTL: the mean of the gradients after they are made orthogonal and equally long."""
 
 from __future__ import annotations
 
@@ -8,23 +8,29 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float, Int
 
-from toppo.combiners.base import EPS, Claims, Combination, Combiner, Record, Status
+from toppo.combiners.base import EPS, Claims, Combination, Combiner, DeadTasks, Record, Status
 
 
 @dataclass
 class AlignedMTL(Combiner):
-    """Aligned-MTL (Senushkin et al., Independent Component Alignment, CVPR 2023, Algorithm 1): w = sqrt(lambda_min)
-    G^(-1/2) 1 / K.
+    """Aligned-MTL: w = sqrt(lambda_min) G^(-1/2) 1 / K.
 
-    G^(-1/2) and lambda_min are taken over the eigenvalues above K eps lambda_max. Weights of either sign, not
-    scale-invariant.
+    Senushkin et al., Independent Component Alignment for Multi-Task Learning, CVPR 2023, Algorithm 1. G^(-1/2) and
+    lambda_min use the eigenvalues of G above K eps lambda_max only. Dead tasks fall under this cut and get weight 0,
+    and still count in K. If every task is dead, the weights are 1 / K with status NO_GRADIENT.
+
+    Weights have either sign. The method is not scale-invariant.
+
+    Example:
+        >>> AlignedMTL().combine(np.diag([1.0, 4.0])).weights
+        array([0.5 , 0.25])
     """
 
     name: ClassVar[str] = "aligned-mtl"
+    dead_tasks: ClassVar[DeadTasks] = "keep"
 
     @property
     def claims(self) -> Claims:
-        """See `Claims`."""
         return Claims(homogeneous=True)
 
     def _combine(

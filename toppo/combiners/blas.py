@@ -1,7 +1,7 @@
-"""Hold BLAS to one thread around K x K linear algebra.
+"""One BLAS thread for linear algebra on K x K matrices.
 
-A Cholesky factor of 50 x 50 takes 10 us on one thread; waking a second one costs more than it saves, up to forty times
-where the threads of another library spin.
+A Cholesky factor of a 50 x 50 matrix takes 10 us on one thread. Waking a second thread costs more than it saves, and up
+to forty times as much where the threads of another library spin.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-import scipy.linalg  # noqa: F401  (loads scipy's own BLAS, so that _libraries finds it beside numpy's)
+import scipy.linalg  # noqa: F401  (loads scipy's own BLAS, so that _libraries finds it next to numpy's)
 from threadpoolctl import LibController, ThreadpoolController
 
 
 @cache
 def _libraries() -> list[LibController]:
-    # Finding the loaded libraries takes milliseconds, setting their threads a microsecond: find them once.
+    # Finding the loaded libraries takes milliseconds and setting their threads a microsecond. So find them once.
     found: list[LibController] = ThreadpoolController().select(user_api="blas").lib_controllers
     return found
 
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """A context in which numpy's and scipy's BLAS run on one thread; each gets its former number back at the end."""
+    """A context in which the BLAS of numpy and of scipy runs on one thread. At the end each gets its number back."""
     threaded = [(library, n) for library in _libraries() if (n := library.get_num_threads()) != 1]
     for library, _ in threaded:
         library.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""CAGrad: within a ball around the mean gradient, the direction that helps the worst-off task most."""
+"""CAGrad: the direction near the mean gradient that helps the worst-off task most."""
 
 from __future__ import annotations
 
@@ -10,51 +10,55 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import brentq
 
-from toppo.combiners.base import EPS, Claims, Combination, Combiner, Record, Status
+from toppo.combiners.base import EPS, Claims, Combination, Combiner, DeadTasks, Record, Status, require_at_least_zero
 from toppo.combiners.cone import min_norm_point, project_on_dual_cone, unit_factor
 from toppo.combiners.geometry import gradient_norms
-from toppo.combiners.gram import alive_tasks
 
 _STATIONARY = 1e-7
-"""||g_w|| over sum_i w_i ||g_i|| that is taken for zero: a Gram holds squares, and so lengths to sqrt(eps) = 1.5e-8
-only.
+"""||g_w|| over sum_i w_i ||g_i|| that counts as zero. A Gram holds squares, so lengths are good to sqrt(eps) = 1.5e-8.
 """
 _ZERO = 1e-15
-"""rho over the longest ||g_i|| that is taken for zero: the mean gradient has cancelled."""
+"""rho over the longest ||g_i|| that counts as zero: the gradients cancel in their mean."""
 _MARGIN = 1e-3
-"""By how much the bracket of log tau is widened, so that rounding at its ends does not lose the root."""
+"""How much the bracket of log tau is widened at each end, so that rounding there does not lose the root."""
 _GAP_TOLERANCE = 1e-8
-"""Duality gap of a solution."""
+"""Largest duality gap of a solution."""
 
 
 @dataclass
 class CAGrad(Combiner):
-    """CAGrad (Liu et al., Conflict-Averse Gradient Descent, NeurIPS 2021, Algorithm 1), over 1 + c^2 as in its code.
+    """CAGrad: the d that maximises min_i <g_i, d> over ||d - g_0|| <= rho, divided by 1 + c^2 as in its authors' code.
 
-    With g_0 the mean gradient, d = g_0 + (rho / ||g_w||) g_w, rho = c ||g_0||, where w on the simplex minimises
-    <g_w, g_0> + rho ||g_w||: then d maximises min_i <g_i, d> over ||d - g_0|| <= rho. Weights non-negative (Theorem
-    C.1), at least 1 / K / (1 + c^2). Not scale-invariant.
+    Liu et al., Conflict-Averse Gradient Descent, NeurIPS 2021, Algorithm 1. g_0 is the mean gradient and rho =
+    c ||g_0||. The solution is d = g_0 + (rho / ||g_w||) g_w with g_w = sum_i w_i g_i, where w on the simplex minimises
+    <g_w, g_0> + rho ||g_w||.
 
-    For tau = ||g_w|| / rho, g_w + tau g_0 is the least convex combination of the g_i + tau g_0. So tau is found as the
-    root of ||g_w(tau)|| = tau rho, a scalar decreasing function, with an exact active set at each tau. Where the tasks
-    are Pareto-stationary and the ball reaches the dual cone, every d of theirs is as good; the one nearest g_0
-    (DualProj) is taken and reported.
+    Set tau = ||g_w|| / rho. Then g_w + tau g_0 is the shortest convex combination of the g_i + tau g_0. So tau is the
+    root of ||g_w(tau)|| = tau rho, and each tau needs one exact active set. Where the tasks are Pareto-stationary and
+    the ball reaches the dual cone, every d in both is equally good. The method then returns the d nearest to g_0 (as
+    DualProj) with status PARETO_STATIONARY.
 
-    Options:
+    Weights are non-negative (TOPPO, Theorem C.1), at least 1 / K / (1 + c^2), which is also a dead task's weight. The
+    method is not scale-invariant.
+
+    Args:
         c: radius of the ball over ||g_0||, >= 0.
+
+    Example:
+        >>> CAGrad(c=0.5).combine(np.eye(2)).weights
+        array([0.6, 0.6])
     """
 
     name: ClassVar[str] = "cagrad"
+    dead_tasks: ClassVar[DeadTasks] = "count"
 
     c: float = 0.5
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.c) and self.c >= 0):
-            raise ValueError(f"{self.name}: c must be a finite number >= 0, not {self.c!r}")
+        require_at_least_zero(self.name, c=self.c)
 
     @property
     def claims(self) -> Claims:
-        """See `Claims`."""
         return Claims(nonnegative=True, homogeneous=True)
 
     def _combine(
@@ -65,36 +69,43 @@ class CAGrad(Combiner):
     ) -> Combination:
         K = len(gram)
         norms = gradient_norms(gram)
-        alive = alive_tasks(norms)
         weights = np.full(K, 1 / K)
-        if not alive.any():
-            return Combination(weights / (1 + self.c**2), Record(status=Status.NO_GRADIENT))
-        unit_vectors = unit_factor(gram)[:, alive]
-        vectors = unit_vectors * norms[alive]
+        unit_vectors = unit_factor(gram)
+        vectors = unit_vectors * norms
         g_0 = vectors.sum(axis=1) / K
         rho = self.c * float(np.linalg.norm(g_0))
         record = Record()
         if rho > _ZERO * norms.max():
             extra, record = _worst_task_share(vectors, g_0, rho)
             if extra is None:
-                mean = norms[alive] / K
-                extra = (project_on_dual_cone(unit_vectors, mean) - mean) / norms[alive]
-            weights[alive] += extra
+                mean = norms / K
+                extra = (project_on_dual_cone(unit_vectors, mean) - mean) / norms
+            weights += extra
         return Combination(weights / (1 + self.c**2), record)
+
+    def _weight_of_dead(self, n_tasks: int) -> float:
+        return 1 / n_tasks / (1 + self.c**2)
 
 
 def _worst_task_share(
-    vectors: Float[np.ndarray, "n A"], g_0: Float[np.ndarray, "n"], rho: float
-) -> tuple[Float[np.ndarray, "A"] | None, Record]:
-    """(rho / ||g_w||) w, for the columns of `vectors` as gradients; None where the ball reaches the dual cone.
+    vectors: Float[np.ndarray, "n K"], g_0: Float[np.ndarray, "n"], rho: float
+) -> tuple[Float[np.ndarray, "K"] | None, Record]:
+    """(rho / ||g_w||) w for gradients in the columns of `vectors`, or None where the ball reaches the dual cone.
 
-    The record's residual is the duality gap <g_w, g_0> + rho ||g_w|| - min_i <g_i, d>, over rho max_i ||g_i||.
+    Args:
+        vectors: the g_i in coordinates, one per column.
+        g_0: their mean.
+        rho: radius of the ball, > 0.
+
+    Returns:
+        The vector, and a record. Its residual is the duality gap <g_w, g_0> + rho ||g_w|| - min_i <g_i, d>, over
+        rho max_i ||g_i||.
     """
     lengths = np.linalg.norm(vectors, axis=0)
     longest = float(lengths.max())
     evaluations = 0
 
-    def solve_at(log_tau: float) -> tuple[Float[np.ndarray, "A"], float]:
+    def solve_at(log_tau: float) -> tuple[Float[np.ndarray, "K"], float]:
         nonlocal evaluations
         evaluations += 1
         w = min_norm_point(vectors + math.exp(log_tau) * g_0[:, None])
@@ -104,7 +115,7 @@ def _worst_task_share(
         length = max(solve_at(log_tau)[1], _ZERO * longest)
         return math.log(length / rho) - log_tau
 
-    # ||g_w|| lies between the least length in the hull and the longest.
+    # ||g_w|| lies between the shortest vector of the hull and the longest g_i.
     w = min_norm_point(vectors)
     least = max(float(np.linalg.norm(vectors @ w)), _STATIONARY * float(w @ lengths))
     low = math.log(least / rho) - _MARGIN

@@ -1,7 +1,7 @@
 """Quadratic programs over non-negative combinations of gradients, solved on a K x K factor of the Gram by NNLS.
 
-NNLS (Lawson and Hanson, Solving Least Squares Problems, 1974, Chapter 23) is an active-set method: it ends at the exact
-active set, and needs neither a step size nor a tolerance.
+NNLS is the active-set method of Lawson and Hanson (Solving Least Squares Problems, 1974, Chapter 23). It ends at the
+exact active set and needs neither a step size nor a tolerance.
 """
 
 from __future__ import annotations
@@ -11,25 +11,26 @@ from jaxtyping import Float
 from scipy.optimize import lsq_linear, nnls
 
 from toppo.combiners.geometry import cosines, gradient_norms
-from toppo.combiners.gram import alive_tasks
 
 _GAP = 1e-10
-"""Optimality gap of NNLS, over ||b||, beyond which it is not believed: it ends within some K eps of an exact one."""
+"""Largest optimality gap, over ||b||, of an answer of NNLS that is accepted. An exact one is within some K eps."""
 
 
 def unit_factor(gram: Float[np.ndarray, "K K"]) -> Float[np.ndarray, "K K"]:
-    """E with E'E = R, the correlation matrix: column i stands for g_i / ||g_i||, in K coordinates; 0 for a dead task.
+    """A factor E of the correlation matrix R, E'E = R. Column i stands for g_i / ||g_i|| in K coordinates.
 
-    Of R, not of G: the factor of a task is then accurate relative to that task's own norm, however small.
+    The factor is taken of R, not of G. So each column is accurate relative to its own gradient, however short that is.
+
+    Args:
+        gram: G of live tasks.
     """
     eigenvalues, eigenvectors = np.linalg.eigh(cosines(gram))
     factor: np.ndarray = np.sqrt(np.maximum(eigenvalues, 0.0))[:, None] * eigenvectors.T
-    factor[:, ~alive_tasks(gradient_norms(gram))] = 0.0  # not only nearly so: its direction would be taken for one
     return factor
 
 
 def least_squares_in_cone(A: Float[np.ndarray, "n K"], b: Float[np.ndarray, "n"]) -> Float[np.ndarray, "K"]:
-    """argmin_{z >= 0} ||A z - b||; z_i = 0 for a zero column."""
+    """The z >= 0 that minimises ||A z - b||, with z_i = 0 for a zero column of A."""
     lengths = np.linalg.norm(A, axis=0)
     columns = np.flatnonzero(lengths)
     z = np.zeros(A.shape[1])
@@ -42,24 +43,24 @@ def least_squares_in_cone(A: Float[np.ndarray, "n K"], b: Float[np.ndarray, "n"]
     except RuntimeError:  # it cycled
         solved = False
     if not solved:
-        # Releases 1.12 to 1.17 of scipy can stop at a wrong active set, without a word, where columns are dependent.
+        # With dependent columns, scipy 1.12 to 1.17 can stop at a wrong active set without an error.
         y = lsq_linear(unit, b, bounds=(0, np.inf), method="bvls", tol=1e-15).x
     z[columns] = y / lengths[columns]
     return z
 
 
 def _optimality_gap(A: Float[np.ndarray, "n K"], b: Float[np.ndarray, "n"], z: Float[np.ndarray, "K"]) -> float:
-    """How far z is from the conditions A'(Az - b) >= 0, with equality where z > 0."""
+    """Largest violation of the optimality conditions: A'(Az - b) >= 0, with equality where z > 0."""
     gradient = A.T @ (A @ z - b)
     return float(np.where(z > 0, np.abs(gradient), -gradient).max())
 
 
 def min_norm_point(vectors: Float[np.ndarray, "n K"]) -> Float[np.ndarray, "K"]:
-    """The w on the simplex at which ||sum_i w_i v_i|| is least, the columns v_i.
+    """The w on the simplex that minimises ||sum_i w_i v_i||, with the v_i the columns of `vectors`.
 
-    For z >= 0 with sum s, ||V z||^2 + l^2 (sum z - 1)^2 is least over s at a value that grows with ||V z / s||: so NNLS
-    on V with a row l below it finds the direction of w for any l > 0. The least ||v_i|| as l keeps the rows
-    commensurate.
+    NNLS solves it on V with one more row, filled with l > 0: it minimises ||V z||^2 + l^2 (sum z - 1)^2 over z >= 0.
+    Write z = s w with w on the simplex. The minimum over s grows with ||V w||, so the best z is proportional to the
+    best w, whatever l is. The code takes the least ||v_i|| as l, so that all rows have a similar size.
     """
     lengths = np.linalg.norm(vectors, axis=0)
     least = lengths.min()
@@ -78,21 +79,31 @@ def min_norm_point(vectors: Float[np.ndarray, "n K"]) -> Float[np.ndarray, "K"]:
 def project_on_dual_cone(
     factor: Float[np.ndarray, "K K"], coefficients: Float[np.ndarray, "K"]
 ) -> Float[np.ndarray, "K"]:
-    """Coefficients v >= u of the projection of sum_i u_i e_i on the dual cone {d : <e_i, d> >= 0 for all i}.
+    """Coefficients v of the projection of sum_i u_i e_i on the dual cone {d : <e_i, d> >= 0 for all i}.
 
-    The e_i are the columns of the factor. By duality (Quinton and Rey, 2024, Proposition 1) v minimises ||sum_i v_i
-    e_i|| over v >= u.
+    By duality, v minimises ||sum_i v_i e_i|| over v >= u (Quinton and Rey, Jacobian Descent, 2024, Proposition 1).
+
+    Args:
+        factor: the vectors e_i, one per column.
+        coefficients: u.
     """
     projected: np.ndarray = coefficients + least_squares_in_cone(factor, -factor @ coefficients)
     return projected
 
 
 def worst_conflict(gram: Float[np.ndarray, "K K"], weights: Float[np.ndarray, "K"]) -> float:
-    """max_i -<g_i, d> / (||g_i|| sum_j |w_j| ||g_j||), not less than 0: how far d is from agreeing with every task."""
+    """How much d = J'w conflicts with the worst task, max_i -<g_i, d> / (||g_i|| sum_j |w_j| ||g_j||).
+
+    Args:
+        gram: G of live tasks.
+        weights: w.
+
+    Returns:
+        A number between 0 (no conflict) and 1.
+    """
     norms = gradient_norms(gram)
-    alive = alive_tasks(norms)
     total = np.abs(weights) @ norms
     if not total > 0:
         return 0.0
-    cosine = (gram @ weights)[alive] / norms[alive] / total
+    cosine = (gram @ weights) / norms / total
     return float(max(0.0, -cosine.min()))

@@ -1,4 +1,4 @@
-"""UPGrad and DualProj: projections on the dual cone, the directions that conflict with no task."""
+"""UPGrad and DualProj: projections on the dual cone, which holds the directions that conflict with no task."""
 
 from __future__ import annotations
 
@@ -8,32 +8,28 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float, Int
 
-from toppo.combiners.base import Claims, Combination, Combiner, Record
+from toppo.combiners.base import Claims, Combination, Combiner, DeadTasks, Record
 from toppo.combiners.cone import project_on_dual_cone, unit_factor, worst_conflict
 from toppo.combiners.geometry import gradient_norms
-from toppo.combiners.gram import alive_tasks
-
-
-def _over_norms(coefficients: Float[np.ndarray, "K"], norms: Float[np.ndarray, "K"]) -> Float[np.ndarray, "K"]:
-    """Weights of the gradients from coefficients of their unit vectors; a dead task keeps the mean's 1 / K, which moves
-    nothing."""
-    weights = np.full(len(norms), 1 / len(norms))
-    np.divide(coefficients, norms, out=weights, where=alive_tasks(norms))
-    return weights
 
 
 @dataclass
 class DualProj(Combiner):
-    """DualProj (Lopez-Paz and Ranzato, GEM, NeurIPS 2017, Equation 11): the mean gradient projected on the dual cone.
+    """DualProj: the mean gradient, projected on the dual cone {d : <g_i, d> >= 0 for all i}.
 
-    Weights at least 1 / K. Non-conflicting. Not scale-invariant.
+    Lopez-Paz and Ranzato, Gradient Episodic Memory, NeurIPS 2017, Equation 11. The weights are at least 1 / K. d
+    conflicts with no task. The method is not scale-invariant. A dead task keeps the mean's weight 1 / K.
+
+    Example:
+        >>> DualProj().combine(np.array([[1.0, -2.0], [-2.0, 8.0]])).weights
+        array([1. , 0.5])
     """
 
     name: ClassVar[str] = "dualproj"
+    dead_tasks: ClassVar[DeadTasks] = "count"
 
     @property
     def claims(self) -> Claims:
-        """See `Claims`."""
         return Claims(nonnegative=True, non_conflicting=True, homogeneous=True)
 
     def _combine(
@@ -43,24 +39,28 @@ class DualProj(Combiner):
         order: Int[np.ndarray, "..."] | None,
     ) -> Combination:
         norms = gradient_norms(gram)
-        weights = _over_norms(project_on_dual_cone(unit_factor(gram), norms / len(gram)), norms)
+        weights = project_on_dual_cone(unit_factor(gram), norms / len(gram)) / norms
         return Combination(weights, Record(residual=worst_conflict(gram, weights)))
 
 
 @dataclass
 class UPGrad(Combiner):
-    """UPGrad (Quinton and Rey, Jacobian Descent for Multi-Objective Optimization, 2024, Equation 5): the mean of the
-    projections.
+    """UPGrad: the mean of the gradients, each projected on the dual cone {d : <g_i, d> >= 0 for all i}.
 
-    Each gradient is projected on the dual cone by itself. Weights at least 1 / K. Non-conflicting, linear under scaling
-    of the tasks, not scale-invariant.
+    Quinton and Rey, Jacobian Descent for Multi-Objective Optimization, 2024, Equation 5. The weights are at least
+    1 / K. d conflicts with no task and is linear under scaling of the tasks. The method is not scale-invariant. A dead
+    task keeps the mean's weight 1 / K.
+
+    Example:
+        >>> UPGrad().combine(np.array([[1.0, -2.0], [-2.0, 8.0]])).weights
+        array([1.5  , 0.625])
     """
 
     name: ClassVar[str] = "upgrad"
+    dead_tasks: ClassVar[DeadTasks] = "count"
 
     @property
     def claims(self) -> Claims:
-        """See `Claims`."""
         return Claims(nonnegative=True, non_conflicting=True, linear_under_scaling=True, homogeneous=True)
 
     def _combine(
@@ -71,7 +71,7 @@ class UPGrad(Combiner):
     ) -> Combination:
         norms = gradient_norms(gram)
         factor = unit_factor(gram)
-        # Row i is the projection of the unit vector e_i: linear, so that its norm can wait.
+        # Row i holds the projection of the unit vector e_i. Projecting is positively homogeneous: ||g_i|| comes after.
         projected = np.stack([project_on_dual_cone(factor, unit) for unit in np.eye(len(gram))])
-        weights = _over_norms((norms / len(gram)) @ projected, norms)
+        weights = (norms / len(gram)) @ projected / norms
         return Combination(weights, Record(residual=worst_conflict(gram, weights)))

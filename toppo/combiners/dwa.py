@@ -1,4 +1,4 @@
-"""DWA: weigh tasks by how slowly their losses fall."""
+"""DWA: weights from how slowly each task's loss falls."""
 
 from __future__ import annotations
 
@@ -9,26 +9,34 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import softmax
 
-from toppo.combiners.base import Claims, Combination, Combiner, Record, require_positive
+from toppo.combiners.base import Claims, Combination, Combiner, DeadTasks, Record, require_positive
 from toppo.combiners.gram import check_positive_losses
 
 
 @dataclass
 class DWA(Combiner):
-    """Dynamic Weight Average (Liu et al., End-to-End Multi-Task Learning with Attention, CVPR 2019, Equation 7).
+    """Dynamic Weight Average: w = K softmax(r / temperature) with r_i = L_i(t - 1) / L_i(t - 2).
 
-    w = K softmax(r / temperature), r_i = L_i(t - 1) / L_i(t - 2), with L(t) the losses averaged over epoch t; 1 in the
-    first two epochs. Weights positive, summing to K, blind to G; not scale-invariant. Losses must be positive.
+    Liu et al., End-to-End Multi-Task Learning with Attention, CVPR 2019, Equation 7. L_i(t) is the mean of task i's
+    loss over epoch t. In the first two epochs every weight is 1.
 
-    State: the last two epochs' average losses (NaN before they exist), the running sum of this one's, and the calls so
-    far.
+    Weights are positive and sum to K. They do not depend on G, so a dead task is weighed like any other. The method is
+    not scale-invariant. Losses must be positive.
 
-    Options:
-        temperature: > 0; the larger, the more even the weights.
-        period: calls that make an epoch, >= 1.
+    State: the mean losses of the last two epochs (NaN before they exist), the running sum of the current epoch, and the
+    number of calls so far.
+
+    Args:
+        temperature: > 0; a larger one makes the weights more even.
+        period: number of calls in an epoch, >= 1.
+
+    Example:
+        >>> DWA().combine(np.eye(2), losses=[1.0, 3.0]).weights
+        array([1., 1.])
     """
 
     name: ClassVar[str] = "dwa"
+    dead_tasks: ClassVar[DeadTasks] = "keep"
     needs_losses: ClassVar[bool] = True
     state_names: ClassVar[tuple[str, ...]] = ("averages", "running", "calls")
 
@@ -40,7 +48,6 @@ class DWA(Combiner):
 
     @property
     def claims(self) -> Claims:
-        """See `Claims`."""
         return Claims(nonnegative=True, linear_under_scaling=True, homogeneous=True)
 
     def _combine(

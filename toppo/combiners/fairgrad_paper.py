@@ -1,5 +1,4 @@
-"""FairGrad by the TOPPO paper's own solver, Algorithm C.2: for fidelity to its runs, and as a baseline for
-`fairgrad`."""
+"""FairGrad by the TOPPO paper's own solver, Algorithm C.2: to match the paper's runs, and as a baseline."""
 
 from __future__ import annotations
 
@@ -10,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import least_squares
 
-from toppo.combiners.base import Claims, Combination, Combiner, Record, Status, require_positive
+from toppo.combiners.base import Claims, Combination, Combiner, DeadTasks, Record, Status, require_positive
 from toppo.combiners.fairgrad import kkt_residual
 
 ETA = 1e-2
@@ -19,22 +18,35 @@ MAX_ITERATIONS = 50
 BACKTRACKS = 30
 ARMIJO = 1e-4
 EPSILON = 1e-45
-"""The paper's eps, whose value it does not give: small enough for a dead task to start at y_max, which its text asks
-for."""
+"""The paper's eps. The paper gives no value. This one is small enough for a dead task to start at y_max, as its text
+says."""
 
 
 def absolute_residual(gram: Float[np.ndarray, "K K"], weights: Float[np.ndarray, "K"], alpha: float = 1.0) -> float:
-    """||G w - w^(-1/alpha)||, the paper's residual (Table C.1), in the unit of the gradients at alpha = 1.
+    """The paper's residual ||G w - w^(-1/alpha)|| (Table C.1 of the TOPPO paper).
 
-    Not scale-free: a task whose gradient is short hardly enters it, so that below eta = 1e-2 its weight can be
-    anything.
+    It depends on the units: a task with a short gradient hardly counts. Below eta = 1e-2 the weight of such a task can
+    be anything. `kkt_residual` has no unit.
+
+    Args:
+        gram: G = J J'.
+        weights: w, positive.
+        alpha: fairness exponent, > 0.
+
+    Returns:
+        The norm, at alpha = 1 in the unit of the gradients.
     """
     with np.errstate(over="ignore", divide="ignore"):
         return float(np.linalg.norm(gram @ weights - weights ** (-1 / alpha)))
 
 
 def diagonal_start(gram: Float[np.ndarray, "K K"], alpha: float) -> Float[np.ndarray, "K"]:
-    """log w of Proposition C.1, w_i = G_ii^(-alpha/(alpha+1)), exact for a diagonal Gram: the warm start."""
+    """The warm start log w, w_i = G_ii^(-alpha/(alpha+1)) (Proposition C.1). It is exact for a diagonal Gram.
+
+    Args:
+        gram: G = J J'.
+        alpha: fairness exponent, > 0.
+    """
     log_w: np.ndarray = -alpha / (alpha + 1) * np.log(np.maximum(np.diagonal(gram), EPSILON))
     return log_w
 
@@ -48,19 +60,21 @@ def solve_paper(
     y_max: float = Y_MAX,
     max_iterations: int = MAX_ITERATIONS,
 ) -> Combination:
-    """Algorithm C.2, line by line: damped Newton on F(y) = G exp(y) - exp(-y/alpha), then least squares, then 1 / K.
+    """The weights of Algorithm C.2: damped Newton on F(y) = G exp(y) - exp(-y/alpha), least squares, or 1 / K.
+
+    The code follows the algorithm line by line. Each tier is tried where the one before it fails.
 
     Args:
-        gram: a Gram that `check_gram` has passed, shape (K, K).
+        gram: G, shape (K, K), as `check_gram` returns it.
         alpha: fairness exponent, > 0.
-        start: log w to start from; `diagonal_start` where None. The paper's cold start is -log K.
-        eta: the norm of F accepted, in the unit of the gradients.
+        start: log w to start from; `diagonal_start` if None. The paper's cold start is -log K.
+        eta: largest accepted norm of F, in the unit of the gradients.
         y_max: cap on y = log w.
-        max_iterations: of Newton.
+        max_iterations: most steps of Newton.
 
     Returns:
-        w, shape (K,), positive. The status is the tier that answered: OK, LEAST_SQUARES or UNIFORM. The record's
-        residual is `kkt_residual`, scale-free, whatever the absolute one that stopped the solver.
+        w, shape (K,), positive. The status says which tier answered: OK, LEAST_SQUARES or UNIFORM. The solver stops by
+        the absolute residual, and the record holds `kkt_residual`, which has no unit.
     """
 
     def kkt(y: Float[np.ndarray, "K"]) -> Float[np.ndarray, "K"]:
@@ -74,16 +88,16 @@ def solve_paper(
 
     y = np.clip(diagonal_start(gram, alpha) if start is None else start, -y_max, y_max)
     iteration = 0
-    # Far from the solution exp overflows; the comparisons below then fail, and the step is halved.
+    # Far from the solution exp overflows. The comparisons below then fail, and the step is halved.
     with np.errstate(over="ignore", invalid="ignore"):
         for iteration in range(max_iterations):
             value = kkt(y)
             norm = np.linalg.norm(value)
             if norm <= eta:
                 return _record(gram, np.exp(y), alpha, iteration, Status.OK)
-            J = gram * np.exp(y) + np.diag(np.exp(-y / alpha)) / alpha
+            F_prime = gram * np.exp(y) + np.diag(np.exp(-y / alpha)) / alpha
             try:
-                step = np.linalg.solve(J, -value)
+                step = np.linalg.solve(F_prime, -value)
             except np.linalg.LinAlgError:
                 break
             trials = (2.0**-k for k in range(BACKTRACKS))
@@ -115,20 +129,26 @@ def _record(
 
 @dataclass
 class FairGradPaper(Combiner):
-    """FairGrad solved by Algorithm C.2 of the TOPPO paper, tiers and tolerance included (Section C.5).
+    """FairGrad as Algorithm C.2 of the TOPPO paper solves it, with its tiers and its tolerance (Section C.5).
 
-    Weights positive, also those of dead tasks. It stops at an absolute residual of eta = 1e-2, so its weights are
-    scale-invariant, and its products w_i (G w)_i right, only as far as that goes; record.residual says how far. Prefer
-    `fairgrad`.
+    It stops at an absolute residual of eta = 1e-2. So it solves G w = w^(-1/alpha), and is scale-invariant at alpha =
+    1, to that accuracy only. `Record.residual` says how accurate the weights are. Prefer `fairgrad`.
 
-    Options:
+    Weights are positive, also those of dead tasks, which start at the cap `y_max`.
+
+    Args:
         alpha: fairness exponent, > 0.
-        eta: residual target ||G w - w^(-1/alpha)||.
-        y_max: cap on log w.
-        max_iterations: of Newton, before tier 2.
+        eta: residual ||G w - w^(-1/alpha)|| to stop at, > 0.
+        y_max: cap on log w, > 0.
+        max_iterations: most steps of Newton before tier 2, >= 1.
+
+    Example:
+        >>> FairGradPaper().combine(np.diag([4.0, 16.0])).weights
+        array([0.5 , 0.25])
     """
 
     name: ClassVar[str] = "fairgrad-paper"
+    dead_tasks: ClassVar[DeadTasks] = "keep"
 
     alpha: float = 1.0
     eta: float = ETA
@@ -142,7 +162,6 @@ class FairGradPaper(Combiner):
 
     @property
     def claims(self) -> Claims:
-        """See `Claims`."""
         return Claims(nonnegative=True)
 
     def _combine(

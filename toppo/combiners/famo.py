@@ -1,8 +1,7 @@
-"""FAMO: lower all losses at the same relative rate, from the losses alone."""
+"""FAMO: weights that lower all losses at the same relative rate, from the losses alone."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,7 +9,15 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import softmax
 
-from toppo.combiners.base import Claims, Combination, Combiner, Record, require_positive
+from toppo.combiners.base import (
+    Claims,
+    Combination,
+    Combiner,
+    DeadTasks,
+    Record,
+    require_at_least_zero,
+    require_positive,
+)
 from toppo.combiners.gram import check_positive_losses
 
 _BETA_1, _BETA_2, _ADAM_EPS = 0.9, 0.999, 1e-8
@@ -18,21 +25,28 @@ _BETA_1, _BETA_2, _ADAM_EPS = 0.9, 0.999, 1e-8
 
 @dataclass
 class FAMO(Combiner):
-    """FAMO (Liu et al., Fast Adaptive Multitask Optimization, NeurIPS 2023, Algorithm 1).
+    """FAMO: w_i = c z_i / L_i with z = softmax(xi) and c = 1 / sum_i(z_i / L_i), with learned logits xi.
 
-    w_i = c z_i / L_i with z = softmax(xi) and c = 1 / sum_i(z_i / L_i), so that the weights sum to 1. The logits xi
-    follow by Adam the gradient of <z, log L_before - log L_after>: Algorithm 1 takes L_after from the next iterate,
-    which is what the next call brings. (The authors' code evaluates the same batch twice, which no Gram can stand for.)
-    Weights positive, blind to G; not scale-invariant. Losses must be positive.
+    Liu et al., FAMO: Fast Adaptive Multitask Optimization, NeurIPS 2023, Algorithm 1. Adam moves xi along the gradient
+    of <z, log L_before - log L_after>. L_after comes from the next call, as in Algorithm 1. The authors' code evaluates
+    the same batch twice instead. A map from Grams and losses to weights cannot do that.
 
-    State: the logits, Adam's two moments and its step count, and the last losses (NaN before the first call).
+    Weights are positive and sum to 1. They do not depend on G, so a dead task is weighed like any other. The method is
+    not scale-invariant. Losses must be positive.
 
-    Options:
+    State: the logits, Adam's two moments and its number of steps, and the last losses (NaN before the first call).
+
+    Args:
         lr: Adam's learning rate on the logits, > 0.
         weight_decay: L2 decay of the logits, the paper's gamma, >= 0.
+
+    Example:
+        >>> FAMO().combine(np.eye(2), losses=[1.0, 3.0]).weights
+        array([0.75, 0.25])
     """
 
     name: ClassVar[str] = "famo"
+    dead_tasks: ClassVar[DeadTasks] = "keep"
     needs_losses: ClassVar[bool] = True
     state_names: ClassVar[tuple[str, ...]] = ("logits", "first_moment", "second_moment", "steps", "last_losses")
 
@@ -41,12 +55,10 @@ class FAMO(Combiner):
 
     def __post_init__(self) -> None:
         require_positive(self.name, lr=self.lr)
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise ValueError(f"{self.name}: weight_decay must be a finite number >= 0, not {self.weight_decay!r}")
+        require_at_least_zero(self.name, weight_decay=self.weight_decay)
 
     @property
     def claims(self) -> Claims:
-        """See `Claims`."""
         return Claims(nonnegative=True, linear_under_scaling=True, homogeneous=True)
 
     def _combine(
@@ -66,7 +78,7 @@ class FAMO(Combiner):
         return Combination(ratios / ratios.sum(), Record())
 
     def _step(self, logits: Float[np.ndarray, "K"], decrease: Float[np.ndarray, "K"]) -> Float[np.ndarray, "K"]:
-        """One step of Adam on the logits, along the gradient of <softmax(logits), decrease>."""
+        """The logits after one step of Adam along the gradient of <softmax(logits), decrease>."""
         z = softmax(logits)
         gradient = z * (decrease - z @ decrease) + self.weight_decay * logits
         first = _BETA_1 * self.recall("first_moment", logits.shape) + (1 - _BETA_1) * gradient

@@ -1,8 +1,7 @@
-"""What a Gram says of the tasks: norms, spread, cosines, contributions. One definition each, for trainer, replay and
-figures.
+"""What a Gram says about the tasks: norms, spread, cosines, contributions. One definition each, used everywhere.
 
-All take stacks: leading axes of a Gram (..., K, K) carry over. A task is dead where G_ii = 0; dead tasks count in no
-spread and no mean.
+G = J J' is the Gram of the per-task gradients J (K, P), with rows g_i. Every function also takes a stack of Grams
+(..., K, K) and keeps its leading axes. A task with G_ii = 0 is dead. Dead tasks count in no spread and no mean.
 """
 
 from __future__ import annotations
@@ -12,14 +11,32 @@ from jaxtyping import Float
 
 
 def gradient_norms(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n K"]:
-    """||g_i|| = sqrt(G_ii), in the unit of the gradients (Section 2)."""
+    """Length of each task's gradient, ||g_i|| = sqrt(G_ii) (Section 2 of the TOPPO paper).
+
+    Args:
+        gram: G = J J'.
+
+    Returns:
+        The norms, in the unit of the gradients; 0 for a dead task.
+
+    Example:
+        >>> gradient_norms(np.diag([9.0, 16.0]))
+        array([3., 4.])
+    """
     norms: np.ndarray = np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1))
     return norms
 
 
 def spread(lengths: Float[np.ndarray, "*n K"]) -> Float[np.ndarray, "*n"]:
-    """max_i / min_i over the live tasks, of norms (Section 3) or of contributions (Figure D.4); 1 where fewer than
-    two are alive.
+    """Largest length over smallest length of the live tasks, max_i / min_i.
+
+    Section 3 of the TOPPO paper takes it of gradient norms, Figure D.4 of contributions.
+
+    Args:
+        lengths: `gradient_norms` or `contributions`; 0 for a dead task.
+
+    Returns:
+        The ratio, without a unit; 1 where fewer than two tasks are alive.
     """
     live = lengths > 0
     most = lengths.max(axis=-1, initial=0, where=live)
@@ -29,7 +46,19 @@ def spread(lengths: Float[np.ndarray, "*n K"]) -> Float[np.ndarray, "*n"]:
 
 
 def cosines(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n K K"]:
-    """G_ij / sqrt(G_ii G_jj) (Section 2): the diagonal is 1; rows and columns of dead tasks are 0."""
+    """Cosine of the angle between every two gradients, G_ij / sqrt(G_ii G_jj) (Section 2 of the TOPPO paper).
+
+    Args:
+        gram: G = J J'.
+
+    Returns:
+        The correlation matrix R of the gradients. Its diagonal is 1. Rows and columns of dead tasks are 0.
+
+    Example:
+        >>> cosines(np.array([[4.0, -1.0], [-1.0, 1.0]]))
+        array([[ 1. , -0.5],
+               [-0.5,  1. ]])
+    """
     norms = gradient_norms(gram)
     inverse = np.divide(1.0, norms, out=np.zeros_like(norms), where=norms > 0)
     cosine: np.ndarray = gram * inverse[..., :, None] * inverse[..., None, :]
@@ -37,7 +66,14 @@ def cosines(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n K K"]:
 
 
 def mean_abs_cosine(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n"]:
-    """Mean |cos(g_i, g_j)| over the pairs i != j of live tasks (D2 of Section 3); 0 where there is no pair."""
+    """Mean of |cos(g_i, g_j)| over the pairs i != j of live tasks (D2 of Section 3 of the TOPPO paper).
+
+    Args:
+        gram: G = J J'.
+
+    Returns:
+        A number between 0 and 1; 0 where there is no pair.
+    """
     live = np.diagonal(gram, axis1=-2, axis2=-1) > 0
     k = gram.shape[-1]
     total = np.abs(cosines(gram) * (1 - np.eye(k))).sum(axis=(-2, -1))
@@ -47,23 +83,35 @@ def mean_abs_cosine(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n"
 
 
 def contributions(gram: Float[np.ndarray, "*n K K"], weights: Float[np.ndarray, "*n K"]) -> Float[np.ndarray, "*n K"]:
-    """Length of each task's share of the step, ||w_i g_i|| (Figure D.4).
+    """Length of each task's share of the direction, ||w_i g_i|| (Figure D.4 of the TOPPO paper).
 
-    At alpha = 1 and a diagonal Gram, FairGrad makes them all 1; their `spread` is that of Figure D.4.
+    At alpha = 1 and a diagonal Gram, FairGrad makes them all 1. Figure D.4 shows their `spread`.
 
     Args:
-        gram: G = J J' of the per-task gradients J (K, P).
-        weights: combiner weights w.
+        gram: G = J J'.
+        weights: w of a combiner.
 
     Returns:
-        |w_i| sqrt(G_ii), in the unit of the gradients; 0 for a dead task.
+        |w_i| sqrt(G_ii), in the unit of d = J'w; 0 for a dead task.
+
+    Example:
+        >>> contributions(np.diag([100.0, 1.0]), np.array([0.5, 0.5]))
+        array([5. , 0.5])
     """
     lengths: np.ndarray = np.abs(weights) * gradient_norms(gram)
     return lengths
 
 
 def direction_norm(gram: Float[np.ndarray, "*n K K"], weights: Float[np.ndarray, "*n K"]) -> Float[np.ndarray, "*n"]:
-    """||d|| = sqrt(w'Gw) of the step d = sum_i w_i g_i; what rounding leaves below zero counts as zero."""
+    """Length of the direction d = J'w, ||d|| = sqrt(w'G w).
+
+    Args:
+        gram: G = J J'.
+        weights: w of a combiner.
+
+    Returns:
+        The length, in the unit of d. Where rounding makes w'G w negative, it is 0.
+    """
     energy = np.einsum("...i,...ij,...j->...", weights, gram, weights)
     norm: np.ndarray = np.sqrt(np.maximum(energy, 0.0))
     return norm

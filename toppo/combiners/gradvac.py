@@ -1,4 +1,4 @@
-"""GradVac: raise the cosine between each pair of gradients to its running mean. On the Gram, all rows at once."""
+"""GradVac: raises the cosine of each pair of gradients to its running mean. On the Gram, for all tasks at once."""
 
 from __future__ import annotations
 
@@ -8,32 +8,41 @@ from typing import ClassVar, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from toppo.combiners.base import Claims, Combination, Combiner, Record
+from toppo.combiners.base import Claims, Combination, Combiner, DeadTasks, Record, option_error
 from toppo.combiners.geometry import gradient_norms
 from toppo.combiners.gram import alive_tasks
 from toppo.combiners.pcgrad import check_row_orders, draw_row_orders
 
 _STEEPEST = 1 - 1e-9
-"""Largest cosine aimed at: at 1 the gradient would have to be replaced by an infinite multiple of the other."""
+"""Largest cosine aimed at. To reach 1, a gradient would need an infinite multiple of the other one."""
 
 
 @dataclass
 class GradVac(Combiner):
-    """GradVac (Wang et al., Gradient Vaccine, ICLR 2021, Algorithm 1 and Equation 2).
+    """GradVac: gradients corrected so that each pair's cosine is at least its running mean, then averaged.
 
-    Task i meets the others in the order of row i. Where the cosine phi of its gradient with g_j is below the running
-    mean phi_hat_ij of such cosines, it takes on ||g_i|| (phi_hat sqrt(1 - phi^2) - phi sqrt(1 - phi_hat^2)) / (||g_j||
-    sqrt(1 - phi_hat^2)) of g_j, which makes the cosine phi_hat; then phi_hat <- (1 - beta) phi_hat + beta phi. Weights
-    non-negative, not scale-invariant. Dead tasks are not met.
+    Wang et al., Gradient Vaccine, ICLR 2021, Algorithm 1 and Equation 2. Task i meets the other tasks in the order of
+    row i. phi is the cosine of its gradient with g_j, and phi_hat_ij is the running mean of such cosines. Where phi <
+    phi_hat, this multiple of g_j is added to the gradient of task i, which makes its cosine with g_j phi_hat:
+
+        ||g_i|| (phi_hat sqrt(1 - phi^2) - phi sqrt(1 - phi_hat^2)) / (||g_j|| sqrt(1 - phi_hat^2))
+
+    Then phi_hat <- (1 - beta) phi_hat + beta phi. Weights are non-negative. The method is not scale-invariant. A dead
+    task is never met, and keeps the weight of its own gradient.
 
     State: phi_hat, shape (K, K), zeros before the first call.
 
-    Options:
+    Args:
         beta: rate of the running mean, in [0, 1].
         reduction: "mean" of the corrected gradients, or their "sum" (Algorithm 1).
+
+    Example:
+        >>> GradVac().combine(np.array([[1.0, -1.0], [-1.0, 4.0]]), order=[[1], [0]]).weights
+        array([1.   , 0.625])
     """
 
     name: ClassVar[str] = "gradvac"
+    dead_tasks: ClassVar[DeadTasks] = "keep"
     needs_order: ClassVar[bool] = True
     state_names: ClassVar[tuple[str, ...]] = ("phi_hat",)
 
@@ -42,15 +51,14 @@ class GradVac(Combiner):
 
     def __post_init__(self) -> None:
         if not 0 <= self.beta <= 1:
-            raise ValueError(f"{self.name}: beta must be in [0, 1], not {self.beta!r}")
+            raise option_error(self.name, "beta", self.beta, "must be in [0, 1]")
 
     @property
     def claims(self) -> Claims:
-        """See `Claims`."""
         return Claims(nonnegative=True, linear_under_scaling=True, homogeneous=True)
 
     def draw_order(self, rng: np.random.Generator, n_tasks: int) -> Int[np.ndarray, "K K-1"]:
-        """Who meets whom when: int64, shape (K, K - 1); row i holds every j != i once."""
+        """The tasks that each task meets, in order: int64, shape (K, K - 1). Row i holds every j != i once."""
         return draw_row_orders(rng, n_tasks)
 
     def _combine(

@@ -10,24 +10,28 @@ from jaxtyping import Float, Int
 
 from toppo.combiners.base import EPS, Claims, Combination, Combiner, Record, Status
 from toppo.combiners.geometry import cosines, gradient_norms
-from toppo.combiners.gram import alive_tasks
 
 
 @dataclass
 class IMTLG(Combiner):
-    """IMTL-G (Liu et al., Towards Impartial Multi-task Learning, ICLR 2021, Equation 3): <g_i, d> / ||g_i|| equal, sum
-    w = 1.
+    """IMTL-G: weights that sum to 1 and make the projections <g_i, d> / ||g_i|| equal.
 
-    Written R (n w) ~ 1 with n = ||g_i||, solved by the pseudo-inverse of R where tasks are dependent (Quinton and Rey,
-    2024). Weights of either sign, not scale-invariant (only the direction of d is). Dead tasks leave the problem. Where
-    the weights cannot sum to 1 (d would be infinite) they are 0 and the status says PARETO_STATIONARY.
+    Liu et al., Towards Impartial Multi-task Learning, ICLR 2021, Equation 3. With n_i = ||g_i|| and the correlation
+    matrix R this is R (n w) proportional to 1. Where gradients are dependent, the pseudo-inverse of R solves it
+    (Quinton and Rey, 2024).
+
+    Weights have either sign. The direction of d is scale-invariant, its length is not. Where the weights cannot sum to
+    1, d would be infinite: the weights are 0 with status PARETO_STATIONARY. A dead task gets weight 0.
+
+    Example:
+        >>> IMTLG().combine(np.diag([1.0, 9.0])).weights
+        array([0.75, 0.25])
     """
 
     name: ClassVar[str] = "imtl-g"
 
     @property
     def claims(self) -> Claims:
-        """See `Claims`."""
         return Claims(homogeneous=True)
 
     def _combine(
@@ -36,15 +40,9 @@ class IMTLG(Combiner):
         losses: Float[np.ndarray, "K"] | None,
         order: Int[np.ndarray, "..."] | None,
     ) -> Combination:
-        norms = gradient_norms(gram)
-        alive = alive_tasks(norms)
-        weights = np.zeros(len(gram))
-        if not alive.any():
-            return Combination(weights, Record(status=Status.NO_GRADIENT))
-        R = cosines(gram)[np.ix_(alive, alive)]
+        R = np.ascontiguousarray(cosines(gram))  # so that rounding does not depend on the memory order of G
         shares = np.linalg.pinv(R, hermitian=True).sum(axis=1)
-        ratios = shares / norms[alive]
+        ratios = shares / gradient_norms(gram)
         if abs(ratios.sum()) <= len(R) * EPS * np.abs(ratios).sum():
-            return Combination(weights, Record(status=Status.PARETO_STATIONARY))
-        weights[alive] = ratios / ratios.sum()
-        return Combination(weights, Record(residual=float(np.abs(R @ shares - 1).max())))
+            return Combination(np.zeros(len(R)), Record(status=Status.PARETO_STATIONARY))
+        return Combination(ratios / ratios.sum(), Record(residual=float(np.abs(R @ shares - 1).max())))

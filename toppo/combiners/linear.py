@@ -8,18 +8,25 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float, Int
 
-from toppo.combiners.base import Claims, Combination, Combiner, Record
+from toppo.combiners.base import Claims, Combination, Combiner, DeadTasks, Record
 
 
 @dataclass
 class Mean(Combiner):
-    """w = 1 / K: the gradient of the mean loss, multi-task PPO without an intervention."""
+    """Mean: w = 1 / K, so d is the gradient of the mean loss. This is multi-task PPO without any balancing.
+
+    K counts every task, also dead ones.
+
+    Example:
+        >>> Mean().combine(np.diag([1.0, 4.0])).weights
+        array([0.5, 0.5])
+    """
 
     name: ClassVar[str] = "mean"
+    dead_tasks: ClassVar[DeadTasks] = "keep"
 
     @property
     def claims(self) -> Claims:
-        """See `Claims`."""
         return Claims(nonnegative=True, linear_under_scaling=True, homogeneous=True)
 
     def _combine(
@@ -33,13 +40,18 @@ class Mean(Combiner):
 
 @dataclass
 class Sum(Combiner):
-    """w = 1: the gradient of the summed loss."""
+    """Sum: w = 1 for every task, so d is the gradient of the summed loss.
+
+    Example:
+        >>> Sum().combine(np.diag([1.0, 4.0])).weights
+        array([1., 1.])
+    """
 
     name: ClassVar[str] = "sum"
+    dead_tasks: ClassVar[DeadTasks] = "keep"
 
     @property
     def claims(self) -> Claims:
-        """See `Claims`."""
         return Claims(nonnegative=True, linear_under_scaling=True, homogeneous=True)
 
     def _combine(

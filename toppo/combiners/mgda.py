@@ -1,4 +1,4 @@
-"""MGDA: the least convex combination of the gradients."""
+"""MGDA: the shortest convex combination of the gradients."""
 
 from __future__ import annotations
 
@@ -8,27 +8,31 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float, Int
 
-from toppo.combiners.base import Claims, Combination, Combiner, Record, Status
+from toppo.combiners.base import Claims, Combination, Combiner, Record
 from toppo.combiners.cone import min_norm_point, unit_factor, worst_conflict
 from toppo.combiners.geometry import gradient_norms
-from toppo.combiners.gram import alive_tasks
 
 
 @dataclass
 class MGDA(Combiner):
-    """MGDA (Désidéri, C. R. Acad. Sci. 350, 2012; Sener and Koltun, NeurIPS 2018, Equation 3): min w'Gw over the
-    simplex.
+    """MGDA: the weights on the simplex that minimise ||d||^2 = w'G w.
 
-    Weights non-negative, summing to 1. Non-conflicting: <g_i, d> >= ||d||^2. Not scale-invariant: it favours the
-    smallest gradients. Exact by an active set, where Frank-Wolfe only approaches it. A dead task would be its own least
-    combination and stop all others: it gets weight 0 and leaves the problem.
+    Désidéri, C. R. Acad. Sci. 350, 2012; Sener and Koltun, Multi-Task Learning as Multi-Objective Optimization,
+    NeurIPS 2018, Equation 3. An active-set method finds the exact weights, which Frank-Wolfe only approaches.
+
+    Weights are non-negative and sum to 1. d conflicts with no task, because <g_i, d> >= ||d||^2. The method is not
+    scale-invariant: it favours the shortest gradients. A dead task gets weight 0 and leaves the problem. Otherwise it
+    would be the shortest combination by itself, and no task could move.
+
+    Example:
+        >>> MGDA().combine(np.diag([1.0, 3.0])).weights
+        array([0.75, 0.25])
     """
 
     name: ClassVar[str] = "mgda"
 
     @property
     def claims(self) -> Claims:
-        """See `Claims`."""
         return Claims(nonnegative=True, non_conflicting=True, homogeneous=True)
 
     def _combine(
@@ -37,10 +41,5 @@ class MGDA(Combiner):
         losses: Float[np.ndarray, "K"] | None,
         order: Int[np.ndarray, "..."] | None,
     ) -> Combination:
-        norms = gradient_norms(gram)
-        alive = alive_tasks(norms)
-        weights = np.zeros(len(gram))
-        if not alive.any():
-            return Combination(weights, Record(status=Status.NO_GRADIENT))
-        weights[alive] = min_norm_point((unit_factor(gram) * norms)[:, alive])
+        weights = min_norm_point(unit_factor(gram) * gradient_norms(gram))
         return Combination(weights, Record(residual=worst_conflict(gram, weights)))

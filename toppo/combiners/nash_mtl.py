@@ -15,15 +15,22 @@ from toppo.combiners.fairgrad import solve
 
 @dataclass
 class NashMTL(Combiner):
-    """Nash-MTL (Navon et al., Multi-Task Learning as a Bargaining Game, ICML 2022, Equation 2 and Algorithm 1).
+    """Nash-MTL: the bargaining solution G w = 1 / w, with d shortened to `max_norm`.
 
-    The bargaining solution, G w = 1 / w, is FairGrad's at alpha = 1 (TOPPO, Remark C.1); what is Nash-MTL's own is the
-    length of the step. As in its code, the equation is solved for G / ||G||_F, and d is shortened to max_norm. Solved
-    exactly here; the published solver is `torchjd:weighting=NashMTL`. Weights non-negative, non-conflicting; the
-    direction of d is scale-invariant, its length not.
+    Navon et al., Multi-Task Learning as a Bargaining Game, ICML 2022, Equation 2 and Algorithm 1. The direction is that
+    of FairGrad at alpha = 1 (TOPPO, Remark C.1). Nash-MTL differs in the length of d only. As in its authors' code, the
+    equation is solved for G / ||G||_F, and d is then shortened to `max_norm`. It is solved exactly here. The published
+    solver is `torchjd:weighting=NashMTL`.
 
-    Options:
+    Weights are non-negative. d conflicts with no task. Its direction is scale-invariant, its length is not. A dead task
+    gets weight 0.
+
+    Args:
         max_norm: largest ||d||, in the unit of the gradients, > 0.
+
+    Example:
+        >>> NashMTL(max_norm=2**0.5).combine(np.diag([4.0, 16.0])).weights
+        array([0.5 , 0.25])
     """
 
     name: ClassVar[str] = "nash-mtl"
@@ -35,7 +42,6 @@ class NashMTL(Combiner):
 
     @property
     def claims(self) -> Claims:
-        """See `Claims`."""
         return Claims(nonnegative=True, non_conflicting=True)
 
     def _combine(
@@ -45,6 +51,6 @@ class NashMTL(Combiner):
         order: Int[np.ndarray, "..."] | None,
     ) -> Combination:
         bargain = solve(gram)
-        # G w = 1 / w has (G / f)(sqrt(f) w) = 1 / (sqrt(f) w), and ||d||^2 = K.
+        # With f = ||G||_F, G w = 1 / w means (G / f)(sqrt(f) w) = 1 / (sqrt(f) w). And ||J'w||^2 = K.
         length = min(math.sqrt(float(np.linalg.norm(gram))), self.max_norm / math.sqrt(len(gram)))
         return Combination(length * bargain.weights, bargain.record)

@@ -1,4 +1,4 @@
-"""PCGrad: project each gradient off the ones it conflicts with. Exact on the Gram, all rows at once."""
+"""PCGrad: projects each gradient off those it conflicts with. Exact on the Gram, for all tasks at once."""
 
 from __future__ import annotations
 
@@ -8,52 +8,58 @@ from typing import ClassVar, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from toppo.combiners.base import Claims, Combination, Combiner, Record
+from toppo.combiners.base import Claims, Combination, Combiner, DeadTasks, Record
+from toppo.combiners.errors import CombinerError
 
 
 def draw_row_orders(rng: np.random.Generator, n_tasks: int) -> Int[np.ndarray, "K K-1"]:
-    """For every task a random order of the other tasks, int64; row i holds every j != i once."""
+    """A random order of the other tasks for each task, int64, shape (K, K - 1). Row i holds every j != i once."""
     others = np.tile(np.arange(n_tasks - 1), (n_tasks, 1))
     others += others >= np.arange(n_tasks)[:, None]
     return rng.permuted(others, axis=1)
 
 
 def draw_shared_order(rng: np.random.Generator, n_tasks: int) -> Int[np.ndarray, "K K-1"]:
-    """One random order of the tasks, followed by every task that skips itself; same shape as `draw_row_orders`."""
+    """One random order of all tasks, from which row i leaves out task i. Shape as `draw_row_orders`."""
     sequence = rng.permutation(n_tasks)
     return np.stack([sequence[sequence != i] for i in range(n_tasks)])
 
 
 def check_row_orders(order: Int[np.ndarray, "K K-1"], n_tasks: int, method: str) -> None:
-    """Refuse an order whose row i is not a permutation of the tasks j != i.
+    """Reject an order whose row i is not a permutation of the tasks j != i.
+
+    Args:
+        order: what the caller gave.
+        n_tasks: K.
+        method: the combiner's name, for messages.
 
     Raises:
-        ValueError: naming the method, and the shape or the row at fault.
+        CombinerError: naming the method, and the shape or the row at fault.
     """
     if order.shape != (n_tasks, n_tasks - 1):
-        raise ValueError(
-            f"{method}: the order of {n_tasks} tasks has shape ({n_tasks}, {n_tasks - 1}), not {order.shape}"
+        raise CombinerError(
+            f"{method}: the order of {n_tasks} tasks must have shape ({n_tasks}, {n_tasks - 1}), not {order.shape}"
         )
     with_self = np.concatenate([order, np.arange(n_tasks)[:, None]], axis=1)
     with_self.sort(axis=1)
     wrong = (with_self != np.arange(n_tasks)).any(axis=1)
     if wrong.any():
-        raise ValueError(f"{method}: row {wrong.argmax()} of the order must hold every other task exactly once")
+        raise CombinerError(f"{method}: row {wrong.argmax()} of the order must hold every other task exactly once")
 
 
 def project_conflicts(gram: Float[np.ndarray, "K K"], order: Int[np.ndarray, "K K-1"]) -> Float[np.ndarray, "K K"]:
-    """The coefficients of the projected gradients, g_i^PC = sum_j C_ij g_j (Yu et al., 2020, Algorithm 1).
+    """Coefficients C of the projected gradients, g_i^PC = sum_j C_ij g_j (Yu et al., 2020, Algorithm 1).
 
-    Task i meets the other tasks in the order of row i. Where the gradient it has by then conflicts with the original
-    g_j, the conflicting part is projected out: C_ij grows by max(0, -<g_i^PC, g_j>) / ||g_j||^2. With V_ij = <g_i^PC,
-    g_j> kept beside C this needs only G, and the rows do not depend on each other.
+    Task i meets the other tasks in the order of row i. Where its projected gradient so far conflicts with the original
+    g_j, the conflicting part is projected out: C_ij grows by max(0, -<g_i^PC, g_j>) / ||g_j||^2. The products V_ij =
+    <g_i^PC, g_j> are kept beside C, so only G is needed. The rows do not depend on each other.
 
     Args:
         gram: G, shape (K, K).
-        order: the tasks each row visits, shape (K, K - 1).
+        order: the tasks that each row meets, shape (K, K - 1).
 
     Returns:
-        C, shape (K, K), non-negative with C_ii = 1; a dead task (G_jj = 0) is never projected on.
+        C, shape (K, K), non-negative with C_ii = 1. Nothing is projected off a dead task (G_jj = 0).
     """
     K = len(gram)
     C = np.eye(K)
@@ -74,28 +80,36 @@ def project_conflicts(gram: Float[np.ndarray, "K K"], order: Int[np.ndarray, "K 
 
 @dataclass
 class PCGrad(Combiner):
-    """PCGrad (Yu et al., Gradient Surgery for Multi-Task Learning, NeurIPS 2020, Algorithm 1; TOPPO Section C.1).
+    """PCGrad: the mean of the gradients, each projected off the gradients that it conflicts with.
 
-    Weights non-negative (Theorem C.1), not scale-invariant. A dead task keeps its weight and moves nothing.
+    Yu et al., Gradient Surgery for Multi-Task Learning, NeurIPS 2020, Algorithm 1; TOPPO, Section C.1. Task i meets the
+    other tasks in a random order, and its gradient loses the component against each g_j with <g_i^PC, g_j> < 0.
 
-    Options:
-        order: "row", a random order for every task; "shared", one for all of them.
+    Weights are non-negative (TOPPO, Theorem C.1). The method is not scale-invariant. A dead task keeps the weight of
+    its own gradient, which moves nothing.
+
+    Args:
+        order: "row" draws a random order for each task, "shared" one order for all tasks.
         reduction: "mean" of the projected gradients (TOPPO), or their "sum" (Algorithm 1).
+
+    Example:
+        >>> PCGrad().combine(np.array([[1.0, -1.0], [-1.0, 4.0]]), order=[[1], [0]]).weights
+        array([1.   , 0.625])
     """
 
     name: ClassVar[str] = "pcgrad"
+    dead_tasks: ClassVar[DeadTasks] = "keep"
     needs_order: ClassVar[bool] = True
 
     order: Literal["row", "shared"] = "row"
     reduction: Literal["mean", "sum"] = "mean"
 
     def draw_order(self, rng: np.random.Generator, n_tasks: int) -> Int[np.ndarray, "K K-1"]:
-        """Who meets whom when: int64, shape (K, K - 1); row i holds every j != i once."""
+        """The tasks that each task meets, in order: int64, shape (K, K - 1). Row i holds every j != i once."""
         return draw_row_orders(rng, n_tasks) if self.order == "row" else draw_shared_order(rng, n_tasks)
 
     @property
     def claims(self) -> Claims:
-        """See `Claims`."""
         return Claims(nonnegative=True, linear_under_scaling=True, homogeneous=True)
 
     def _combine(

@@ -1,4 +1,4 @@
-"""TorchJD's own weightings, behind the same interface: the originals, to compare with. Imports torch on use."""
+"""TorchJD's own weightings behind the same interface, to compare with. torch is imported when one is used."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from toppo.combiners.base import Claims, Combination, Combiner, Record, Status
+from toppo.combiners.base import Claims, Combination, Combiner, DeadTasks, Record, Status
+from toppo.combiners.errors import MissingPackageError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,21 +20,26 @@ _GRAM_WEIGHTINGS = ("AlignedMTL", "DualProj", "IMTLG", "MGDA", "UPGrad")
 
 @dataclass
 class TorchJD(Combiner):
-    """A weighting of TorchJD 0.18 (Quinton and Rey, https://torchjd.org), on a Gram scaled to unit trace, in float64.
+    """TorchJD: the weights of a method of the library TorchJD, in float64.
 
-    The scale closes TorchJD's absolute thresholds, the check that every Gram goes through its silence on NaN. What
-    draws from torch's global generator (PCGrad, GradVac) is not here: `pcgrad` and `gradvac` take their order
-    explicitly. What a weighting promises, its own documentation says; nothing is claimed here.
+    TorchJD 0.18 (Quinton and Rey, https://torchjd.org). The Gram is scaled to unit trace, because TorchJD has absolute
+    thresholds. It is checked like every Gram, because TorchJD accepts NaN without an error. PCGrad and GradVac are left
+    out, because they draw from torch's global generator: `pcgrad` and `gradvac` take an explicit order. Nothing is
+    claimed here; see TorchJD's documentation. If every gradient is exactly zero, the weights are 1 / K with status
+    NO_GRADIENT. Other dead tasks are passed on.
 
-    NashMTL and ConFIG take a Jacobian but depend on its Gram alone: they are handed a factor F with F F' = G. NashMTL
-    starts from its last weights: that is its state. Its clip to length max_norm = 1 is made in the gradients' own unit.
+    NashMTL and ConFIG take J, but they depend on its Gram alone. So they get a factor F (K, K) with F F' = G. NashMTL
+    clips d to length 1, here in the unit of the gradients.
 
-    Options:
-        weighting: which; UPGrad and DualProj need quadprog, NashMTL needs cvxpy and ecos, which the extra `torchjd`
-            brings.
+    State: NashMTL's last weights, from which it starts.
+
+    Args:
+        weighting: TorchJD's method. UPGrad and DualProj need quadprog, NashMTL needs cvxpy and ecos. The extra
+            `torchjd` installs all three.
     """
 
     name: ClassVar[str] = "torchjd"
+    dead_tasks: ClassVar[DeadTasks] = "keep"
     needs_torch: ClassVar[bool] = True
     state_names: ClassVar[tuple[str, ...]] = ("nash_weights",)
 
@@ -41,7 +47,6 @@ class TorchJD(Combiner):
 
     @property
     def claims(self) -> Claims:
-        """See `Claims`."""
         return Claims()
 
     def _combine(
@@ -65,13 +70,12 @@ class TorchJD(Combiner):
             else:
                 weights = self._nash(aggregation, unit, math.sqrt(trace))
         except ImportError as error:
-            raise ImportError(
-                f"{self.spec} needs {error.name or 'a solver that TorchJD did not find'}: pip install 'toppo[torchjd]'"
-            ) from error
+            missing = error.name or "a solver that TorchJD did not find"
+            raise MissingPackageError(f"{self.spec} needs {missing}: pip install 'toppo[torchjd]'") from error
         return Combination(np.asarray(weights, dtype=np.float64), Record())
 
     def _nash(self, aggregation: Any, unit: Tensor, scale: float) -> Float[np.ndarray, "K"]:
-        """NashMTL's weights, its clip undone and made again for gradients `scale` times as long."""
+        """NashMTL's weights, with d clipped to length 1 for gradients that are `scale` times as long."""
         factor = _factor(unit)
         solver = aggregation.NashMTL(n_tasks=len(factor), max_norm=0.0).weighting
         solver.prvs_alpha = self.recall("nash_weights", (len(factor),), fill=1.0)
@@ -81,13 +85,13 @@ class TorchJD(Combiner):
         return weights / max(1.0, length)
 
     def _config(self, aggregation: Any, unit: Tensor) -> Float[np.ndarray, "K"]:
-        """The weights of ConFIG's direction, which it gives as a vector only: the least that give it."""
+        """The smallest weights that make ConFIG's direction, because TorchJD returns the direction alone."""
         factor = _factor(unit)
         weights: np.ndarray = np.linalg.pinv(factor.numpy().T) @ aggregation.ConFIG()(factor).numpy()
         return weights
 
 
 def _factor(gram: Tensor) -> Tensor:
-    """F, shape (K, K), with F F' = G."""
+    """A factor F, shape (K, K), with F F' = G."""
     eigenvalues, V = np.linalg.eigh(gram.numpy())
     return gram.new_tensor(V * np.sqrt(np.maximum(eigenvalues, 0.0)))

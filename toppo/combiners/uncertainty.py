@@ -1,4 +1,4 @@
-"""Uncertainty weighting: learn one log-variance per task."""
+"""Uncertainty weighting: weights from one learned log-variance per task."""
 
 from __future__ import annotations
 
@@ -8,25 +8,33 @@ from typing import ClassVar
 import numpy as np
 from jaxtyping import Float, Int
 
-from toppo.combiners.base import Claims, Combination, Combiner, Record, require_positive
+from toppo.combiners.base import Claims, Combination, Combiner, DeadTasks, Record, require_positive
 from toppo.combiners.gram import check_positive_losses
 
 
 @dataclass
 class UncertaintyWeighting(Combiner):
-    """Uncertainty weighting (Kendall, Gal and Cipolla, CVPR 2018, Equation 7, in log-variances s_i = log sigma_i^2).
+    """Uncertainty weighting: w_i = exp(-s_i) / 2, with a learned log-variance s_i = log sigma_i^2 per task.
 
-    The loss is sum_i exp(-s_i) L_i / 2 + s_i / 2. So w_i = exp(-s_i) / 2, and each call then takes one step of gradient
-    descent on s, whose gradient is (1 - exp(-s_i) L_i) / 2; at rest w_i = 1 / (2 L_i). Weights positive, blind to G;
-    not scale-invariant. Losses must be positive, for s has no rest at others.
+    Kendall, Gal and Cipolla, Multi-Task Learning Using Uncertainty to Weigh Losses, CVPR 2018, Equation 7. The loss is
+    sum_i exp(-s_i) L_i / 2 + s_i / 2. Each call returns the weights, and then takes one step of gradient descent on s.
+    The gradient is (1 - exp(-s_i) L_i) / 2, so the weights come to rest at w_i = 1 / (2 L_i).
+
+    Weights are positive. They do not depend on G, so a dead task is weighed like any other. The method is not
+    scale-invariant. Losses must be positive, because s does not come to rest for others.
 
     State: the log-variances, shape (K,), zeros before the first call.
 
-    Options:
+    Args:
         lr: step length on s, > 0.
+
+    Example:
+        >>> UncertaintyWeighting().combine(np.eye(2), losses=[1.0, 3.0]).weights
+        array([0.5, 0.5])
     """
 
     name: ClassVar[str] = "uw"
+    dead_tasks: ClassVar[DeadTasks] = "keep"
     needs_losses: ClassVar[bool] = True
     state_names: ClassVar[tuple[str, ...]] = ("log_variance",)
 
@@ -37,7 +45,6 @@ class UncertaintyWeighting(Combiner):
 
     @property
     def claims(self) -> Claims:
-        """See `Claims`."""
         return Claims(nonnegative=True, linear_under_scaling=True, homogeneous=True)
 
     def _combine(

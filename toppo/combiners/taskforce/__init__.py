@@ -1,7 +1,7 @@
-"""TaskForce: cooperative reinforcement-learning agents, one a task, weigh the tasks from the Gram.
+"""TaskForce: cooperative reinforcement-learning agents, one per task, weigh the tasks from the Gram.
 
-`combiner` is the method and its options; `observation`, `reward`, `noise` and `replay` are its parts, in numpy;
-`agents` are the networks, the only part that imports torch, and only once they are used.
+`combiner` holds the method and its options. `observation`, `reward`, `noise` and `replay` are its parts in numpy.
+`agents` holds the networks. It is the only part that imports torch, and only when TaskForce is used.
 """
 
 from toppo.combiners.taskforce.combiner import TaskForce

@@ -1,8 +1,8 @@
-"""The agents' networks: all actors and all critics as stacked tensors, acting and learning in one batched computation.
+"""The agents' networks: all actors and all critics as stacked tensors, so that one batched computation serves all.
 
-Imported on use: the only file of this package that needs torch. A network of three layers is W_1 (E, in, H), W_2
-(E, H, H), W_3 (E, H, out) and their biases, for all E agents at once. The critics' first layer is kept in two parts, of
-the observation and of the actions, because the first is the same for every action tried.
+This file needs torch and is imported only when TaskForce is used. A stack of E networks with three layers is W_1
+(E, in, H), W_2 (E, H, H), W_3 (E, H, out) and their biases. The critics' first layer has two parts, one for the
+observation and one for the actions. The first part is the same for every action that is tried.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from toppo.combiners.errors import CombinerError
 from toppo.combiners.taskforce.replay import Transitions
 
 Stage = Literal["single", "ma", "ct", "de"]
 
 LAST_LAYER = 3e-3
-"""Bound of an actor's initial last layer (Lillicrap et al., 2016, Section 7): the first weights are all but equal."""
+"""Bound of an actor's initial last layer (Lillicrap et al., 2016, Section 7). So the first weights are almost equal."""
 
 MOMENTS = {"first_moment": "exp_avg", "second_moment": "exp_avg_sq"}
-"""Adam's, as the state and as torch call them."""
+"""Adam's two moments: their names in the state, and in torch."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Sizes and rates; see the options of `TaskForce` of the same names."""
+    """Sizes and rates. `TaskForce` documents the options they come from."""
 
     stage: Stage
     shared_critic: bool
@@ -43,8 +44,9 @@ class Settings:
 
 @contextmanager
 def one_torch_thread() -> Iterator[None]:
-    """A context in which torch computes on one thread: these networks are small, and their sums then do not depend on
-    how many threads the caller has.
+    """A context in which torch computes on one thread.
+
+    The networks are small, and on one thread their sums do not depend on the caller's number of threads.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -55,14 +57,14 @@ def one_torch_thread() -> Iterator[None]:
 
 
 class Agents:
-    """Actors, critics, their targets and Adam.
+    """The actors and critics of all agents, their targets, and Adam.
 
     Args:
-        rows: where in the joint observation (D,) each agent's own lies, (K, L).
-        size: D.
-        settings: see `Settings`.
+        rows: the places in the joint observation that each agent sees, (K, L), from `local_rows`.
+        size: D, the length of the joint observation.
+        settings: sizes and rates.
         rng: draws the initial parameters.
-        dtype: of the parameters.
+        dtype: type of the parameters.
     """
 
     def __init__(
@@ -98,22 +100,22 @@ class Agents:
 
     @torch.no_grad()
     def act(self, observation: Float[np.ndarray, "D"]) -> Float[np.ndarray, "K"]:
-        """The actions for one joint observation, without noise; in [-1, 1]."""
+        """The actions in [-1, 1] for one joint observation, without noise."""
         with one_torch_thread():
             joint = torch.from_numpy(observation[None].astype(np.float32)).to(self._dtype)
             actions: np.ndarray = self._policy(joint, self.parameters)[0].numpy().astype(np.float64)
         return actions
 
     def learn(self, batch: Transitions, mean: float, deviation: float) -> None:
-        """One update of every critic, actor and target from one batch.
+        """Update every critic, actor and target once, from one batch.
 
-        Critic t regresses on y = R + gamma Q'_t(O', mu'(O')); actor t climbs Q_t at the batch's joint action with its
-        own put in place of a_t (Lowe et al., 2017, Equation 6). Both gradients are taken at the parameters before the
-        update, and one step of Adam takes both.
+        Critic t regresses on y = R + gamma Q'_t(O', mu'(O')). Actor t climbs Q_t at the batch's joint action, with a_t
+        replaced by its own action (Lowe et al., Multi-Agent Actor-Critic, 2017, Equation 6). Both gradients are taken
+        at the parameters before the update, and one step of Adam applies both.
 
         Args:
-            batch: float32.
-            mean, deviation: of the rewards, which are normalised by them.
+            batch: transitions from the replay buffer, float32.
+            mean, deviation: mean and standard deviation of the rewards, which normalise them.
         """
         with one_torch_thread():
             total = self._loss(batch, mean, deviation)
@@ -126,7 +128,7 @@ class Agents:
                 torch._foreach_lerp_(list(self.targets.values()), now, self.settings.tau)
 
     def _loss(self, batch: Transitions, mean: float, deviation: float) -> Tensor:
-        """Sum of all critics' and all actors' losses; each depends on its own network's parameters alone."""
+        """Sum of all losses of critics and actors. Each loss depends on the parameters of its own network alone."""
         observations, actions, rewards, following = (
             torch.from_numpy(x).to(self._dtype)
             for x in (batch.observations, batch.actions, batch.rewards, batch.next_observations)
@@ -137,14 +139,14 @@ class Agents:
             y = ((rewards - mean) / deviation)[None, :, None] + self.settings.gamma * _tail(first, self.targets)
         first = self._first(observations, actions, p)
         critic_loss = (_tail(first, p) - y).square().mean(dim=(1, 2)).sum()
-        # Only the own action changes: the first layer of Q_t moves along that action's weights.
+        # Only action t changes for critic t, so its first layer moves along the weights of that action.
         own = self._own(self._policy(observations, p) - actions)
         tried = first.detach() + own @ self._own_weights(fixed)
         value = _tail(tried.reshape(self._critics, -1, self.settings.hidden), fixed)
         return critic_loss - value.sum() / len(rewards)
 
     def _policy(self, joint: Tensor, p: Mapping[str, Tensor]) -> Tensor:
-        """mu: joint observations (B, D) to actions (B, K)."""
+        """The actions mu (B, K) for joint observations (B, D)."""
         x = joint.expand(self._actors, *joint.shape)
         if self._rows is not None:
             rows = joint.index_select(1, self._rows)  # several times as fast as joint[:, rows] of rows (K, L)
@@ -155,11 +157,11 @@ class Agents:
         return out[0] if self.settings.stage == "single" else out[..., 0].T
 
     def _own(self, actions: Tensor) -> Tensor:
-        """The part of (B, K) that each agent answers for: (E, B, 1), or all of it for a single one, (1, B, K)."""
+        """Each agent's own part of actions (B, K), as (E, B, 1). A single agent owns all of them, (1, B, K)."""
         return actions[None] if self.settings.stage == "single" else actions.T[..., None]
 
     def _own_weights(self, p: Mapping[str, Tensor]) -> Tensor:
-        """The critics' weights on `_own`: (E, 1, H) or (1, K, H)."""
+        """The critics' weights on each agent's own actions, (E, 1, H) or (1, K, H)."""
         w = p["critic_w1_action"]
         if self.settings.stage in ("single", "ma"):
             return w
@@ -167,13 +169,13 @@ class Agents:
         return w[0 if self.settings.shared_critic else k, k][:, None]
 
     def _first(self, joint: Tensor, actions: Tensor, p: Mapping[str, Tensor]) -> Tensor:
-        """The critics' first layer before its nonlinearity, (E, B, H), of (B, D) and (B, K)."""
+        """The critics' first layer before its nonlinearity, (E, B, H), for observations (B, D) and actions (B, K)."""
         of_actions = self._own(actions) if self.settings.stage == "ma" else actions.expand(self._critics, -1, -1)
         bias = torch.baddbmm(p["critic_b1"], of_actions, p["critic_w1_action"])
         return torch.baddbmm(bias, joint.expand(self._critics, -1, -1), p["critic_w1"])
 
     def state(self) -> dict[str, np.ndarray]:
-        """Copies of everything that changes, each kind flat in one array."""
+        """Copies of everything that learning changes, one flat array per kind."""
         adam = [self._adam.state[p] for p in self.parameters.values()]
         state = {"parameters": _flat(self.parameters.values()), "targets": _flat(self.targets.values())}
         for name, key in MOMENTS.items():
@@ -182,16 +184,17 @@ class Agents:
         return state
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Put back what `state` gave.
+        """Put back a state that `state` returned.
 
         Raises:
-            ValueError: it is that of networks of other shapes.
+            CombinerError: the state belongs to networks of other shapes.
         """
         sizes = [p.numel() for p in self.parameters.values()]
         for name in ("parameters", "targets", *MOMENTS):
             if state[name].shape != (sum(sizes),):
-                raise ValueError(
-                    f"the state's {name} are {len(state[name])} numbers, but these options make {sum(sizes)}"
+                raise CombinerError(
+                    f"taskforce: the state's {name} are {len(state[name])} numbers, but these options make "
+                    f"{sum(sizes)}; restore a state made with the same options and tasks"
                 )
 
         def parts(name: str) -> list[Tensor]:
@@ -209,7 +212,7 @@ class Agents:
 
 
 def _layers(name: str, n: int, size: int, hidden: int, out: int) -> dict[str, tuple[int, int, int]]:
-    """Shapes of n stacked networks of three layers."""
+    """Shapes of the parameters of n stacked networks with three layers."""
     widths = [(size, hidden), (hidden, hidden), (hidden, out)]
     shapes: dict[str, tuple[int, int, int]] = {}
     for layer, (before, after) in enumerate(widths, start=1):
@@ -219,7 +222,7 @@ def _layers(name: str, n: int, size: int, hidden: int, out: int) -> dict[str, tu
 
 
 def _tail(first: Tensor, p: Mapping[str, Tensor]) -> Tensor:
-    """Q, (E, B, 1), from the critics' first layer."""
+    """The values Q (E, B, 1), from the critics' first layer."""
     h = torch.baddbmm(p["critic_b2"], torch.relu(first), p["critic_w2"]).relu_()
     return torch.baddbmm(p["critic_b3"], h, p["critic_w3"])
 

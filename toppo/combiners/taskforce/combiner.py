@@ -1,8 +1,7 @@
-"""TaskForce: one agent a task learns, while the tasks train, to weigh their gradients."""
+"""TaskForce: one agent per task learns to weigh the gradients while the tasks train."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -11,8 +10,19 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import softmax
 
-from toppo.combiners.base import Claims, Combination, Combiner, Record, Status, require_positive
+from toppo.combiners.base import (
+    Claims,
+    Combination,
+    Combiner,
+    DeadTasks,
+    Record,
+    Status,
+    option_error,
+    require_at_least_zero,
+    require_positive,
+)
 from toppo.combiners.blas import single_thread
+from toppo.combiners.errors import CombinerError, MissingPackageError
 from toppo.combiners.gram import check_gram, check_losses
 from toppo.combiners.taskforce.noise import noise_scale, ornstein_uhlenbeck
 from toppo.combiners.taskforce.observation import (
@@ -24,102 +34,113 @@ from toppo.combiners.taskforce.observation import (
 )
 from toppo.combiners.taskforce.replay import ReplayBuffer
 from toppo.combiners.taskforce.reward import imtl_reward, loss_reward, norm_reward
+from toppo.common.errors import UsageError
 
 if TYPE_CHECKING:
     from toppo.combiners.taskforce.agents import Agents
 
 _INIT, _NOISE, _SAMPLE = range(3)
-"""Random streams, each keyed further by the number of the call: nothing of a generator is left to be saved."""
+"""Random streams. Each is also keyed by the number of the call, so no generator has to be part of the state."""
 
 
 @dataclass(frozen=True)
 class _Scene:
-    """One Gram and its losses, as the agents see them."""
+    """One Gram and its losses, in the form that the agents see."""
 
     gram: Float[np.ndarray, "K K"]
-    """Of the normalised gradients."""
+    """Gram of the normalised gradients."""
     scales: Float[np.ndarray, "K"]
-    """What each gradient was divided by."""
+    """The number that each gradient was divided by."""
     losses: Float[np.ndarray, "K"]
-    """log L, or L with loss=raw."""
+    """log L, or L with loss=raw, one per task."""
     joint: Float[np.ndarray, "D"]
     """The joint observation."""
 
 
 @dataclass
 class _Memory:
-    """All that moves from call to call."""
+    """Everything that a call leaves for the next."""
 
     agents: Agents
     buffer: ReplayBuffer
     noise: Float[np.ndarray, "K"]
     calls: int
     before: Float[np.ndarray, "K"]
-    """The losses of the open transition, as seen."""
+    """The losses (or log losses) at the start of the open transition."""
     gradient_reward: float
-    """Its r_G."""
+    """r_G of the open transition."""
     open: bool
     """Whether a transition waits for the observation that ends it."""
     rewards: Float[np.ndarray, "3"]
-    """R, r_L, r_G of the last whole transition; NaN before there is one."""
+    """R, r_L and r_G of the last complete transition; NaN before the first."""
 
     numbers: ClassVar[tuple[str, ...]] = ("noise", "calls", "before", "gradient_reward", "open", "rewards_last")
 
 
 @dataclass
 class TaskForce(Combiner):
-    """TaskForce: cooperative agents, one a task, learn to weigh the tasks (MADDPG; Lowe et al., NeurIPS 2017).
+    """TaskForce: cooperative agents, one per task, learn to weigh the tasks.
 
-    Agent t sees o_t = [g_t.g_1 ... g_t.g_K | log L_t] (Equation 15 of TaskForce's appendix) of the normalised
-    gradients, and answers with an action a_t in [-1, 1]; the weights are w = softmax(sharpness a), and the step G =
-    sum_t w_t g_t. The next observation pays all agents alike, R = lambda_l r_L + r_G. Weights positive, summing to 1.
+    The agents are trained by MADDPG (Lowe et al., Multi-Agent Actor-Critic, NeurIPS 2017). Agent t sees o_t =
+    [<g_t, g_1> ... <g_t, g_K> | log L_t] of the normalised gradients (Equation 15 of TaskForce's appendix). It answers
+    with an action a_t in [-1, 1]. The weights are w = softmax(sharpness a), so they are positive and sum to 1. The
+    direction is d = J'w, which the appendix calls the step G. The next observation brings the reward of all agents, R =
+    lambda_l r_L + lambda_G r_G.
 
-    What the appendix leaves open, and what is done here. r_L is the mean over tasks of the drop in log loss. r_G is
-    taken of the normalised gradients, so that lambda_g means the same at every scale. The normalisation is for the
-    agents' eyes, as in MGDA's code: the step is made of the gradients as they are (step=normalised divides them, and
-    then the weights on g_t do not sum to 1). The softmax and the bound of the action are ours: sharpness = 3 lets one
-    weight be 400 times another. Ornstein-Uhlenbeck noise has theta = 0.15, sigma = 0.2 of DDPG, times a scale that goes
-    from noise_start to noise_end in noise_steps calls; noisy actions are cut off at -1 and 1. Reward normalisation is
-    by mean and deviation of all rewards in the buffer. Actors climb their critic with the other actions as replayed,
-    at the critic before its own step; networks have ReLU and a tanh at the actor's end, which starts at +-0.003. The
-    symmetric Gram enters the joint observation once, as its upper triangle. Learning starts at `batch` transitions.
+    The appendix leaves some points open. This is what the code does:
 
-    The losses must be positive, or loss=raw observes and rewards L itself: that is what the PPO actor's losses need,
-    and `toppo train` takes it there by itself. `Combination.reports` has R, r_L, r_G of the transition that this call's
-    observation ended (with strategy=same: that `after` ended last); NaN before there is one.
+    - r_L is the mean over tasks of the drop in log loss.
+    - r_G is taken of the normalised gradients, so lambda_g means the same at every scale.
+    - The agents see normalised gradients, as in MGDA's code, but d is made of the gradients themselves. With
+      step=normalised it is made of the normalised ones, and the weights of the g_t do not sum to 1.
+    - The softmax and the bound of the action are our choice. With sharpness = 3 one weight can be 400 times another.
+    - The noise is DDPG's Ornstein-Uhlenbeck noise with theta = 0.15 and sigma = 0.2, times a factor that falls from
+      noise_start to noise_end in noise_steps calls. Noisy actions are clipped to [-1, 1].
+    - Rewards are normalised by the mean and the standard deviation of all rewards in the buffer.
+    - An actor climbs its critic before the critic's own step. The other actions are those in the buffer.
+    - Networks have ReLU, and a tanh at the end of an actor. An actor's last layer starts within +-0.003.
+    - The joint observation holds the upper triangle of the symmetric Gram only.
+    - Learning starts when the buffer holds `batch` transitions.
 
-    State: parameters, targets and Adam of the networks, the replay buffer, the noise, the open transition and the
-    number of calls, which keys all randomness. A full buffer at K = 50 is half a gigabyte; less with `buffer`.
+    Losses must be positive. With loss=raw they can have either sign, and the agents see and are paid for L itself.
+    PPO's actor losses need this, and `toppo train` sets it for the actor. `Combination.reports` holds R, r_L and r_G of
+    the transition that this call's observation ended. With strategy=same, it is the transition that `after` ended last.
+    Before the first one ends, they are NaN. A dead task is weighed like any other.
 
-    Options:
-        r_g: r_G; norm is -||G||^2, imtl is Equation 23, none leaves it out.
-        lambda_l: lambda_L, weight of r_L, >= 0.
-        lambda_g: lambda_G, weight of r_g=norm, >= 0.
-        lambda_imtl: lambda_G of r_g=imtl, >= 0.
-        agents: how far along the ablation of Appendix A. single: one agent (DDPG), mu(O) and Q(O, A). ma: mu_t(O) and
-            Q_t(O, a_t). ct: mu_t(O) and Q_t(O, A). de: mu_t(o_t) and Q_t(O, A).
-        critics: own, one critic a task; shared, one for all of them, which R being the same for all allows: without it
-            the critics of K tasks cost K^3.
-        observation: gram, or raw gradients (Equation 14), which `show` must then be handed before each call.
-        strategy: next, the next call's Gram and losses end a transition (Strategy 1); same, the same batch's after the
-            step do (Strategy 2, Algorithm 2), handed to `after`.
-        every: transitions between updates of the agents, >= 1.
-        normalise: of the gradients (see `gradient_scales`): l2, loss, loss+, none.
-        loss: log, or raw for losses that can be zero or negative.
-        step: raw, G = sum w_t g_t; normalised, G = sum w_t g_t / scale_t.
-        sharpness: of the softmax, > 0.
+    State: parameters, targets and Adam of the networks, the replay buffer, the noise, the open transition, and the
+    number of calls, which keys all randomness. At K = 50 a full buffer takes half a gigabyte. Set `buffer` for less.
+
+    Args:
+        r_g: r_G. "norm" is -||d||^2, "imtl" is Equation 23, "none" leaves it out.
+        lambda_l: lambda_L, the weight of r_L, >= 0.
+        lambda_g: lambda_G with r_g=norm, >= 0.
+        lambda_imtl: lambda_G with r_g=imtl, >= 0.
+        agents: a stage of the ablation in Appendix A. "single": one agent (DDPG) with mu(O) and Q(O, A). "ma": mu_t(O)
+            and Q_t(O, a_t). "ct": mu_t(O) and Q_t(O, A). "de": mu_t(o_t) and Q_t(O, A).
+        critics: "own" has one critic per task, whose cost grows as K^3. "shared" has one critic for all tasks, which is
+            possible because all agents share R.
+        observation: "gram", or "raw" for the gradients themselves (Equation 14). Then call `show` before each call.
+        strategy: which observation ends a transition. "next": the Gram and losses of the next call (Strategy 1).
+            "same": those of the same batch after the step (Strategy 2, Algorithm 2). Then call `after` after each step.
+        every: number of transitions between updates of the agents, >= 1.
+        normalise: what divides the gradients: l2, loss, loss+ or none (see `gradient_scales`).
+        loss: "log", or "raw" for losses that can be zero or negative.
+        step: "raw" makes d = sum_t w_t g_t, "normalised" makes d = sum_t w_t g_t / scale_t.
+        sharpness: factor inside the softmax, > 0.
         hidden: width of the two hidden layers.
-        lr: Adam's learning rate, of actors and critics.
-        batch: transitions an update.
-        buffer: transitions kept, at least `batch`.
-        tau: rate of the targets, in (0, 1].
+        lr: Adam's learning rate for actors and critics.
+        batch: number of transitions in an update.
+        buffer: number of transitions in the buffer, at least `batch`.
+        tau: rate at which the targets follow, in (0, 1].
         gamma: discount, in [0, 1).
-        noise_start, noise_end: scale of the noise, >= 0.
-        noise_steps: calls from the one to the other, >= 1.
-        seed: of networks, noise and sampling; in `toppo train`, the run's unless given.
+        noise_start: first factor on the noise, >= 0.
+        noise_end: last factor on the noise, >= 0.
+        noise_steps: number of calls from noise_start to noise_end, >= 1.
+        seed: of networks, noise and sampling. `toppo train` sets it to the seed of the run, unless it is given.
     """
 
     name: ClassVar[str] = "taskforce"
+    dead_tasks: ClassVar[DeadTasks] = "keep"
     needs_losses: ClassVar[bool] = True
     needs_torch: ClassVar[bool] = True
     state_names: ClassVar[tuple[str, ...]] = (
@@ -163,61 +184,79 @@ class TaskForce(Combiner):
     def __post_init__(self) -> None:
         positive = ("every", "sharpness", "hidden", "lr", "batch", "buffer", "noise_steps")
         require_positive(self.name, **{name: getattr(self, name) for name in positive})
-        for name in ("lambda_l", "lambda_g", "lambda_imtl", "noise_start", "noise_end", "seed"):
-            if not (math.isfinite(value := getattr(self, name)) and value >= 0):
-                raise ValueError(f"{self.name}: {name} must be a finite number >= 0, not {value!r}")
+        at_least_zero = ("lambda_l", "lambda_g", "lambda_imtl", "noise_start", "noise_end", "seed")
+        require_at_least_zero(self.name, **{name: getattr(self, name) for name in at_least_zero})
         if not 0 < self.tau <= 1:
-            raise ValueError(f"{self.name}: tau must lie above 0 and at most at 1, not {self.tau!r}")
+            raise option_error(self.name, "tau", self.tau, "must lie above 0 and at most at 1")
         if not 0 <= self.gamma < 1:
-            raise ValueError(f"{self.name}: gamma must lie in [0, 1), not {self.gamma!r}")
+            raise option_error(self.name, "gamma", self.gamma, "must lie in [0, 1)")
         if self.buffer < self.batch:
-            raise ValueError(f"{self.name}: a buffer of {self.buffer} never holds a batch of {self.batch} transitions")
+            raise UsageError(
+                f"{self.name}: a buffer of {self.buffer} never holds a batch of {self.batch} transitions; "
+                "give a larger buffer or a smaller batch"
+            )
         if self.agents == "ma" and self.critics == "shared":
-            raise ValueError(f"{self.name}: critics=shared judge the joint action, agents=ma only their own; give ct")
+            raise UsageError(
+                f"{self.name}: critics=shared judge the joint action, but agents=ma judge their own action only; "
+                "give agents=ct or critics=own"
+            )
 
     @property
     def claims(self) -> Claims:
-        """See `Claims`; agents differ, and so tasks are not exchangeable."""
-        return Claims(nonnegative=True, equivariant=False)
+        return Claims(nonnegative=True, equivariant=False)  # agents differ, so tasks cannot be exchanged
 
     def check_use(self, n_tasks: int) -> None:
-        """See `Combiner.check_use`: no single task; no raw gradients; no second look at a batch.
+        """Reject a single task, observation=raw and strategy=same, which a loop calling only `combine` cannot support.
+
+        Args:
+            n_tasks: K.
 
         Raises:
-            ValueError: as it says.
+            UsageError: one of them.
         """
         self._check_tasks(n_tasks)
         for option, value, wanted in (
-            ("observation", "raw", "the gradients themselves (show)"),
-            ("strategy", "same", "a second look at every batch (after)"),
+            ("observation", "raw", "the gradients themselves (see TaskForce.show)"),
+            ("strategy", "same", "a second look at every batch (see TaskForce.after)"),
         ):
             if getattr(self, option) == value:
-                raise ValueError(
-                    f"{self.name}: {option}={value} needs {wanted}, which only a loop of your own can "
-                    "hand it; leave it out here"
+                raise UsageError(
+                    f"{self.name}: {option}={value} needs {wanted}; only a training loop of your own can do this, so "
+                    f"leave {option}={value} out here",
+                    option=option,
+                    value=value,
                 )
 
     def show(self, features: Float[np.ndarray, "K F"]) -> None:
-        """Hand the next `combine` or `after` what observation=raw sees: the gradients, shortened by `project`.
+        """Set what the agents see at the next `combine` or `after`, with observation=raw.
+
+        Args:
+            features: the gradients, or what `project` made of them, one row per task.
 
         Raises:
-            ValueError: they are not finite rows.
+            CombinerError: the features are not finite rows.
         """
         features = np.asarray(features, dtype=np.float64)
         if features.ndim != 2 or not np.isfinite(features).all():
-            raise ValueError(f"{self.name}: what show is handed must be finite, a row a task; it is {features.shape}")
+            raise CombinerError(
+                f"{self.name}: show needs finite features (K, F), one row per task, but their shape is {features.shape}"
+            )
         self._shown = features
 
     def after(self, gram: Float[np.ndarray, "K K"], losses: Float[np.ndarray, "K"]) -> None:
-        """End the transition of the last `combine` with the Gram and losses of the same batch after the step.
+        """End the transition of the last `combine`, with strategy=same.
+
+        Args:
+            gram: G of the same batch after the step.
+            losses: the losses of the same batch after the step, one per task.
 
         Raises:
-            ValueError: as `combine`; another strategy; or no `combine` before.
+            CombinerError: as `combine`, or another strategy, or no `combine` before.
         """
         if self.strategy != "same":
-            raise ValueError(f"{self.name}: after is for strategy=same, not strategy={self.strategy}")
+            raise CombinerError(f"{self.name}: after is for strategy=same, not strategy={self.strategy}")
         if self._mind is None or not self._mind.open:
-            raise ValueError(f"{self.name}: after ends the transition that combine began: call combine first")
+            raise CombinerError(f"{self.name}: after ends the transition that combine began: call combine first")
         gram = check_gram(gram)
         with single_thread():
             self._end(self._mind, self._look(gram, check_losses(losses, len(gram), self.name)))
@@ -232,7 +271,7 @@ class TaskForce(Combiner):
         scene = self._look(gram, losses)
         mind = self._mind = self._mind or self._begin(len(gram), len(scene.joint))
         if mind.open and self.strategy == "same":
-            raise ValueError(f"{self.name}: strategy=same needs after(gram, losses) between two calls of combine")
+            raise CombinerError(f"{self.name}: strategy=same needs after(gram, losses) between two calls of combine")
         if mind.open:
             self._end(mind, scene)
         self._require_same_tasks(mind, scene)
@@ -250,7 +289,6 @@ class TaskForce(Combiner):
         )
 
     def state(self) -> dict[str, np.ndarray]:
-        """See `Combiner.state`."""
         mind = self._mind
         if mind is None:
             return {}
@@ -262,13 +300,13 @@ class TaskForce(Combiner):
         }
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """See `Combiner.restore`."""
         self._mind = self._shown = None
         if not state:
             return
         if wrong := sorted(set(state) ^ set(self.state_names)):
-            raise ValueError(
-                f"{self.name} carries {', '.join(self.state_names)}, but {', '.join(wrong)} is not in both"
+            raise CombinerError(
+                f"{self.name} carries {', '.join(self.state_names)}, but {', '.join(wrong)} is not in both; "
+                "restore a state of the same method"
             )
         mind = self._begin(len(state["noise"]), state["observations"].shape[1])
         mind.agents.restore(state)
@@ -280,21 +318,22 @@ class TaskForce(Combiner):
 
     def _check_tasks(self, n_tasks: int) -> None:
         if n_tasks < 2:
-            raise ValueError(f"{self.name} shares a step between tasks, and here is only one: use mean")
+            raise UsageError(f"{self.name} weighs tasks against each other, but there is only one: use mean")
 
     def _look(self, gram: Float[np.ndarray, "K K"], losses: Float[np.ndarray, "K"]) -> _Scene:
-        """A Gram, losses (and what was shown) as the agents see them.
+        """The agents' view of a Gram, losses and, with observation=raw, the features.
 
         Raises:
-            ValueError: a single task; a loss without a logarithm; observation=raw and nothing shown.
+            CombinerError: a loss has no logarithm, or observation=raw and `show` was not called.
+            UsageError: a single task.
         """
         self._check_tasks(len(gram))
         if self.loss == "log":
             if losses.min() <= 0:
                 i = int(losses.argmin())
-                raise ValueError(
+                raise CombinerError(
                     f"{self.name} observes log L, but the loss of task {i} is {losses[i]:g}: give "
-                    f"{self.name}:loss=raw, or losses that are positive"
+                    f"{self.name}:loss=raw, or positive losses"
                 )
             seen = np.log(losses)
         else:
@@ -305,17 +344,17 @@ class TaskForce(Combiner):
             return _Scene(normalised, scales, seen, joint_gram(normalised, seen))
         shown, self._shown = self._shown, None
         if shown is None or len(shown) != len(gram):
-            raise ValueError(
-                f"{self.name}: observation=raw needs show(project(gradients, ...)), {len(gram)} rows, first"
+            raise CombinerError(
+                f"{self.name}: observation=raw needs show(project(J, size)) of {len(gram)} rows before each call"
             )
         return _Scene(normalised, scales, seen, joint_features(shown / scales[:, None], seen))
 
     def _begin(self, n_tasks: int, size: int) -> _Memory:
-        """Agents that have seen nothing."""
+        """New agents, before their first observation."""
         try:
             from toppo.combiners.taskforce.agents import Agents, Settings
         except ImportError as error:
-            raise ImportError(f"{self.name} needs {error.name}: pip install 'toppo[train]'") from error
+            raise MissingPackageError(f"{self.name} needs {error.name}: pip install 'toppo[train]'") from error
 
         settings = Settings(self.agents, self.critics == "shared", self.hidden, self.lr, self.tau, self.gamma)
         rows = local_rows(n_tasks, size, self.observation == "raw")
@@ -333,13 +372,13 @@ class TaskForce(Combiner):
     def _require_same_tasks(self, mind: _Memory, scene: _Scene) -> None:
         size = mind.buffer.observation_size
         if len(scene.joint) != size:
-            raise ValueError(
-                f"{self.name} carries observations of shape ({size},), but this call needs ({len(scene.joint)},); "
-                "restore({}) forgets"
+            raise CombinerError(
+                f"{self.name}: the state's observations have shape ({size},), but this call needs shape "
+                f"({len(scene.joint)},); keep the number of tasks, or clear the state with restore({{}})"
             )
 
     def _end(self, mind: _Memory, scene: _Scene) -> None:
-        """Pay the open transition, keep it, and learn if it is time to."""
+        """Complete the open transition with its reward. Then update the agents if an update is due."""
         self._require_same_tasks(mind, scene)
         r_l = loss_reward(mind.before, scene.losses)
         weight = {"norm": self.lambda_g, "imtl": self.lambda_imtl, "none": 0.0}[self.r_g]
@@ -351,7 +390,7 @@ class TaskForce(Combiner):
             mind.agents.learn(mind.buffer.sample(self.batch, rng), *mind.buffer.reward_scale())
 
     def _gradient_reward(self, gram: Float[np.ndarray, "K K"], weights: Float[np.ndarray, "K"]) -> float:
-        """r_G, of normalised gradients; 0 with r_g=none."""
+        """r_G of the normalised gradients; 0 with r_g=none."""
         if self.r_g == "none":
             return 0.0
         return (norm_reward if self.r_g == "norm" else imtl_reward)(gram, weights)

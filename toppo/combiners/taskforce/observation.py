@@ -1,4 +1,4 @@
-"""What the agents see: normalised gradients and losses, laid out in one vector for all and one row for each."""
+"""What the agents see: normalised gradients and losses, in one joint vector, of which each agent sees a part."""
 
 from __future__ import annotations
 
@@ -17,11 +17,19 @@ Normalisation = Literal["l2", "loss", "loss+", "none"]
 def gradient_scales(
     gram: Float[np.ndarray, "K K"], losses: Float[np.ndarray, "K"], how: Normalisation, method: str
 ) -> Float[np.ndarray, "K"]:
-    """What each gradient is divided by, as in MGDA's code (Sener and Koltun, 2018): l2 ||g_i||, loss L_i, loss+
-    L_i ||g_i||, none 1. A dead task's is 1: its gradient stays 0.
+    """The number that each gradient is divided by, as in the code of MGDA (Sener and Koltun, 2018).
+
+    Args:
+        gram: G = J J'.
+        losses: L, one per task.
+        how: "l2" gives ||g_i||, "loss" L_i, "loss+" L_i ||g_i||, and "none" 1.
+        method: the combiner's name, for messages.
+
+    Returns:
+        One number per task; 1 for a dead task, whose gradient stays 0.
 
     Raises:
-        ValueError: loss or loss+, and a loss that is not positive.
+        CombinerError: with "loss" or "loss+", a loss is not positive.
     """
     norms = gradient_norms(gram)
     scales = np.ones(len(gram))
@@ -34,24 +42,40 @@ def gradient_scales(
 
 
 def joint_gram(gram: Float[np.ndarray, "K K"], losses: Float[np.ndarray, "K"]) -> Float[np.ndarray, "D"]:
-    """O of Equation 15 without its repetitions: the upper triangle of G, row by row, then what is seen of the losses;
-    D = K (K + 1) / 2 + K.
+    """The joint observation O of Equation 15: the upper triangle of the Gram, row by row, and then the losses.
+
+    The lower triangle would repeat the upper one.
+
+    Args:
+        gram: Gram of the normalised gradients.
+        losses: losses or log losses, one per task.
+
+    Returns:
+        A vector of D = K (K + 1) / 2 + K numbers.
     """
     return np.concatenate([gram[np.triu_indices(len(gram))], losses])
 
 
 def joint_features(features: Float[np.ndarray, "K F"], losses: Float[np.ndarray, "K"]) -> Float[np.ndarray, "D"]:
-    """O of Equation 14, from (projected) gradients: their rows, then what is seen of the losses; D = K F + K."""
+    """The joint observation O of Equation 14: the rows of the features, and then the losses.
+
+    Args:
+        features: normalised gradients, or what `project` made of them.
+        losses: losses or log losses, one per task.
+
+    Returns:
+        A vector of D = K F + K numbers.
+    """
     return np.concatenate([features.ravel(), losses])
 
 
 def local_rows(n_tasks: int, size: int, raw: bool) -> Int[np.ndarray, "K L"]:
-    """Where in the joint observation each agent's own o_t lies: its row of G (or its gradient), then its loss.
+    """The places in the joint observation that each agent sees: its row of G (or its features), and its loss.
 
     Args:
         n_tasks: K.
-        size: D.
-        raw: whether `joint_features` made the observation, or `joint_gram`.
+        size: D, the length of the joint observation.
+        raw: True for an observation of `joint_features`, False for one of `joint_gram`.
     """
     losses = size - n_tasks + np.arange(n_tasks)[:, None]
     if raw:
@@ -62,10 +86,16 @@ def local_rows(n_tasks: int, size: int, raw: bool) -> Int[np.ndarray, "K L"]:
 
 
 def project(gradients: Float[np.ndarray, "K P"], size: int, seed: int = 0) -> Float[np.ndarray, "K F"]:
-    """Rows short enough to observe: themselves where P <= size, else their products with `size` fixed random vectors
-    of signs, over sqrt(size), which keeps inner products in the mean (Achlioptas, 2003).
+    """Features of the gradients that are short enough to observe. Their inner products are right in the mean.
 
-    For loops that have the gradients and use `TaskForce` with observation=raw: no combiner sees a P-vector.
+    Each row is multiplied with `size` fixed random vectors of signs over sqrt(size) (Achlioptas, Database-friendly
+    Random Projections, 2003). Rows with P <= size are returned unchanged. A training loop needs this for `TaskForce`
+    with observation=raw, because a combiner never sees J.
+
+    Args:
+        gradients: J (K, P).
+        size: F, the length of a feature row.
+        seed: of the random signs.
     """
     if gradients.shape[1] <= size:
         return np.asarray(gradients, dtype=np.float64)

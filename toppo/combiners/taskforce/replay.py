@@ -1,4 +1,8 @@
-"""The replay buffer: a ring of transitions (O, A, R, O') that keeps an observation once."""
+"""The replay buffer of the agents: a ring of transitions (O, A, R, O').
+
+This is not the replay of a dump. O is the joint observation before an action, A the joint action, R the reward and O'
+the observation after it.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,12 @@ import numpy as np
 from jaxtyping import Float
 
 _FIRST = 256
-"""Transitions allocated at first; the buffer doubles until it holds its capacity."""
+"""Transitions with room at first. The room doubles until it holds the capacity."""
 
 
 @dataclass(frozen=True)
 class Transitions:
-    """B sampled transitions, float32; the rewards as they were earned, not normalised."""
+    """B sampled transitions, float32. The rewards are not normalised."""
 
     observations: Float[np.ndarray, "B D"]
     actions: Float[np.ndarray, "B K"]
@@ -25,14 +29,14 @@ class Transitions:
 class ReplayBuffer:
     """The last `capacity` transitions. `begin` opens one with O and A, `end` completes it with R and O'.
 
-    Where each transition begins with the observation that ended the last (stride 1), that observation is kept once;
-    where each has two of its own (stride 2), both are.
+    With stride 1 a transition begins with the observation that ended the one before, and the buffer keeps this
+    observation once. With stride 2 each transition has two observations of its own.
 
     Args:
-        capacity: transitions to keep.
+        capacity: number of transitions to keep.
         n_tasks: K.
-        size: D, of a joint observation.
-        stride: observations a transition.
+        size: D, the length of a joint observation.
+        stride: number of observations per transition.
     """
 
     names = ("observations", "actions", "rewards", "transitions")
@@ -41,20 +45,20 @@ class ReplayBuffer:
         self._slots = capacity + 1  # the newest may be open
         self._capacity, self._stride = capacity, stride
         self.transitions = 0
-        """Completed so far, those overwritten included."""
+        """Number of transitions completed so far, overwritten ones included."""
         self._observations = np.empty((0, size), dtype=np.float32)
         self._actions = np.empty((0, n_tasks), dtype=np.float32)
         self._rewards = np.empty(0, dtype=np.float32)
 
     def begin(self, observation: Float[np.ndarray, "D"], action: Float[np.ndarray, "K"]) -> None:
-        """Open a transition: O and A."""
+        """Open a transition with O and A."""
         slot = self.transitions % self._slots
         self._reach(self.transitions + 1)
         self._put(self.transitions * self._stride, observation)
         self._actions[slot] = action
 
     def end(self, observation: Float[np.ndarray, "D"], reward: float) -> None:
-        """Complete it: R and O'."""
+        """Complete the open transition with R and O'."""
         slot = self.transitions % self._slots
         self._reach(self.transitions + 2)
         self._put(self.transitions * self._stride + 1, observation)
@@ -63,14 +67,14 @@ class ReplayBuffer:
 
     @property
     def observation_size(self) -> int:
-        """D."""
+        """D, the length of a joint observation."""
         return self._observations.shape[1]
 
     def __len__(self) -> int:
         return min(self.transitions, self._capacity)
 
     def sample(self, n: int, rng: np.random.Generator) -> Transitions:
-        """n of the transitions kept, each as likely, with replacement."""
+        """n transitions, drawn uniformly from those in the buffer, with replacement."""
         chosen = self.transitions - 1 - rng.integers(0, len(self), n)
         first = chosen * self._stride
         slots, rows = chosen % self._slots, self._slots * self._stride
@@ -82,7 +86,7 @@ class ReplayBuffer:
         )
 
     def reward_scale(self) -> tuple[float, float]:
-        """Mean and standard deviation of the rewards kept; the latter 1 where they are all the same."""
+        """Mean and standard deviation of the rewards in the buffer. The deviation is 1 where all rewards are equal."""
         rewards = self._rewards[: self.transitions].astype(np.float64)
         if self.transitions >= self._slots:
             rewards = np.delete(rewards, self.transitions % self._slots)  # the slot of the open one
@@ -90,7 +94,7 @@ class ReplayBuffer:
         return float(rewards.mean()), deviation if deviation > 0 else 1.0
 
     def state(self) -> dict[str, np.ndarray]:
-        """Copies of what is kept."""
+        """Copies of the buffer's arrays."""
         used = min(self.transitions + 1, self._slots)
         return {
             "observations": self._observations[: used * self._stride].copy(),
@@ -100,7 +104,7 @@ class ReplayBuffer:
         }
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Put back what `state` gave."""
+        """Put back arrays that `state` returned."""
         self.transitions = int(state["transitions"])
         self._observations, self._actions, self._rewards = (state[name].copy() for name in self.names[:3])
 
@@ -108,7 +112,7 @@ class ReplayBuffer:
         self._observations[index % (self._slots * self._stride)] = observation
 
     def _reach(self, transitions: int) -> None:
-        """Allocate for so many, the open one included."""
+        """Make room for this many transitions, the open one included."""
         have = len(self._actions)
         if have >= min(transitions, self._slots):
             return
