@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toppo.common.files import write_whole
 from toppo_diag.errors import DiagnosticError, bad_option
+from toppo_diag.plots.names import FORMATS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Row = dict[str, Any]
 """One line of a table: column to value."""
-FORMATS = ("pdf", "png", "svg")
 
 
 class OutputError(DiagnosticError):
@@ -58,18 +59,10 @@ def write_figure(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Pat
     Raises:
         OutputError: the place cannot be written.
     """
-    return [_write(stem.with_name(f"{stem.name}.{kind}"), figure_bytes(figure, kind)) for kind in formats]
+    from toppo_diag.plots.style import save_figure
 
-
-def figure_bytes(figure: Figure, kind: str) -> bytes:
-    """A figure as the content of a file. It holds no date, so the same data give the same bytes."""
-    from toppo_diag.plots.style import paper_style
-
-    buffer = io.BytesIO()
-    metadata: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind, {})
-    with paper_style():
-        figure.savefig(buffer, format=kind, metadata=metadata)
-    return buffer.getvalue()
+    with _writing(stem):
+        return save_figure(figure, stem, formats)
 
 
 def write_csv(rows: Iterable[Row], path: Path) -> Path:
@@ -109,8 +102,14 @@ def shown_value(value: Any) -> str:
 
 
 def _write(path: Path, content: bytes) -> Path:
-    try:
+    with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         return write_whole(path, content)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}; give another `out`") from None

@@ -14,7 +14,6 @@ from toppo_diag.errors import DiagnosticError
 from toppo_diag.output import (
     Row,
     chosen_formats,
-    figure_bytes,
     table_lines,
     write_csv,
     write_figure,
@@ -107,6 +106,8 @@ class Product:
         """What a notebook shows: the picture, the headline numbers and the notes."""
         parts = [f"<p><b>{escape(self.name)}</b></p>"]
         if self.draw is not None:
+            from toppo_diag.plots.style import figure_bytes
+
             picture = base64.b64encode(figure_bytes(self.figure(), "png")).decode()
             parts.append(
                 f'<img style="max-width: 100%" alt="{escape(self.name)}" src="data:image/png;base64,{picture}">'

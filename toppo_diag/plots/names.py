@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+FORMATS = ("pdf", "png", "svg")
+"""File formats of a saved figure."""
+
 METAWORLD = (
     "reach",
     "push",

@@ -25,13 +25,10 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from toppo.common.errors import unknown
 from toppo.common.files import write_whole
-from toppo_diag.plots.names import METAWORLD, short
+from toppo_diag.plots.names import FORMATS, METAWORLD, short
 
 Target = Figure | SubFigure
 """What a whole picture is drawn on."""
-
-FORMATS = ("pdf", "png", "svg")
-"""File formats of a saved figure."""
 
 COLUMN_WIDTH = 3.3
 """Width of one column of a two-column paper, in inches."""
