@@ -27,7 +27,7 @@ def test_the_python_of_a_page_runs(page: Path, clone: Path):
     for block in blocks(page):
         if block.language == "python":
             # as many empty lines as stand above the block, so that a traceback names the line of the page
-            exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec"), names)
+            exec(compile("\n" * (block.line - 1) + block.code, str(page), "exec", dont_inherit=True), names)
         elif block.language == "pycon":
             example = doctest.DocTestParser().get_doctest(block.code, names, name(page), str(page), block.line - 1)
             runner.run(example, clear_globs=False)
