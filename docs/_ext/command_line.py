@@ -38,7 +38,7 @@ class CommandLine(SphinxDirective):
         section = nodes.section(ids=[nodes.make_id(title)], names=[title])
         section += nodes.title(title, "", nodes.literal(title, title))
         for paragraph in inspect.cleandoc(command.help or "").split("\n\n"):
-            section += _text(" ".join(paragraph.split()))
+            section += text(" ".join(paragraph.split()))
         pieces = [_value(p, command) for p in command.params if not p.opts[0].startswith("-")]
         usage = " ".join([title, *pieces, "[OPTIONS]"])
         section += nodes.literal_block(usage, usage, language="text")
@@ -65,10 +65,10 @@ def _names(parameter: Any, command: Any) -> str:
 
 def _help(parameter: Any) -> str:
     """The help text, with the default where `--help` shows it."""
-    text = " ".join((parameter.help or "").split())
+    shown = " ".join((parameter.help or "").split())
     if parameter.show_default and parameter.default not in (None, False, ()) and not callable(parameter.default):
-        text += f" Default: `{parameter.default}`."
-    return text
+        shown += f" Default: `{parameter.default}`."
+    return shown
 
 
 class TrainConfigOptions(SphinxDirective):
@@ -102,7 +102,7 @@ def table(titles: tuple[str, ...], rows: list[tuple[str, ...]], widths: tuple[in
         for line in lines:
             row = nodes.row()
             for cell in line:
-                row += nodes.entry("", _text(cell))
+                row += nodes.entry("", text(cell))
             part += row
     group += [head, body]
     return nodes.table("", group, classes=["colwidths-given"])
@@ -111,7 +111,7 @@ def table(titles: tuple[str, ...], rows: list[tuple[str, ...]], widths: tuple[in
 _FLAG = re.compile(r"(?<![\w`-])(--[a-z][a-z-]*)")
 
 
-def _text(text: str) -> nodes.paragraph:
+def text(text: str) -> nodes.paragraph:
     """A paragraph of a text in which backticks, and flags without them, mark code."""
     out = nodes.paragraph()
     for i, piece in enumerate(_FLAG.sub(r"`\1`", text).split("`")):
