@@ -29,7 +29,7 @@ def home(page: str, name: str, value: object) -> str | None:
     """The module on another page that describes this object under this name; None if there is none."""
     for room in ROOMS.get(page, ()):
         module = importlib.import_module(room)
-        if name in module.__all__ and getattr(module, name) is value:
+        if name in getattr(module, "__all__", ()) and getattr(module, name) is value:
             return room
     return None
 
@@ -46,7 +46,7 @@ class FrontDoor(SphinxDirective):
         group = nodes.tgroup(cols=2)
         group += [nodes.colspec(colwidth=width) for width in (30, 70)]
         body = nodes.tbody()
-        for name in sorted(module.__all__, key=str.lower):
+        for name in sorted(getattr(module, "__all__", ()), key=str.lower):
             value = getattr(module, name)
             if name.startswith("_"):
                 continue
