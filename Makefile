@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= python3
 
-.PHONY: demo figures test test-slow bench profile clean
+.PHONY: demo figures test test-slow bench profile docs clean
 
 # The extra "train" for running, "dev" on top for working on the code.
 $(VENV)/train: pyproject.toml constraints.txt
@@ -50,6 +50,15 @@ bench: $(VENV)/dev
 profile: $(VENV)/dev
 	rm -rf dumps/profile
 	$(BIN)/python -m tests.benchmarks.bench_run --env-steps 300000 --name profile
+
+# The documentation site, in docs/_build/html. A warning is an error.
+$(VENV)/docs: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,docs]'
+	touch $@ $(VENV)/train
+
+docs: $(VENV)/docs
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 clean:
 	rm -rf $(VENV) build *.egg-info
