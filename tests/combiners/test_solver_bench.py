@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -18,9 +19,9 @@ from toppo_diag.analysis.solver_bench import (
     solve_scipy,
     solve_sgd,
     solver_bench,
-    to_csv,
     to_markdown,
 )
+from toppo_diag.output import to_csv
 
 ROW_1, ROW_2, *_, ROW_5 = REGIMES
 
@@ -80,7 +81,7 @@ def test_sgd_keeps_the_best_weights_it_saw():
 
 def test_csv_and_markdown_hold_every_row():
     rows = solver_bench([ROW_1], timings=2)
-    read = list(csv.DictReader(io.StringIO(to_csv(rows))))
+    read = list(csv.DictReader(io.StringIO(to_csv(map(asdict, rows)))))
     assert [row["solver"] for row in read] == list(SOLVERS)
     assert float(read[0]["milliseconds"]) == rows[0].milliseconds
     lines = to_markdown(rows).splitlines()

@@ -84,13 +84,12 @@ def test_rewards_reach_the_dump(dumped: Path):
 @pytest.mark.parametrize("side", ["actor", "critic"])
 def test_a_replay_of_every_minibatch_is_exact(dumped: Path, side: str):
     from toppo_diag.commands import replay
-    from toppo_diag.request import Request
 
     spec = open_dump(dumped).attrs["combiners"][side]
-    product = replay(Request((str(dumped),), side=side), combiners=spec)
-    (number,) = product.numbers
+    product = replay(dumped, side=side, combiners=spec)
+    (number,) = product.headline
     assert number["worst_distance"] == 0
-    assert len(product.tables["-steps"]) == COLLECTS * UPDATES
+    assert len(product.rows["-steps"]) == COLLECTS * UPDATES
 
 
 def test_other_runs_have_no_rewards():
