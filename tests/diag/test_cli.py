@@ -188,7 +188,7 @@ def test_conflicts_rank_layers_where_there_are_slabs(diag, run, archive):
         (("norms", "RUN", "LN"), 2, "norms draws one dump at a time"),
         (("norms", "RUN", "--out", "FILE"), 1, "cannot write FILE"),
         (("norms", "nowhere"), 1, "nowhere: no such file or directory"),
-        (("replay", "RUN", "--combiners", "fairgard"), 2, "unknown combiner 'fairgard'; did you mean 'fairgrad'?"),
+        (("replay", "RUN", "--combiners", "fairgard"), 2, "unknown combiner 'fairgard': did you mean 'fairgrad'?"),
         (("heatmaps", "RUN", "OTHER"), 2, "have different tasks"),
         (("health", "RUN", "OTHER"), 2, "have different tasks"),
         (("heatmaps", "EMPTY"), 1, "holds no snapshot yet"),

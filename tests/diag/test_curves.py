@@ -201,7 +201,7 @@ def test_unequal_lengths_and_missing_seeds_are_said(diag, runs, tmp_path):
     assert "toppo-0 (TOPPO, seed 0) is cut" in out
     assert "Vanilla MT-PPO on MT10 v2: 2 seeds (0, 1)" in out
     assert "TOPPO on MT10 v2: 4 seeds (0, 1, 2, 7)" in out
-    assert "not at one budget" in out
+    assert "our runs have different budgets" in out
 
 
 def test_one_seed_is_said_and_has_no_spread(diag, runs):

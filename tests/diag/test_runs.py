@@ -205,7 +205,7 @@ def _wrong(path: Path, what: str) -> str:
         ("no text", DiagnosticError, "evaluation.jsonl is damaged, it is no text"),
         ("no toml", DiagnosticError, "config.toml is damaged"),
         ("lacks", DiagnosticError, "config.toml is damaged, it lacks popart; restore it"),
-        ("combiner", DiagnosticError, "config.toml: unknown combiner 'fairgard'; did you mean 'fairgrad'?"),
+        ("combiner", DiagnosticError, "config.toml: unknown combiner 'fairgard': did you mean 'fairgrad'?"),
         ("archive", DiagnosticError, "holds no evaluations (an archive of a dump alone); export it again"),
         ("not an archive", DiagnosticError, "cannot be read"),
     ],

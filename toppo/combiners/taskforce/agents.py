@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from toppo.combiners.errors import CombinerError
-from toppo.combiners.taskforce.replay import Transitions
+from toppo.combiners.taskforce.buffer import Transitions
 
 Stage = Literal["single", "ma", "ct", "de"]
 

@@ -32,7 +32,7 @@ from toppo.combiners.taskforce.observation import (
     joint_gram,
     local_rows,
 )
-from toppo.combiners.taskforce.replay import ReplayBuffer
+from toppo.combiners.taskforce.buffer import ReplayBuffer
 from toppo.combiners.taskforce.reward import imtl_reward, loss_reward, norm_reward
 from toppo.common.errors import UsageError
 

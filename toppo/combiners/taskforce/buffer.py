@@ -1,7 +1,6 @@
-"""The replay buffer of the agents: a ring of transitions (O, A, R, O').
+"""The buffer of the agents' experience: a ring of transitions (O, A, R, O').
 
-This is not the replay of a dump. O is the joint observation before an action, A the joint action, R the reward and O'
-the observation after it.
+O is the joint observation before an action, A the joint action, R the reward and O' the observation after it.
 """
 
 from __future__ import annotations
