@@ -321,7 +321,7 @@ def _typed(key: str, value: Any) -> Any:
     elif key == "device" and type(value).__module__ == "torch":
         value = str(value)
     accepted = get_args(TYPES[key]) or (TYPES[key],)
-    number = isinstance(value, numbers.Real) and type(value) is not bool
+    number = not isinstance(value, bool) and isinstance(value, numbers.Real)
     if number and float in accepted:
         value = float(value)
         if not math.isfinite(value):

@@ -115,13 +115,13 @@ def test_what_is_routed_is_said_by_name(backend):
 
 
 def test_an_action_that_is_not_a_number_is_refused(backend, stand_in):
-    with pytest.raises(ToppoError, match="task window-open-v3: an action is not a number"):
+    with pytest.raises(ToppoError, match="task window-open-v3: the policy gave an action that is not a finite number"):
         backend._play(NotANumber(2), 1, quiet, unheeded)
 
 
 def test_a_goal_outside_its_space_is_refused(backend, stand_in, monkeypatch):
     monkeypatch.setattr(Pool, "goal", 0.06, raising=False)
-    with pytest.raises(ToppoError, match="task reach-v3: a goal of EnvPool's has left the goal space"):
+    with pytest.raises(ToppoError, match="task reach-v3: EnvPool drew a goal outside the goal space"):
         backend._play(Still(), 1, quiet, unheeded)
 
 
@@ -207,5 +207,5 @@ def test_goals_of_every_task_stay_inside_over_three_resets(task):
 
 @installed
 def test_the_check_catches_the_drift():
-    with pytest.raises(ToppoError, match="shelf-place-v3: a goal"):
+    with pytest.raises(ToppoError, match="shelf-place-v3: EnvPool drew a goal"):
         play("shelf-place-v3", 3)

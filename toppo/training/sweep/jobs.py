@@ -78,7 +78,7 @@ def threads(cores: int) -> dict[str, str]:
     return dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(cores))
 
 
-# --- one run, from the side of whoever started it
+# --- one run, seen from the process that starts it
 
 
 def perform(run: PlannedRun, root: Path, environment: Mapping[str, str], stopped: Callable[[], bool]) -> Outcome:
