@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -109,7 +110,7 @@ def test_a_damaged_configuration_is_refused(toppo, tmp_path):
 
 
 def test_training_without_torch_says_so(toppo, monkeypatch):
-    monkeypatch.setattr(cli.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     code, _, err = toppo("train")
     assert (code, err) == (2, "error: training needs torch and metaworld: pip install 'toppo[train]'\n")
 
@@ -134,6 +135,25 @@ def test_dry_run_prints_the_plan_and_makes_nothing(toppo, tmp_path):
     ):
         assert text in out
     assert not list(tmp_path.iterdir())
+
+
+def test_version_short_help_and_completion(toppo, monkeypatch):
+    from importlib.metadata import version
+
+    assert toppo("--version") == (0, f"toppo {version('toppo')}\n", "")
+    for arguments in (("-h",), ("--help",), ("train", "-h")):
+        code, out, _ = toppo(*arguments)
+        assert (code, "Usage: toppo" in out) == (0, True)
+    assert "--install-completion" in toppo("--help")[1]
+
+
+def test_completion_knows_the_options():
+    asked = {"_TOPPO_COMPLETE": "complete_bash", "COMP_WORDS": "toppo train --dump-ev", "COMP_CWORD": "2"}
+    code = "import sys; sys.argv = ['toppo']; from toppo.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=os.environ | asked
+    )
+    assert done.stdout.split() == ["--dump-every"], done.stderr
 
 
 def test_help_imports_neither_torch_nor_metaworld_nor_matplotlib():

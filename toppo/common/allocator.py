@@ -1,4 +1,4 @@
-"""The C library's allocator, told to keep what a minibatch frees for the next one."""
+"""A setting of the C library: keep freed memory in the process, for the next minibatch."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import sys
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
 
 LARGEST_KEPT = 32 << 20
-"""Bytes of the largest array that is not a mapping of its own; the most that glibc takes."""
+"""Bytes of the largest array that is taken from the heap. glibc accepts no larger value."""
 KEPT = 1 << 30
-"""Free bytes at the end of the heap before any go back to the system."""
+"""Free bytes at the end of the heap above which memory goes back to the system."""
 
 
 def keep_freed_memory() -> None:
-    """Have this process reuse freed arrays of some megabytes instead of returning them to the system, which then clears
-    every page anew: a tenth of an update's time. Does nothing where the C library is not glibc.
+    """Let this process reuse the memory of freed arrays instead of returning it to the system.
+
+    The system clears every page that it gives out again, which takes a tenth of an update's time. This has an effect
+    with glibc only.
     """
     if sys.platform != "linux":
         return

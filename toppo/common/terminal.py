@@ -44,7 +44,7 @@ def report(error: Exception, app: typer.Typer) -> int:
     Raises:
         Exception: `error` itself, where no user can have caused it.
     """
-    if hasattr(error, "format_message"):  # what typer raises of itself
+    if hasattr(error, "format_message"):  # an error of typer's own
         message, code = error.format_message(), 2
     elif isinstance(error, ToppoError):
         message, code = with_flags(str(error), flags(app)), error.exit_code
@@ -74,7 +74,7 @@ def with_flags(message: str, known: Mapping[str, str]) -> str:
 
     Args:
         message: with options in backticks, as `toppo.common.errors` describes.
-        known: name in Python to flag; other names stay as they are.
+        known: name in Python to flag; other names are not changed.
     """
 
     def flag(match: re.Match[str]) -> str:

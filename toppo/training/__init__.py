@@ -1,1 +1,1 @@
-"""TOPPO itself: multi-task PPO with critic balancing on Meta-World. Needs torch and, to collect, Meta-World."""
+"""The trainer of TOPPO: multi-task PPO with per-task gradients, and its environments, runs and sweeps."""

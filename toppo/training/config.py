@@ -1,25 +1,25 @@
-"""One frozen, typed configuration of a run: Table B.1's values as defaults, presets as values, TOML in and out.
+"""The configuration of a run: one frozen, typed class with the paper's Table B.1 as defaults; presets; TOML in and out.
 
-A `TrainConfig` is always resolved: every field is concrete. `resolve` builds one from what a user said, with the
-precedence
-defaults of the benchmark < preset < TOML file < options.
+A `TrainConfig` is always complete: every field has its final value. `resolve` builds one from several sources. An
+option given explicitly wins over a TOML file, the file over a preset, and the preset over the benchmark's defaults.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import numbers
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import tomli_w
 
-from toppo.common.errors import UsageError, unknown
-from toppo.training.envs.sizes import BENCHMARK_SIZES, HORIZON
+from toppo.common.errors import UsageError, bad_option, unknown
+from toppo.training.envs.sizes import BENCHMARK_SIZES, HORIZON, N_GOALS
 
 LAYERNORM = ("none", "critic", "both")
 POPART = ("welford", "ema", "off")
@@ -39,141 +39,226 @@ PRESETS: dict[str, dict[str, str]] = {
     },
     "toppo": {"layernorm": "critic", "popart": "welford", "critic_combiner": "fairgrad", "actor_combiner": "pcgrad"},
 }
-"""The rungs of the paper's ladder (Figure 4)."""
+"""The rungs of the paper's ladder (Figure 4): the steps from plain multi-task PPO to TOPPO, each with its options."""
 
 
 def _option(
     default: Any, help: str, panel: str, choices: tuple[str, ...] | None = None, stands_for: str | None = None
 ) -> Any:
-    """A field with what the command line says of it; `stands_for` is what a default of 0 or None comes to."""
+    """A field, with what the command line says about it.
+
+    Args:
+        default: its value when it is not given; 0 or None where the value follows from other fields.
+        help: one sentence. Options in backticks become flags on the command line.
+        panel: the heading it stands under.
+        choices: its allowed values, where they can be listed.
+        stands_for: what a default of 0 means.
+    """
     return field(default=default, metadata={"help": help, "panel": panel, "choices": choices, "stands_for": stands_for})
+
+
+_RUN = "Run"
+_TRAINING = "Training (Table B.1 of the paper)"
+_PPO = "PPO (Table B.1 of the paper)"
+_METHOD = "Method"
+_EVALUATION = "Evaluation"
+_DUMP = "Dump of the gradients"
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything needed to repeat a run. The fields are the command line's options and the TOML file's keys."""
+    """All settings of one run. The fields are the options of the command line and the keys of the TOML file.
 
-    benchmark: str = _option("MT10", "MT10, MT25, MT50, or task names separated by commas.", "Run")
-    reward: str = _option("v2", "Meta-World's reward version.", "Run", REWARDS)
-    backend: str = _option(
-        "metaworld", "What collects: the official package, or EnvPool, quick, with goals of its own.", "Run", BACKENDS
+    Fields that are left out get the paper's values for the benchmark; 0 means "left out" in a field whose default is 0.
+    `hidden`, `benchmark` and the combiners also take what the command line takes, and lists.
+
+    Raises:
+        UsageError: a value of the wrong type or out of range, or a wrong combiner.
+
+    >>> config = TrainConfig(benchmark=["reach-v3", "push-v3"], hidden="400,400", popart="off")
+    >>> config.benchmark, config.hidden, config.env_steps
+    ('reach-v3,push-v3', (400, 400), 4000000)
+    """
+
+    benchmark: str = _option(
+        "MT10", "The tasks: MT10, MT25, MT50, or names of Meta-World tasks separated by commas.", _RUN
     )
-    seed: int = _option(0, "Seed of goals, networks, exploration, minibatches and combiner orders.", "Run")
-    device: str = _option("auto", "auto, cpu, cuda or cuda:N.", "Run")
+    reward: str = _option("v2", "Version of Meta-World's reward functions.", _RUN, REWARDS)
+    backend: str = _option(
+        "metaworld",
+        "Simulator for training: the official Meta-World package, or EnvPool, which draws its own goals. Evaluations "
+        "always use the official package.",
+        _RUN,
+        BACKENDS,
+    )
+    seed: int = _option(0, "Seed of all random numbers: goals, networks, exploration, minibatches and combiners.", _RUN)
+    device: str = _option("auto", "Where the networks are trained: auto, cpu, cuda or cuda:N.", _RUN)
     workers: int = _option(
         0,
-        "Environment processes; their number leaves no trace in the results.",
-        "Run",
-        stands_for="one a core, at most one an environment",
+        "Number of environment processes. It does not change the results.",
+        _RUN,
+        stands_for="one per core, at most one per environment",
     )
     envs_per_task: int = _option(
         0,
-        "Copies of each task's environment a collect, built anew, seeded apart.",
-        "Run",
-        stands_for="one an episode, at most 4 with EnvPool",
+        "Environments per task in each collect (one rollout phase); every environment has its own seed.",
+        _RUN,
+        stands_for="one per episode, at most 4 with EnvPool",
     )
 
     env_steps: int = _option(
-        0, "Environment steps in all, over all tasks.", "Training (Table B.1)", stands_for="2,000,000 a task"
+        0,
+        "Length of the run in environment steps, all tasks together.",
+        _TRAINING,
+        stands_for="2,000,000 per task",
     )
     env_steps_per_epoch: int = _option(
-        0, "Environment steps an epoch.", "Training (Table B.1)", stands_for="20,000 a task"
+        0,
+        "Environment steps per epoch, all tasks together. Epochs only set how often the policy is evaluated.",
+        _TRAINING,
+        stands_for="20,000 per task",
     )
     env_steps_per_collect: int = _option(
-        0, "Environment steps a collect.", "Training (Table B.1)", stands_for="10,000 a task"
+        0,
+        "Environment steps per collect (one rollout phase), all tasks together.",
+        _TRAINING,
+        stands_for="10,000 per task",
     )
-    repeats: int = _option(16, "PPO repeats per collect.", "Training (Table B.1)")
-    minibatches: int = _option(32, "Stratified minibatches a repeat.", "Training (Table B.1)")
-    learning_rate: float = _option(3e-4, "Adam's learning rate, constant.", "Training (Table B.1)")
-    adam_eps: float = _option(1e-8, "Adam's epsilon.", "Training (Table B.1)")
-    max_grad_norm: float = _option(1.0, "Joint clip of (d^a, d^c) after aggregation.", "Training (Table B.1)")
-    gamma: float = _option(0.99, "Discount.", "Training (Table B.1)")
+    repeats: int = _option(16, "Passes over the data of each collect.", _TRAINING)
+    minibatches: int = _option(
+        32, "Minibatches per pass. Every minibatch has equally many samples of each task.", _TRAINING
+    )
+    learning_rate: float = _option(3e-4, "Learning rate of Adam; it stays constant.", _TRAINING)
+    adam_eps: float = _option(1e-8, "Epsilon of Adam.", _TRAINING)
+    max_grad_norm: float = _option(
+        1.0, "Largest norm of an update's direction; actor and critic are clipped together.", _TRAINING
+    )
+    gamma: float = _option(0.99, "Discount factor of the return.", _TRAINING)
 
-    gae_lambda: float = _option(0.97, "GAE lambda.", "PPO (Table B.1)")
-    clip: float = _option(0.2, "Clip range epsilon, of the ratio and of the value.", "PPO (Table B.1)")
-    value_clip: bool = _option(True, "Clip the value around its last (re)compute.", "PPO (Table B.1)")
-    value_coef: float = _option(0.001, "Value loss weight c_v.", "PPO (Table B.1)")
-    entropy_coef: float = _option(0.005, "Entropy bonus c_e.", "PPO (Table B.1)")
-    normalise_advantage: bool = _option(True, "Normalise advantages per task and minibatch.", "PPO (Table B.1)")
-    recompute: bool = _option(
-        True, "Recompute values and advantages before every repeat after the first.", "PPO (Table B.1)"
-    )
+    gae_lambda: float = _option(0.97, "Lambda of generalised advantage estimation (GAE).", _PPO)
+    clip: float = _option(0.2, "Clip range of PPO's probability ratio, and of the value.", _PPO)
+    value_clip: bool = _option(True, "Clip the value loss around the values that were computed last.", _PPO)
+    value_coef: float = _option(0.001, "Weight of the value loss.", _PPO)
+    entropy_coef: float = _option(0.005, "Weight of the entropy bonus.", _PPO)
+    normalise_advantage: bool = _option(True, "Normalise the advantages per task in each minibatch.", _PPO)
+    recompute: bool = _option(True, "Recompute values and advantages before every pass after the first.", _PPO)
 
     hidden: tuple[int, ...] = _option(
-        (400, 400, 400), "Hidden widths of actor and critic, separated by commas.", "Method"
+        (400, 400, 400), "Widths of the hidden layers of actor and critic, separated by commas.", _METHOD
     )
-    layernorm: str = _option("critic", "Where LayerNorm goes.", "Method", LAYERNORM)
-    popart: str = _option("welford", "Statistics of PopArt.", "Method", POPART)
-    popart_sigma_min: float = _option(1e-2, "Lower bound of PopArt's sigma.", "Method")
-    popart_beta: float = _option(0.1, "Rate a collect of --popart ema.", "Method")
-    actor_combiner: str = _option("pcgrad", "Combiner of the actor's gradients: NAME[:option=value,...].", "Method")
-    critic_combiner: str = _option("fairgrad", "Combiner of the critic's gradients: NAME[:option=value,...].", "Method")
+    layernorm: str = _option("critic", "Which networks have layer normalisation.", _METHOD, LAYERNORM)
+    popart: str = _option(
+        "welford",
+        "PopArt, which normalises the critic's targets per task: statistics over the whole run (welford), moving "
+        "averages (ema), or none (off).",
+        _METHOD,
+        POPART,
+    )
+    popart_sigma_min: float = _option(1e-2, "Smallest standard deviation that PopArt divides by.", _METHOD)
+    popart_beta: float = _option(0.1, "Rate of PopArt's moving averages per collect, for `popart=ema`.", _METHOD)
+    actor_combiner: str = _option(
+        "pcgrad",
+        "Method that combines the actor's per-task gradients into one direction: NAME[:option=value,...], such as "
+        "mean, pcgrad or cagrad:c=0.4.",
+        _METHOD,
+    )
+    critic_combiner: str = _option(
+        "fairgrad",
+        "Method that combines the critic's per-task gradients into one direction: NAME[:option=value,...], such as "
+        "mean, pcgrad or cagrad:c=0.4.",
+        _METHOD,
+    )
 
-    eval_every_epochs: int = _option(2, "Epochs between evaluations; one more at the start.", "Evaluation")
-    eval_episodes: int = _option(50, "Episodes a task an evaluation: each goal once, at most 50.", "Evaluation")
+    eval_every_epochs: int = _option(
+        2, "Epochs between evaluations. There is also one at the start and one at the end.", _EVALUATION
+    )
+    eval_episodes: int = _option(
+        50, f"Episodes per task in each evaluation, each with another goal; at most {N_GOALS}.", _EVALUATION
+    )
 
     dump_every: int | None = _option(
-        None, "Collects between gradient snapshots; without it only Grams are recorded.", "Dump"
+        None,
+        "Collects between two snapshots of the per-task gradients. Without it, only Grams (the gradients' scalar "
+        "products) are recorded.",
+        _DUMP,
     )
-    dump_minibatches: int = _option(5, "Minibatches dumped a snapshot, evenly spread over the update phase.", "Dump")
-    dump_slabs: bool = _option(True, "Record the gradients themselves, or their Grams alone.", "Dump")
-    dump_keepbits: int | None = _option(None, "Mantissa bits of the dumped gradients to keep, 1 to 23.", "Dump")
-    gram_every: int = _option(0, "Minibatches between entries of the Gram stream.", "Dump", stands_for="one a repeat")
+    dump_minibatches: int = _option(
+        5, "Minibatches in each snapshot, spread evenly over the updates of the collect.", _DUMP
+    )
+    dump_slabs: bool = _option(
+        True, "Record the per-task gradients themselves (slabs) in each snapshot, not only their Grams.", _DUMP
+    )
+    dump_keepbits: int | None = _option(
+        None, "Bits of the mantissa to keep in dumped gradients, 1 to 23. Fewer bits take less disk.", _DUMP
+    )
+    gram_every: int = _option(0, "Minibatches between two recorded Grams.", _DUMP, stands_for="one Gram per pass")
+
+    def __post_init__(self) -> None:
+        for key in FIELDS:
+            object.__setattr__(self, key, _typed(key, getattr(self, key)))
+        for key, value in _filled(self).items():
+            object.__setattr__(self, key, value)
+        _check(self)
 
     @property
     def n_tasks(self) -> int:
-        """K."""
+        """Number of tasks, K."""
         return BENCHMARK_SIZES.get(self.benchmark) or len(self.benchmark.split(","))
 
     def to_toml(self) -> str:
-        """The configuration as TOML, every key explicit but those that are off."""
+        """The configuration as TOML, with every key except those that are None."""
         return tomli_w.dumps({k: v for k, v in self.to_dict().items() if v is not None})
 
     def to_dict(self) -> dict[str, Any]:
-        """The configuration as plain values."""
+        """The configuration as a dictionary of plain values."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
 
 
 ADDED = {"backend": "metaworld"}
-"""Keys that runs of earlier versions lack, and what they ran with."""
+"""Keys that runs of earlier versions lack, with the value those runs had."""
 
 FIELDS = {f.name: f for f in dataclasses.fields(TrainConfig)}
 TYPES: dict[str, Any] = get_type_hints(TrainConfig)
 
 STEPS_PER_TASK = {"env_steps": 2_000_000, "env_steps_per_epoch": 20_000, "env_steps_per_collect": 10_000}
-"""Table B.1's budgets divided by K; 20M / 200,000 / 100,000 on MT10 and 100M / 1,000,000 / 500,000 on MT50."""
+"""Table B.1's budgets per task: on MT10 20M, 200,000 and 100,000 steps; on MT50 100M, 1,000,000 and 500,000 steps."""
+
+FROM_OTHERS = ("workers", "envs_per_task", "gram_every", *STEPS_PER_TASK)
+"""Fields whose default is 0: their value follows from other fields."""
 
 
-def resolve(options: Mapping[str, Any], *, preset: str | None = None, file: Path | None = None) -> TrainConfig:
-    """The configuration a user asked for.
+def resolve(
+    options: Mapping[str, Any], *, preset: str | None = None, file: str | os.PathLike[str] | None = None
+) -> TrainConfig:
+    """The configuration that a user asked for.
 
     Args:
         options: fields given explicitly; None means not given.
-        preset: a rung of the ladder, by name.
-        file: TOML file of fields (and, if it likes, `preset`).
+        preset: name of a rung of the paper's ladder, see `PRESETS`.
+        file: TOML file of fields, and of `preset` too.
 
     Raises:
-        UsageError: an unknown preset or key (the closest is named), a value of the wrong type or out of range.
+        UsageError: an unknown preset or field (the message suggests the closest), or a wrong value.
     """
     values = read_toml(file) if file else {}
-    preset = preset or values.pop("preset", None)
-    values.pop("preset", None)
+    from_file = values.pop("preset", None)
+    preset = preset or from_file
     if preset is not None:
-        if preset not in PRESETS:
+        if not isinstance(preset, str) or preset not in PRESETS:
             raise unknown("preset", str(preset), PRESETS)
         values = {**PRESETS[preset], **values}
     values |= {k: v for k, v in options.items() if v is not None}
     return from_dict(values)
 
 
-def read_toml(file: Path) -> dict[str, Any]:
-    """The keys of a TOML file.
+def read_toml(file: str | os.PathLike[str]) -> dict[str, Any]:
+    """The keys and values of a TOML file.
 
     Raises:
         UsageError: the file is missing or is not TOML.
     """
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -181,19 +266,22 @@ def read_toml(file: Path) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any]) -> TrainConfig:
-    """A resolved configuration from plain values; fields that depend on the benchmark are filled in.
+    """The configuration with these values; other fields get their defaults.
 
     Raises:
         UsageError: see `resolve`.
     """
     for key in values:
         if key not in FIELDS:
-            raise unknown("configuration key", key, [*FIELDS, "preset"])
-    for key in ("workers", "envs_per_task", "gram_every", *STEPS_PER_TASK):  # 0 is what stands for "not given"
+            raise unknown("option", key, [*FIELDS, "preset"])
+    for key in FROM_OTHERS:
         if key in values and values[key] == 0:
-            raise UsageError(f"{_flag(key)} 0: must be at least 1; leave it out for the default")
-    config = TrainConfig(**{key: _typed(key, value) for key, value in values.items()})
-    config = dataclasses.replace(config, benchmark=",".join(part.strip() for part in config.benchmark.split(",")))
+            raise bad_option(key, 0, "must be at least 1; leave it out for the default")
+    return TrainConfig(**values)
+
+
+def _filled(config: TrainConfig) -> dict[str, Any]:
+    """The fields that follow from others, and the combiners with all their options."""
     k = config.n_tasks
     filled: dict[str, Any] = {key: getattr(config, key) or per_task * k for key, per_task in STEPS_PER_TASK.items()}
     filled["actor_combiner"] = _combiner(config.actor_combiner, k, config.seed, on_actor=True)
@@ -201,47 +289,87 @@ def from_dict(values: Mapping[str, Any]) -> TrainConfig:
     filled["gram_every"] = config.gram_every or config.minibatches
     filled["envs_per_task"] = config.envs_per_task or _copies(config.backend, filled["env_steps_per_collect"], k)
     filled["workers"] = config.workers or min(os.cpu_count() or 1, k * filled["envs_per_task"])
-    config = dataclasses.replace(config, **filled)
-    _check(config)
-    return config
+    return filled
 
 
 def _copies(backend: str, env_steps_per_collect: int, n_tasks: int) -> int:
-    """Environments of a task that together play its episodes of a collect: one each, so that they can be shared out. Of
-    EnvPool's, which take 20 MB each and have threads of their own, a few do.
+    """Environments per task: one for each episode of a collect, so that the episodes can be shared out among workers.
+
+    EnvPool's environments take 20 MB each and have threads of their own, so a few are enough.
     """
     episodes, rest = divmod(env_steps_per_collect, n_tasks * HORIZON)
     if rest or episodes < 1:
-        return 1  # the budget is refused later
+        return 1  # `plan` refuses this budget later
     return math.gcd(episodes, 4) if backend == "envpool" else episodes
 
 
 def _typed(key: str, value: Any) -> Any:
-    """The value as the field's type, or a UsageError that names the key; TOML integers pass for floats, lists for
-    tuples.
+    """The value as the field's type.
+
+    Accepted besides the type itself: integers for floats, numpy's numbers, lists or text for `hidden` and `benchmark`,
+    combiners for their specs, a torch device for its name.
+
+    Raises:
+        UsageError: any other value; the message names the field.
     """
-    kind = TYPES[key]
-    if get_origin(kind) is tuple:
-        if isinstance(value, (list, tuple)) and all(type(v) is int for v in value):
-            return tuple(value)
-        raise UsageError(f"{key} = {value!r}: give a list of integers")
-    accepted = get_args(kind) or (kind,)
-    if float in accepted and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UsageError(f"{key} = {value}: give a finite number")
+    if key == "hidden":
+        return _widths(value)
+    if key == "benchmark":
+        return _benchmark(value)
+    if key.endswith("_combiner"):
+        value = getattr(value, "spec", value)
+    elif key == "device" and type(value).__module__ == "torch":
+        value = str(value)
+    accepted = get_args(TYPES[key]) or (TYPES[key],)
+    number = not isinstance(value, bool) and isinstance(value, numbers.Real)
+    if number and float in accepted:
+        value = float(value)
+        if not math.isfinite(value):
+            raise bad_option(key, value, "give a finite number")
+    elif number and isinstance(value, numbers.Integral):
+        value = int(value)
     if isinstance(value, bool) != (bool in accepted) or not isinstance(value, accepted):
         wanted = " or ".join(t.__name__ for t in accepted if t is not type(None))
-        raise UsageError(f"{key} = {value!r}: give a value of type {wanted}")
+        raise bad_option(key, repr(value), f"give a value of type {wanted}")
     return value
 
 
-def _combiner(spec: str, n_tasks: int, seed: int, on_actor: bool) -> str:
-    """The spec with its defaults made explicit: FairGrad's alpha of this side (Table B.1), CAGrad's c (Section B.4),
-    the run's seed and, for the actor's losses of either sign, loss=raw of TaskForce.
-    """
-    from toppo.combiners import CAGrad, FairGrad, FairGradPaper, TaskForce, parse_spec  # scipy: too slow for --help
+def _widths(value: Any) -> tuple[int, ...]:
+    """`hidden` from "400,400", from one number or from a list of numbers."""
+    parts = value.split(",") if isinstance(value, str) else [value] if isinstance(value, numbers.Integral) else value
+    try:
+        if any(isinstance(part, (bool, float)) for part in parts):
+            raise ValueError
+        widths = tuple(int(part) for part in parts)
+    except (TypeError, ValueError):
+        problem = "give a list of integers, or widths separated by commas, such as 400,400,400"
+        raise bad_option("hidden", value, problem) from None
+    if not widths or min(widths) < 1:
+        raise bad_option("hidden", ",".join(map(str, widths)), "give at least one width, and only positive ones")
+    return widths
 
+
+def _benchmark(value: Any) -> str:
+    """`benchmark` from text or from a list of names, without spaces."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple)) or not parts or not all(isinstance(part, str) for part in parts):
+        raise bad_option("benchmark", repr(value), "give MT10, MT25, MT50 or task names")
+    names = [part.strip() for part in parts]
+    twice = [name for n, name in enumerate(names) if name in names[:n]]
+    if twice:
+        raise bad_option("benchmark", ",".join(names), f"{twice[0]} is named twice")
+    return ",".join(names)
+
+
+def _combiner(spec: str, n_tasks: int, seed: int, on_actor: bool) -> str:
+    """The spec with all options of its combiner.
+
+    Options that are not given follow the paper: FairGrad's alpha of this side (Table B.1) and CAGrad's c (Section B.4).
+    TaskForce gets the run's seed, and on the actor loss=raw, because the actor's losses can be negative.
+    """
+    from toppo.combiners import CAGrad, FairGrad, FairGradPaper, TaskForce, parse_spec  # scipy: too slow for help texts
+
+    option = "actor_combiner" if on_actor else "critic_combiner"
     try:
         kind, options = parse_spec(spec)
         if kind in (FairGrad, FairGradPaper):
@@ -251,64 +379,53 @@ def _combiner(spec: str, n_tasks: int, seed: int, on_actor: bool) -> str:
         if kind is TaskForce:
             options.setdefault("seed", seed)
             if on_actor and options.setdefault("loss", "raw") == "log":
-                raise ValueError("--actor-combiner taskforce:loss=log: PPO's actor losses are of either sign; loss=raw")
+                raise ValueError("PPO's actor losses can be negative, so their logarithm is undefined; give loss=raw")
         combiner = kind(**options)
         combiner.check_use(n_tasks)
         return combiner.spec
     except ValueError as error:
-        raise UsageError(str(error)) from None
+        raise bad_option(option, spec, str(error)) from None
 
 
 _AT_LEAST_ONE = (
     *("envs_per_task", "env_steps", "env_steps_per_epoch", "env_steps_per_collect", "repeats", "minibatches"),
     *("eval_every_epochs", "eval_episodes", "dump_minibatches", "gram_every"),
 )
+_POSITIVE = ("learning_rate", "adam_eps", "max_grad_norm", "clip", "value_coef", "popart_sigma_min")
 
 
 def _check(config: TrainConfig) -> None:
+    """Check every value against its range.
+
+    Raises:
+        UsageError: for the first value out of range.
+    """
     for key, f in FIELDS.items():
         choices = f.metadata["choices"]
         if choices and getattr(config, key) not in choices:
             raise unknown(key, getattr(config, key), choices)
-    for key in _AT_LEAST_ONE:
-        if getattr(config, key) < 1:
-            raise UsageError(f"{_flag(key)} {getattr(config, key)}: must be at least 1")
+    _require(config, _AT_LEAST_ONE, lambda value: value >= 1, "must be at least 1")
+    _require(config, ("workers", "seed", "entropy_coef"), lambda value: value >= 0, "must not be negative")
+    _require(config, _POSITIVE, lambda value: value > 0, "must be positive")
+    _require(config, ("gamma", "gae_lambda"), lambda value: 0 <= value <= 1, "must lie between 0 and 1")
+    _require(config, ("popart_beta",), lambda value: 0 < value <= 1, "must lie above 0 and at most at 1")
     if config.dump_every is not None and config.dump_every < 1:
-        raise UsageError(f"--dump-every {config.dump_every}: must be at least 1; leave it out to record no snapshots")
-    for key in ("workers", "seed"):
-        if getattr(config, key) < 0:
-            raise UsageError(f"{_flag(key)} {getattr(config, key)}: must not be negative")
-    for key in ("learning_rate", "adam_eps", "max_grad_norm", "clip", "value_coef", "popart_sigma_min"):
-        if not getattr(config, key) > 0:
-            raise UsageError(f"{_flag(key)} {getattr(config, key)}: must be positive")
-    for key in ("gamma", "gae_lambda"):
-        if not 0 <= getattr(config, key) <= 1:
-            raise UsageError(f"{_flag(key)} {getattr(config, key)}: must lie between 0 and 1")
-    if not 0 < config.popart_beta <= 1:
-        raise UsageError(f"--popart-beta {config.popart_beta}: must lie above 0 and at most at 1")
-    if config.entropy_coef < 0:
-        raise UsageError(f"--entropy-coef {config.entropy_coef}: must not be negative")
-    if not config.hidden or min(config.hidden) < 1:
-        raise UsageError(f"--hidden {list(config.hidden)}: give at least one positive width")
+        raise bad_option("dump_every", config.dump_every, "must be at least 1; leave it out to record no snapshots")
     if (config.backend, config.reward) == ("envpool", "v1"):
-        raise UsageError("--backend envpool --reward v1: EnvPool has V2 rewards only; give --backend metaworld")
-    if config.eval_episodes > 50:
-        raise UsageError(
-            f"--eval-episodes {config.eval_episodes}: a task has 50 goals, each is evaluated once; give at most 50"
-        )
+        raise bad_option("reward", "v1", "EnvPool has V2 rewards only; train with `backend=metaworld`")
+    if config.eval_episodes > N_GOALS:
+        problem = f"each task has {N_GOALS} goals, and each goal is evaluated once; give at most {N_GOALS}"
+        raise bad_option("eval_episodes", config.eval_episodes, problem)
     updates = config.repeats * config.minibatches
-    if config.dump_minibatches > updates:
-        raise UsageError(
-            f"--dump-minibatches {config.dump_minibatches}: an update phase has only {updates} minibatches"
-        )
+    for key in ("dump_minibatches", "gram_every"):
+        if getattr(config, key) > updates:
+            raise bad_option(key, getattr(config, key), f"each collect has only {updates} minibatches")
     if config.dump_keepbits is not None and not (config.dump_slabs and 1 <= config.dump_keepbits <= 23):
-        raise UsageError(f"--dump-keepbits {config.dump_keepbits}: must lie between 1 and 23, and needs --dump-slabs")
-    if config.gram_every > updates:
-        raise UsageError(f"--gram-every {config.gram_every}: an update phase has only {updates} minibatches")
-    names = config.benchmark.split(",")
-    if len(set(names)) < len(names):
-        raise UsageError(f"--benchmark {config.benchmark}: a task is named twice")
+        raise bad_option("dump_keepbits", config.dump_keepbits, "must lie between 1 and 23, and needs `dump_slabs`")
 
 
-def _flag(key: str) -> str:
-    return "--" + key.replace("_", "-")
+def _require(config: TrainConfig, keys: tuple[str, ...], fits: Callable[[Any], bool], problem: str) -> None:
+    for key in keys:
+        value = getattr(config, key)
+        if not fits(value):
+            raise bad_option(key, value, problem)

@@ -6,13 +6,15 @@ from toppo.common.errors import ToppoError
 
 
 class WorkerDied(ToppoError):
-    """A process of the run was ended from outside, for example for lack of memory. The same run may go on elsewhere."""
+    """A process of the run was killed from outside, for example for lack of memory. Another try may succeed."""
 
 
 class Interrupted(ToppoError):
-    """The user or the system asked the run to stop. Its last checkpoint stands.
+    """The user or the system stopped the run. Its last checkpoint is intact.
 
-    The exit code is the one that a shell expects of a process ended by the signal: 130 for SIGINT, 143 for SIGTERM.
+    Attributes:
+        signal_number: the signal that stopped it.
+        exit_code: what a shell expects after this signal: 130 for SIGINT, 143 for SIGTERM.
     """
 
     def __init__(self, message: str, signal_number: int) -> None:

@@ -9,8 +9,12 @@ from torch import Tensor
 
 
 def log_prob(mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
-    """Log-density (K, n) of unclipped actions (K, n, A) under the diagonal Gaussian with means (K, n, A) and log-stds
-    (K, A).
+    """Log-density (K, n) of unclipped actions under the diagonal Gaussian policy.
+
+    Args:
+        mean: (K, n, A).
+        log_std: (K, A).
+        action: (K, n, A).
     """
     return log_prob_of_noise((action - mean) * torch.exp(-log_std)[:, None, :], log_std)
 
@@ -21,5 +25,5 @@ def log_prob_of_noise(z: Tensor, log_std: Tensor) -> Tensor:
 
 
 def entropy(log_std: Tensor) -> Tensor:
-    """H_i (K,) in nats, of the diagonal Gaussian with log-stds (K, A); it does not depend on the state."""
+    """Entropy H_i (K,) in nats of the diagonal Gaussian with log-stds (K, A). It does not depend on the state."""
     return (log_std + 0.5 * log(2 * pi) + 0.5).sum(-1)

@@ -20,7 +20,7 @@ from toppo.training.envs.envpool import ROUTED, EnvPoolBackend, envpool_name
 from toppo.training.envs.interface import unheeded
 from toppo.training.envs.metaworld import task_names
 from toppo.training.envs.workers import MetaWorldBackend
-from toppo.training.run.directory import RunDirectory
+from toppo.training.run.directory import Run
 
 toppo = toppo_command  # a fixture
 installed = pytest.mark.skipif(importlib.util.find_spec("envpool") is None, reason="EnvPool is not installed")
@@ -115,13 +115,13 @@ def test_what_is_routed_is_said_by_name(backend):
 
 
 def test_an_action_that_is_not_a_number_is_refused(backend, stand_in):
-    with pytest.raises(ToppoError, match="task window-open-v3: an action is not a number"):
+    with pytest.raises(ToppoError, match="task window-open-v3: the policy gave an action that is not a finite number"):
         backend._play(NotANumber(2), 1, quiet, unheeded)
 
 
 def test_a_goal_outside_its_space_is_refused(backend, stand_in, monkeypatch):
     monkeypatch.setattr(Pool, "goal", 0.06, raising=False)
-    with pytest.raises(ToppoError, match="task reach-v3: a goal of EnvPool's has left the goal space"):
+    with pytest.raises(ToppoError, match="task reach-v3: EnvPool drew a goal outside the goal space"):
         backend._play(Still(), 1, quiet, unheeded)
 
 
@@ -134,8 +134,8 @@ def test_routed_tasks_are_tasks():
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        (None, "--backend envpool needs EnvPool: pip install 'toppo[envpool]'"),
-        ("1.3.0", "knows EnvPool 1.2.5, not 1.3"),
+        (None, "--backend envpool: EnvPool is not installed; pip install 'toppo[envpool]'"),
+        ("1.3.0", "EnvPool 1.3.0 is not supported; pip install 'envpool==1.2.5'"),
     ],
 )
 def test_without_the_right_envpool_one_line_says_what_to_install(toppo, tmp_path, monkeypatch, version, message):
@@ -163,9 +163,9 @@ def test_a_run_without_the_key_is_one_of_metaworld(tmp_path):
     old = {key: value for key, value in config.to_dict().items() if key != "backend"}
     assert from_dict(old) == config
     (tmp_path / "config.toml").write_text(config.to_toml().replace('backend = "metaworld"\n', ""))
-    run, read = RunDirectory.open(tmp_path)
-    assert read == config
-    run.same_config(config, old)
+    run = Run(tmp_path)
+    assert run.config == config
+    run.require_same_config(config, old)
 
 
 @installed
@@ -185,7 +185,7 @@ def test_envpool_is_a_function_of_seed_and_collect():
 
 
 def play(task: str, resets: int) -> None:
-    pool = envpool._Pool(0, task)
+    pool = envpool.TaskPool(0, task)
     pool.build([1, 2, 3], threads=1)
     for _ in range(resets):
         pool.start()
@@ -207,5 +207,5 @@ def test_goals_of_every_task_stay_inside_over_three_resets(task):
 
 @installed
 def test_the_check_catches_the_drift():
-    with pytest.raises(ToppoError, match="shelf-place-v3: a goal"):
+    with pytest.raises(ToppoError, match="shelf-place-v3: EnvPool drew a goal"):
         play("shelf-place-v3", 3)

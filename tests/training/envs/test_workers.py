@@ -15,16 +15,11 @@ import torch
 from tests.training.envs.policies import Dies, Expert, Fails, Still
 from toppo.common.errors import ToppoError, UsageError
 from toppo.training.envs.costs import step_cost
-from toppo.training.envs.metaworld import (
-    ACTION_DIM,
-    ALL_V3_ENVIRONMENTS,
-    OBS_DIM,
-    TaskSpec,
-    environment_seed,
-    task_names,
-    task_specs,
-)
-from toppo.training.envs.workers import ROLLOUT, MetaWorldBackend, _take, shares, units
+from toppo.training.envs.metaworld import ALL_V3_ENVIRONMENTS, TaskSpec, environment_seed, task_names, task_specs
+from toppo.training.envs.player import ROLLOUT
+from toppo.training.envs.sizes import ACTION_DIM, OBS_DIM
+from toppo.training.envs.units import shares, take_unit, units
+from toppo.training.envs.workers import MetaWorldBackend
 from toppo.training.errors import WorkerDied
 from toppo.training.learner.networks import Actor, NetworkShape
 from toppo.training.learner.policy import ActorPolicy
@@ -249,9 +244,9 @@ def test_workers_own_consecutive_units_of_equal_cost(benchmark, n_workers):
 
 def test_a_worker_without_units_left_takes_over_the_last_of_the_busiest():
     left, lock = np.array([[0, 1], [1, 5]]), threading.Lock()
-    assert [_take(0, left, lock) for _ in range(3)] == [0, 4, 3]
-    assert [_take(1, left, lock) for _ in range(2)] == [1, 2]
-    assert _take(0, left, lock) is _take(1, left, lock) is None
+    assert [take_unit(0, left, lock) for _ in range(3)] == [0, 4, 3]
+    assert [take_unit(1, left, lock) for _ in range(2)] == [1, 2]
+    assert take_unit(0, left, lock) is take_unit(1, left, lock) is None
 
 
 def test_more_workers_than_units_are_not_started():

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from toppo.training import gaussian
 from toppo.training.learner import losses
 
 G = torch.Generator().manual_seed(0)
@@ -12,8 +13,8 @@ LOG_STD = torch.randn(3, 4, generator=G) / 2
 
 def test_log_prob_and_entropy_are_torchs():
     normal = torch.distributions.Normal(MEAN, LOG_STD.exp()[:, None, :])
-    torch.testing.assert_close(losses.log_prob(MEAN, LOG_STD, ACTION), normal.log_prob(ACTION).sum(-1))
-    torch.testing.assert_close(losses.entropy(LOG_STD), normal.entropy().sum(-1)[:, 0])
+    torch.testing.assert_close(gaussian.log_prob(MEAN, LOG_STD, ACTION), normal.log_prob(ACTION).sum(-1))
+    torch.testing.assert_close(gaussian.entropy(LOG_STD), normal.entropy().sum(-1)[:, 0])
 
 
 def test_advantages_are_standardised_per_task():

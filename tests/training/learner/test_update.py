@@ -53,7 +53,7 @@ def test_parameter_counts_are_the_papers(n_tasks, preset, expected):
 
 
 def reference_step(learner: Learner, rollout: Rollout, samples: torch.Tensor, orders: np.random.Generator) -> dict:
-    """One minibatch of Algorithm C.1 in plain torch: K backward passes, fp64 Grams, w'G, joint clip, torch's Adam."""
+    """One minibatch of Algorithm C.1 in plain torch: K backward passes, fp64 Grams, J'w, joint clip, torch's Adam."""
     config = learner.config
     actor, critic, popart = (copy.deepcopy(m) for m in (learner.actor, learner.critic, learner.popart))
     batch = learner.prepare(rollout)
@@ -199,7 +199,9 @@ def test_non_finite_input_stops_with_task_side_and_step(field, message):
     learner = make_learner(dataclasses.replace(config))
     if field == "rewards":
         message = "non-finite actor loss of task gamma"  # the actor's advantage is poisoned first
-    with pytest.raises(ToppoError, match=message + r" at collect 3, repeat 1, minibatch 1; the last checkpoint stands"):
+    with pytest.raises(
+        ToppoError, match=message + r" at collect 3, repeat 1, minibatch 1; the last checkpoint is intact"
+    ):
         run(learner, dataclasses.replace(rollout, **{field: bad}), 3)
 
 

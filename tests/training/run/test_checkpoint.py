@@ -8,7 +8,7 @@ from tests.training.learner.test_update import make_learner, make_rollout, run, 
 from toppo.common.errors import ToppoError
 from toppo.training.run import checkpoint as checkpoints
 from toppo.training.run.checkpoint import Checkpoint, learner_state, restore_learner
-from toppo.training.run.directory import RunDirectory
+from toppo.training.run.directory import Run
 
 
 @pytest.mark.parametrize("popart", ["welford", "ema", "off"])
@@ -83,9 +83,9 @@ def test_another_configuration_is_refused_with_the_keys(tmp_path):
     config = small_config()
     stored = {**config.to_dict(), "gamma": 0.9}
     with pytest.raises(ToppoError, match=r"another configuration \(gamma = 0.99, checkpoint 0.9\)"):
-        RunDirectory(tmp_path).same_config(config, stored)
-    RunDirectory(tmp_path).same_config(
+        Run(tmp_path).require_same_config(config, stored)
+    Run(tmp_path).require_same_config(
         config, {**config.to_dict(), "device": "cuda"}
     )  # a run may move to another device
     with pytest.raises(ToppoError, match="gone_key = None, checkpoint 3"):
-        RunDirectory(tmp_path).same_config(config, {**config.to_dict(), "gone_key": 3})
+        Run(tmp_path).require_same_config(config, {**config.to_dict(), "gone_key": 3})

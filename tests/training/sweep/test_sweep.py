@@ -18,7 +18,7 @@ from tests.training.run.test_runs import assert_same_run
 from toppo import cli
 from toppo.common.errors import UsageError
 from toppo.training.config import PRESETS, resolve
-from toppo.training.run.directory import RunDirectory
+from toppo.training.run.directory import Run
 from toppo.training.sweep import jobs as sweep_jobs
 from toppo.training.sweep.plan import PlannedRun, State, expand, read_sweep, state, states
 
@@ -156,7 +156,7 @@ def test_rungs_that_two_of_the_papers_sweeps_share_are_the_same_runs():
         (("seeds = [0, 1]", "seeds = []"), "the sweep has no seeds that can be run; give seeds = [0, 1, 2]"),
         (("seeds = [0, 1]", 'seeds = ["a"]'), "the sweep has no seeds"),
         (("seeds = [0, 1]", "seeds = [0, 0]"), "seeds names 0 twice"),
-        (("seeds = [0, 1]", "seed = 0"), "seed is the sweep's own to set; give seeds = [...]"),
+        (("seeds = [0, 1]", "seed = 0"), "a sweep sets seed itself; give seeds = [...]"),
         (("seeds = [0, 1]", "seeds = [-1]"), "--seed -1: must not be negative"),
         (('benchmarks = ["reach-v3"]', ""), 'the sweep has no benchmarks that can be run; give benchmarks = ["MT10"]'),
         (('"reach-v3"', '"MT11"'), "unknown benchmark or task 'MT11': did you mean 'MT10'?"),
@@ -164,9 +164,9 @@ def test_rungs_that_two_of_the_papers_sweeps_share_are_the_same_runs():
         (("repeats = 1", "repeat = 1"), "unknown key 'repeat': did you mean 'repeats'?"),
         (('preset = "ln"', 'preset = "topo"'), "[rungs.ln]: unknown preset 'topo': did you mean 'toppo'?"),
         (('preset = "ln"', 'poppart = "off"'), "[rungs.ln]: unknown key 'poppart': did you mean 'popart'?"),
-        (('preset = "ln"', "seed = 1"), "[rungs.ln]: seed is the sweep's own to set"),
+        (('preset = "ln"', "seed = 1"), "[rungs.ln]: a sweep sets seed itself"),
         (('preset = "ln"', 'popart = "of"'), "[rungs.ln] on reach-v3: unknown popart 'of': did you mean 'off'?"),
-        (("repeats = 1", 'popart = "ema"'), "[rungs.ln]: preset 'ln' sets popart, and so does the sweep"),
+        (("repeats = 1", 'popart = "ema"'), "[rungs.ln]: both preset 'ln' and the sweep set popart"),
         (("env_steps_per_collect = 500", "env_steps_per_collect = 300"), "[rungs.ln] on reach-v3: --env-steps-per-col"),
     ],
 )
@@ -216,7 +216,7 @@ def test_a_dry_run_lists_the_runs(monkeypatch, capsys):
 def test_another_configuration_is_refused_with_the_keys_that_differ():
     runs = plan(TINY.format(steps=1000))
     for run in plan(TINY.format(steps=1000).replace("repeats = 1", "repeats = 3\ngamma = 0.5")):
-        RunDirectory.create(run.name, run.config)
+        Run.create(run.name, run.config)
     with pytest.raises(UsageError) as refused:
         states(runs, Path.cwd())
     assert "tiny-ln-reach-v3-s0" in str(refused.value)
@@ -229,7 +229,7 @@ def test_device_and_workers_of_an_existing_run_may_differ():
     """They are how a run is computed: another --jobs, or another machine, goes on with it."""
     text = TINY.format(steps=1000).replace('workers = 1\ndevice = "cpu"', "envs_per_task = 1")
     (run, _) = plan(text, cores=8)
-    RunDirectory.create(run.name, resolve({**run.config.to_dict(), "workers": 3, "device": "cuda", "hidden": (8,)}))
+    Run.create(run.name, resolve({**run.config.to_dict(), "workers": 3, "device": "cuda", "hidden": (8,)}))
     assert state(run, Path.cwd()) is State.CUT_OFF
 
 
@@ -279,7 +279,7 @@ def test_only_what_died_is_tried_again(monkeypatch, answers, status, note):
 
 def test_what_was_begun_is_resumed_and_what_a_stop_finds_is_left(monkeypatch):
     first, second = plan(TINY.format(steps=1000))
-    RunDirectory.create(first.name, first.config)
+    Run.create(first.name, first.config)
     played(monkeypatch, (0, ""))
     assert sweep_jobs.perform(first, Path.cwd(), {}, lambda: False).status == "resumed"
     played(monkeypatch)  # no process is started
@@ -348,8 +348,8 @@ def test_a_sweep_again_skips_all_and_changes_nothing(swept: Path, monkeypatch, c
 
 def test_a_run_of_a_sweep_is_one_of_toppo_train(swept: Path):
     """The same directory, but for the device, which a sweep leaves open, and the sweep's log."""
-    run, config = RunDirectory.open(swept / "dumps/tiny-ln-reach-v3-s1")
-    assert config == expand(read_sweep(swept / "sweep.toml"), cores=1)[1].config
+    run = Run(swept / "dumps/tiny-ln-reach-v3-s1")
+    assert run.config == expand(read_sweep(swept / "sweep.toml"), cores=1)[1].config
     assert {p.name for p in run.path.iterdir()} == {
         *("config.toml", "dump.zarr", "progress.jsonl", "timings.jsonl", "evaluation.jsonl", "checkpoint", "sweep.log")
     }
@@ -391,7 +391,7 @@ def trainers(run: str) -> list[int]:
     for entry in Path("/proc").iterdir():
         try:
             command = (entry / "cmdline").read_text() if entry.name.isdigit() else ""
-            if "sweep_jobs" in command and f'"{run}"' in command and (entry / "cwd").resolve() == Path.cwd():
+            if "sweep.jobs" in command and f'"{run}"' in command and (entry / "cwd").resolve() == Path.cwd():
                 found.append(int(entry.name))
         except OSError:
             continue

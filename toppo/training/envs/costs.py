@@ -1,4 +1,4 @@
-"""What a step of each task costs, to begin with workers that have about the same to do."""
+"""CPU time of one step of each task. Workers use it to start with equal shares of the work."""
 
 from __future__ import annotations
 
@@ -54,20 +54,22 @@ STEP_MICROSECONDS = {
     "window-open-v3": 115,
     "window-close-v3": 146,
 }
-"""CPU time of one accelerated step under random actions, a 500th of a reset included: metaworld 3.1.1 with mujoco
-3.3.0, one core of an AMD EPYC at 2.6 GHz (`python -m tests.benchmarks.bench_envs --costs`). Only the ratios matter.
+"""CPU time of one accelerated step of each task under random actions, with 1/500 of a reset. Only the ratios matter.
+
+Measured with metaworld 3.1.1 and mujoco 3.3.0 on one core of an AMD EPYC at 2.6 GHz
+(`python -m tests.benchmarks.bench_envs --costs`).
 """
 
 ACTING = 25
-"""CPU time of one row of a policy call of five, alike for every task: 11 with the weights in the caches, 20 to 45 once
-the environments have pushed them out.
+"""CPU time of one row of a policy call with five rows, in microseconds; the same for every task.
+
+Measured: 11 with the weights in the caches, 20 to 45 after the environments have displaced them.
 """
 
-_TYPICAL = 160
+TYPICAL = 160
+"""Assumed for a task that was never measured."""
 
 
 def step_cost(task: str) -> float:
-    """Relative cost of one environment step of a task and of acting in it; a typical one for a task that was never
-    measured.
-    """
-    return STEP_MICROSECONDS.get(task, _TYPICAL) + ACTING
+    """Relative cost of one environment step of a task, acting included."""
+    return STEP_MICROSECONDS.get(task, TYPICAL) + ACTING

@@ -1,8 +1,7 @@
-"""EnvPool's Meta-World in C++: quick training, never the reference.
+"""EnvPool's Meta-World in C++: for quick training, never as the reference.
 
-Its tasks, V2 rewards only, run on a MuJoCo of their own and draw a new goal at every reset, where the benchmark has 50.
-What it cannot serve faithfully (`ROUTED`) the official package plays in the same collect, and every evaluation is the
-official one.
+EnvPool has V2 rewards only and a MuJoCo of its own. It draws a new goal at every reset; the benchmark has 50 goals per
+task. Some tasks differ from Meta-World (`ROUTED`): the official package plays them. It also plays every evaluation.
 """
 
 from __future__ import annotations
@@ -15,17 +14,12 @@ import numpy as np
 from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
-from toppo.common.errors import ToppoError, UsageError
+from toppo.common.errors import ToppoError, bad_option
 from toppo.training.envs.interface import Arrived, Evaluation, Policy, Progress, Rollout, unheeded
-from toppo.training.envs.metaworld import (
-    HORIZON,
-    OBS_DIM,
-    environment_class,
-    environment_seed,
-    not_compared,
-    task_names,
-)
-from toppo.training.envs.workers import ROLLOUT, MetaWorldBackend, exploration_noise, log_prob_of_drawn
+from toppo.training.envs.metaworld import environment_class, environment_seed, not_compared, task_names
+from toppo.training.envs.player import ROLLOUT, exploration_noise, log_prob_of_drawn
+from toppo.training.envs.sizes import ACTION_DIM, HORIZON, N_GOALS, OBS_DIM
+from toppo.training.envs.workers import MetaWorldBackend
 
 VERSION = "1.2.5"
 
@@ -45,43 +39,44 @@ ROUTED = {
     "dial-turn-v3": _CONTACTS,
     "peg-insert-side-v3": _CONTACTS,
 }
-"""Tasks of EnvPool 1.2.5 that differ from metaworld 3.1.1, and how."""
+"""Tasks of EnvPool 1.2.5 that differ from metaworld 3.1.1, and how they differ."""
 
 
 def require_envpool() -> None:
-    """Refuse to start without EnvPool, or with another version: later ones behave differently.
+    """Check that the known version of EnvPool is installed; other versions behave differently.
 
     Raises:
-        UsageError: saying what to install.
+        UsageError: it is not; the message says what to install.
     """
     try:
         installed = version("envpool")
     except PackageNotFoundError:
-        raise UsageError("--backend envpool needs EnvPool: pip install 'toppo[envpool]'") from None
+        raise bad_option("backend", "envpool", "EnvPool is not installed; pip install 'toppo[envpool]'") from None
     if installed != VERSION:
-        raise UsageError(
-            f"--backend envpool knows EnvPool {VERSION}, not {installed}: pip install 'envpool=={VERSION}'"
-        )
+        problem = f"EnvPool {installed} is not supported; pip install 'envpool=={VERSION}'"
+        raise bad_option("backend", "envpool", problem)
 
 
 class EnvPoolBackend:
-    """`Backend` that collects with EnvPool and evaluates with the official package.
+    """A `Backend` that plays rollouts with EnvPool and evaluations with the official package.
 
     Args:
-        benchmark: MT10, MT25, MT50 or a comma list of task names.
+        benchmark: MT10, MT25, MT50 or task names separated by commas.
         seed: of environments and exploration.
         workers: processes of the official package, and threads of EnvPool.
-        copies: environments a task; EnvPool is quickest with 4 to 16.
-        episodes_per_env: episodes each of them plays a collect.
-        eval_episodes: goals a task evaluated.
+        copies: environments per task; EnvPool is fastest with 4 to 16.
+        episodes_per_env: episodes that each environment plays in a rollout.
+        eval_episodes: goals per task in an evaluation.
     """
+
+    obs_dim, action_dim, horizon = OBS_DIM, ACTION_DIM, HORIZON
 
     def __init__(
         self, benchmark: str, *, seed: int, workers: int, copies: int, episodes_per_env: int, eval_episodes: int
     ) -> None:
         self.tasks = task_names(benchmark)
         routed = tuple(task for task in self.tasks if task in ROUTED)
-        self._pools = [_Pool(i, task) for i, task in enumerate(self.tasks) if task not in ROUTED]
+        self._pools = [TaskPool(i, task) for i, task in enumerate(self.tasks) if task not in ROUTED]
         self._seed, self._threads, self._copies, self._episodes = seed, workers, copies, episodes_per_env
         self._official = MetaWorldBackend(
             benchmark,
@@ -94,17 +89,15 @@ class EnvPoolBackend:
             collected=routed,
         )
         self.versions: Mapping[str, str] = {**self._official.versions, "envpool": VERSION}
-        goals = "EnvPool draws a new goal at every reset, not one of the benchmark's 50"
-        played = f"; the official package plays {', '.join(routed)}, which EnvPool serves differently" if routed else ""
-        self.notices = (*self._official.notices, goals + played)
+        goals = f"EnvPool draws a new goal at every reset, not one of the benchmark's {N_GOALS}"
+        played = f"; these tasks differ in EnvPool, so the official package plays them: {', '.join(routed)}"
+        self.notices = (*self._official.notices, goals + (played if routed else ""))
 
     @property
     def arrays(self) -> Rollout:
-        """See `Backend.arrays`."""
         return self._official.arrays
 
     def rollout(self, policy: Policy, collect: int, progress: Progress, arrived: Arrived = unheeded) -> Rollout:
-        """See `Backend.rollout`."""
         self._official.start(policy, collect)
         if self._pools:
             with threadpool_limits(1):
@@ -113,15 +106,14 @@ class EnvPoolBackend:
         return self._official.finish(lambda steps: progress(own + steps), arrived)
 
     def evaluate(self, policy: Policy, progress: Progress) -> Evaluation:
-        """See `Backend.evaluate`."""
         return self._official.evaluate(policy, progress)
 
     def close(self) -> None:
-        """End the official package's workers."""
+        """End the workers of the official package."""
         self._official.close()
 
     def _play(self, policy: Policy, collect: int, progress: Progress, arrived: Arrived) -> None:
-        """Every pool's episodes in lockstep: send to all, then receive from all."""
+        """Play the episodes of all pools in lockstep: send an action to every pool, then receive from every pool."""
         arrays, copies = self.arrays, range(self._copies)
         tasks = np.repeat([pool.index for pool in self._pools], self._copies)
         columns = np.tile(np.arange(self._copies) * self._episodes, len(self._pools))
@@ -148,7 +140,8 @@ class EnvPoolBackend:
                 mean, std = policy.act(obs, tasks)
                 actions = mean + std * noise[:, episode, t]
                 if not np.isfinite(actions).all():
-                    raise ToppoError(f"task {self.tasks[tasks[_first_not_finite(actions)]]}: an action is not a number")
+                    task = self.tasks[tasks[_first_not_finite(actions)]]
+                    raise ToppoError(f"task {task}: the policy gave an action that is not a finite number")
                 clipped = actions.clip(-1, 1)
                 for pool, own in zip(self._pools, rows, strict=True):
                     pool.send(clipped[own])
@@ -167,8 +160,8 @@ def _first_not_finite(actions: Float[np.ndarray, "m act"]) -> int:
     return int(np.flatnonzero(~np.isfinite(actions).all(axis=1))[0])
 
 
-class _Pool:
-    """All copies of one task. Results come in the order of the copies: a pool waits for all of its environments."""
+class TaskPool:
+    """All copies of one task. A pool waits for all its environments, so results come in the order of the copies."""
 
     def __init__(self, index: int, task: str) -> None:
         self.index, self._task = index, task
@@ -179,7 +172,7 @@ class _Pool:
         self._pool: Any = None
 
     def build(self, seeds: list[int], threads: int) -> None:
-        """New environments, so that nothing of the collect before is left in them."""
+        """Make new environments, so that nothing remains of the rollout before."""
         import envpool
 
         self._pool = envpool.make_gymnasium(
@@ -191,20 +184,20 @@ class _Pool:
         )
 
     def start(self) -> None:
-        """Begin an episode: left to itself, EnvPool rewards the first call after a truncation."""
+        """Begin an episode. Without this reset, EnvPool would give a reward for the first call after a truncation."""
         self._pool.async_reset()
 
     def first(self) -> np.ndarray:
-        """First observations of the episode begun.
+        """First observations of the episode.
 
         Raises:
-            ToppoError: a goal has left the task's goal space.
+            ToppoError: a goal is outside the task's goal space.
         """
         obs: np.ndarray = self._pool.recv()[0]
         goals = obs[:, -3:]
         if (np.abs(goals - goals.clip(self._space.low[-3:], self._space.high[-3:])) > 1e-6).any():
             raise ToppoError(
-                f"task {self._task}: a goal of EnvPool's has left the goal space; give --backend metaworld"
+                f"task {self._task}: EnvPool drew a goal outside the goal space; train with `backend=metaworld`"
             )
         return obs
 
@@ -213,11 +206,11 @@ class _Pool:
         self._pool.send(actions)
 
     def receive(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Observations (n, 39) clipped to their space, as Meta-World clips them, rewards and successes (n,)."""
+        """Observations (n, obs) clipped as Meta-World clips them, rewards (n,) and successes (n,)."""
         obs, rewards, _, _, info = self._pool.recv()
         return obs.clip(self._space.low, self._space.high), rewards, info["success"] > 0
 
 
 def envpool_name(task: str) -> str:
-    """EnvPool's name of a task: MetaWorld/DoorOpen-v3 of door-open-v3."""
+    """EnvPool's name of a task, such as MetaWorld/DoorOpen-v3 for door-open-v3."""
     return "MetaWorld/" + "".join(part.capitalize() for part in task.removesuffix("-v3").split("-")) + "-v3"

@@ -1,6 +1,6 @@
-"""What the trainer needs of a simulator: whole-episode rollouts and evaluations of a policy, for all tasks at once.
+"""What the trainer needs of a simulator: whole episodes of every task under a policy, and an evaluation of the policy.
 
-A second backend is one more class with these two methods. Workers and their processes are a backend's own affair.
+Another simulator is one more class with the methods of `Backend`. Its processes and threads are its own affair.
 """
 
 from __future__ import annotations
@@ -15,60 +15,63 @@ from jaxtyping import Bool, Float, Int
 
 @dataclass(frozen=True)
 class Rollout:
-    """Whole episodes of every task under one policy: K tasks, E episodes each, T steps each.
+    """Whole episodes of every task under one policy: K tasks, E episodes of each, T steps of each episode.
 
-    Every Meta-World episode ends by truncation at T, so the last observation of an episode is there to be bootstrapped
-    from.
+    Every Meta-World episode ends by truncation at T. Its last observation is kept, so that the value of the state
+    after it can be bootstrapped.
     """
 
     obs: Float[np.ndarray, "K E T+1 obs"]
-    """Observations without the task one-hot, float32; [:, :, T] is the final one."""
+    """Observations without the task's one-hot, float32; [:, :, T] is the last one of the episode."""
     actions: Float[np.ndarray, "K E T act"]
-    """Unclipped actions, float32."""
+    """Actions before they are clipped to [-1, 1], float32."""
     log_prob: Float[np.ndarray, "K E T"]
-    """Of the actions under the policy that drew them, float32."""
+    """Log-density of the actions under the policy that drew them, float32."""
     rewards: Float[np.ndarray, "K E T"]
-    """float64."""
+    """Rewards, float64."""
     success: Bool[np.ndarray, "K E"]
-    """Success at any step of the episode."""
+    """Whether the episode succeeded at any of its steps."""
 
 
 class Policy(Protocol):
-    """A task-conditioned Gaussian policy; picklable, since it travels to worker processes."""
+    """A Gaussian policy that knows its task. It can be pickled, because it travels to worker processes."""
 
     def act(self, obs: Float[np.ndarray, "m obs"], tasks: Int[np.ndarray, "m"]) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation (m, A), float32, for float64 observations (without one-hot) of the tasks with
-        these indices. The standard deviation is the task's, whatever the observation.
+        """Mean and standard deviation of the actions, (m, A) float32 each.
+
+        Args:
+            obs: observations without the one-hot, float64.
+            tasks: the index of each row's task. The standard deviation depends on the task alone.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Outcome of the paper's evaluation (Section B.1): every goal of every task once, with the mean action."""
+    """Result of the paper's evaluation (Section B.1): every goal of every task once, with the mean action."""
 
     success: Bool[np.ndarray, "K goals"]
-    """Success at any step of the episode."""
+    """Whether the episode succeeded at any of its steps."""
     returns: Float[np.ndarray, "K goals"]
-    """Undiscounted return up to the end of the episode, which is its first success."""
+    """Undiscounted return of the episode, which ends at its first success."""
 
     @property
     def success_rate(self) -> Float[np.ndarray, "K"]:
-        """Share of a task's goals that were reached."""
+        """Share of each task's goals that were reached."""
         rate: np.ndarray = self.success.mean(axis=1)
         return rate
 
 
 Progress = Callable[[int], None]
-"""Called now and then with the environment steps done in the running call; may raise to abandon it."""
-
+"""Called several times during a rollout or an evaluation with the environment steps done so far. It may raise, which
+abandons the call."""
 
 Arrived = Callable[[int, slice], None]
-"""Called with a task's index and episodes of it that have been played to their end."""
+"""Called with the index of a task and with those of its episodes that are finished."""
 
 
 def unheeded(_task: int, _episodes: slice) -> None:
-    """An `Arrived` for who waits for the whole."""
+    """Nothing: an `Arrived` for callers that wait for the whole rollout."""
 
 
 class Backend(Protocol):
@@ -76,40 +79,57 @@ class Backend(Protocol):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """K names, in the order of every array's first axis."""
+        """The K task names, in the order of every array's first axis."""
+        ...
+
+    @property
+    def obs_dim(self) -> int:
+        """Numbers in an observation, without the task's one-hot."""
+        ...
+
+    @property
+    def action_dim(self) -> int:
+        """Numbers in an action."""
+        ...
+
+    @property
+    def horizon(self) -> int:
+        """Steps of an episode, T."""
         ...
 
     @property
     def versions(self) -> Mapping[str, str]:
-        """Name and version of the packages that define the environments, and by which path they are stepped."""
+        """Names and versions of the packages behind the environments, and the way the environments are stepped."""
         ...
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What its user should know of how it differs from the official package as it is; a line each."""
+        """What the user should know about differences from the official package; one line each."""
         ...
 
     @property
     def arrays(self) -> Rollout:
-        """Where rollouts are written to, while they are played."""
+        """The arrays that a rollout is written to while it is played."""
         ...
 
     def rollout(self, policy: Policy, collect: int, progress: Progress, arrived: Arrived = unheeded) -> Rollout:
-        """One collect of whole episodes: a function of seed, `collect` and policy. Nothing carries over.
+        """One rollout phase (a collect) of whole episodes.
+
+        It depends on the seed, on `collect` and on the policy, and on nothing that was played before.
 
         Args:
-            policy: that plays.
-            collect: its number.
+            policy: plays the episodes.
+            collect: the number of the collect.
             progress: see `Progress`.
-            arrived: told of every episode once, some at a time, when they stand in `arrays`.
+            arrived: told once about every episode, when it stands in `arrays`.
 
         Returns:
-            `arrays`: valid until the next call.
+            `arrays`, valid until the next call.
         """
         ...
 
     def evaluate(self, policy: Policy, progress: Progress) -> Evaluation:
-        """The paper's evaluation: a function of seed and policy, as `rollout` is."""
+        """The paper's evaluation. It depends on the seed and on the policy alone."""
         ...
 
     def close(self) -> None:

@@ -1,15 +1,16 @@
-"""Meta-World through its own package: names, goals, and freshly built environments.
+"""Meta-World through its own package: task names, goals, and freshly built environments.
 
-Two traps are closed here. `make_mt_envs` gives every sub-environment the same seed, so all tasks and copies draw the
-same goal indices: each
-copy gets a seed of its own. And a Meta-World reset is not free of history (the hand is settled with fixtures where the
-last episode left
-them): environments are built anew for every collect and every evaluation, so that both depend on nothing but their
-seed.
+This module avoids two traps:
+
+- `make_mt_envs` gives every environment the same seed, so all tasks and copies draw the same goal indices. Here each
+  copy has a seed of its own.
+- A Meta-World reset depends on the episode before: the hand settles while the fixtures are still where that episode
+  left them. Here environments are built anew for every rollout and every evaluation, so both depend on the seed alone.
 """
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -17,20 +18,22 @@ from typing import Any
 
 import metaworld
 import numpy as np
+from jaxtyping import Float
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS, MT10_V3, MT25_V3, MT50_V3
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
 from toppo.common.errors import unknown
-from toppo.training.envs.sizes import ACTION_DIM, HORIZON, N_GOALS, OBS_DIM
+from toppo.training.envs.costs import STEP_MICROSECONDS
+from toppo.training.envs.sizes import ACTION_DIM, HORIZON
 
 _BENCHMARKS = {"MT10": MT10_V3, "MT25": MT25_V3, "MT50": MT50_V3}
 
 
 def task_names(benchmark: str) -> tuple[str, ...]:
-    """The tasks of MT10, MT25, MT50 in Meta-World's own order, or those of a comma list.
+    """The tasks of MT10, MT25 or MT50 in Meta-World's own order, or those of a list separated by commas.
 
     Raises:
-        UsageError: a name that is neither; the closest is named.
+        UsageError: an unknown name; the message suggests the closest one.
     """
     if benchmark in _BENCHMARKS:
         return tuple(_BENCHMARKS[benchmark])
@@ -44,7 +47,7 @@ def task_names(benchmark: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """One task as a worker needs it: its name, index, and its 50 goals as Meta-World's own `Task` objects."""
+    """One task as a worker needs it: its index, its name, and its goals as Meta-World's own `Task` objects."""
 
     index: int
     name: str
@@ -52,8 +55,9 @@ class TaskSpec:
 
 
 def task_specs(benchmark: str, seed: int) -> tuple[TaskSpec, ...]:
-    """The tasks of a benchmark with the goals Meta-World draws for this seed (a comma list: those of `MT1(name,
-    seed)`).
+    """The tasks of a benchmark with the goals that Meta-World draws for this seed.
+
+    A list of tasks separated by commas has the goals of `MT1(name, seed)`.
     """
     names = task_names(benchmark)
     if benchmark in _BENCHMARKS:
@@ -64,39 +68,39 @@ def task_specs(benchmark: str, seed: int) -> tuple[TaskSpec, ...]:
 
 
 COMPARED = {"metaworld": ("3.1.1",), "mujoco": ("3.3.0",)}
-"""Versions whose 50 accelerated classes were compared with the official ones, bit for bit, over whole episodes."""
+"""Versions with which the 50 accelerated classes were compared with the official ones: equal bits, whole episodes."""
 
 
 def not_compared() -> str:
-    """Installed packages that the accelerated classes were not compared with, as "metaworld 3.2.0"; "" if none."""
+    """Installed packages that the accelerated classes were not compared with, such as "metaworld 3.2.0"; "" if none."""
     return ", ".join(f"{name} {version(name)}" for name, known in COMPARED.items() if version(name) not in known)
 
 
 def versions(accelerated: bool) -> dict[str, str]:
-    """Versions of what defines the environments, and whether they run as the package has them."""
+    """Versions of the packages that define the environments, and whether the accelerated classes are used."""
     packages = {name: version(name) for name in ("metaworld", "mujoco", "gymnasium")}
     return {**packages, "metaworld_path": "accelerated" if accelerated else "official"}
 
 
 @cache
 def environment_class(name: str, accelerated: bool) -> type[SawyerXYZEnv]:
-    """The class of a task: Meta-World's own, or the faster one with the same results."""
+    """The class of a task: Meta-World's own, or the faster one with the same results bit for bit."""
     official = ALL_V3_ENVIRONMENTS[name]
     if not accelerated:
         return official
-    from toppo.training.envs import accelerated as module  # reaches into the package: only where it is a known one
+    from toppo.training.envs import accelerated as module  # imported for known versions only: it uses their internals
 
     return module.accelerated(official)
 
 
 class Episode:
-    """A freshly built environment of one task that plays episodes to chosen or drawn goals.
+    """A freshly built environment of one task, which plays one episode after another.
 
     Args:
         spec: the task.
         reward: "v1" or "v2".
         seed: of the environment's generator, which draws the goals.
-        accelerated: whether on the faster class.
+        accelerated: use the faster class.
     """
 
     def __init__(self, spec: TaskSpec, reward: str, seed: int, accelerated: bool) -> None:
@@ -104,9 +108,11 @@ class Episode:
         self._env = environment_class(spec.name, accelerated)(reward_function_version=reward)
         self._env.seed(seed)
 
-    def reset(self, goal: int | None = None) -> np.ndarray:
-        """First observation (39,) float64 of an episode to this goal, or to one drawn with replacement, as Meta-World
-        draws it.
+    def reset(self, goal: int | None = None) -> Float[np.ndarray, "obs"]:
+        """First observation of a new episode, float64.
+
+        Args:
+            goal: index of the goal; by default one is drawn with replacement, as Meta-World does.
         """
         if goal is None:
             goal = int(self._env.np_random.choice(len(self.spec.goals)))
@@ -114,34 +120,42 @@ class Episode:
         obs, _ = self._env.reset()
         return np.asarray(obs)
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool]:
-        """Observation (39,) float64, reward, success at this step, and whether the episode is over, after an action
-        (4,) within [-1, 1].
+    def step(self, action: Float[np.ndarray, "act"]) -> tuple[Float[np.ndarray, "obs"], float, bool, bool]:
+        """Observation (float64), reward, success at this step, and whether the episode is over.
+
+        Args:
+            action: every number within [-1, 1].
         """
         obs, reward, _, truncated, info = self._env.step(action)
         return obs, float(reward), bool(info["success"]), bool(truncated)
 
     def close(self) -> None:
-        """End its use: the next environment of the task takes the simulator's memory over, and is built faster."""
+        """Release the simulator's memory. The next environment of the task takes it over and is built faster."""
         self._env.close()
 
 
 def environment_seed(seed: int, *key: int) -> int:
-    """An environment seed of its own for every key (collect, task, copy)."""
+    """Seed of an environment; every key, such as (collect, task, copy), gives another one."""
     return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1)[0])
 
 
-__all__ = [
-    "ACTION_DIM",
-    "HORIZON",
-    "N_GOALS",
-    "OBS_DIM",
-    "Episode",
-    "TaskSpec",
-    "environment_class",
-    "environment_seed",
-    "not_compared",
-    "task_names",
-    "task_specs",
-    "versions",
-]
+def seconds_per_cost(reward: str, steps: int = 300) -> float:
+    """CPU seconds on this machine for one unit of `toppo.training.envs.costs.step_cost`.
+
+    Measured with a reset and a few hundred steps of one task.
+
+    Args:
+        reward: "v1" or "v2".
+        steps: to measure.
+    """
+    name = "drawer-close-v3"
+    (spec,) = task_specs(name, seed=0)
+    env = Episode(spec, reward, seed=0, accelerated=not not_compared())
+    action = np.zeros(ACTION_DIM, np.float32)
+    start = time.process_time()
+    env.reset(0)
+    reset = time.process_time() - start
+    start = time.process_time()
+    for _ in range(steps):
+        env.step(action)
+    return ((time.process_time() - start) / steps + reset / HORIZON) / STEP_MICROSECONDS[name]

@@ -1,4 +1,4 @@
-"""The sizes of Meta-World, stated without importing it: the configuration and `--help` need them at once."""
+"""The sizes of Meta-World, without importing it: the configuration and the help texts need them at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MT-PPO's per-task losses (Eq. 1): pure functions of (K, n) slices, one number a task."""
+"""Per-task losses of multi-task PPO (Eq. 1): pure functions of (K, n) tensors that give one number per task."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from torch import Tensor
 
 
 def normalise_per_task(advantage: Tensor) -> Tensor:
-    """Advantages (K, n) with mean 0 and standard deviation 1 in each task's slice (Section 2); a constant slice gives
-    zeros.
-    """
+    """Advantages (K, n) with mean 0 and standard deviation 1 per task (Section 2); 0 where a task's are all equal."""
     centred = advantage - advantage.mean(1, keepdim=True)
     return centred / (centred.square().mean(1, keepdim=True).sqrt() + 1e-8)
 
 
 def policy_loss(log_ratio: Tensor, advantage: Tensor, clip: float) -> tuple[Tensor, Tensor]:
-    """Clipped surrogate L_i^a and the share of clipped-out samples.
+    """PPO's clipped policy loss L_i^a of every task, and the share of samples that are clipped.
+
+    L_i^a = -mean(min(rho A, clamp(rho, 1 - epsilon, 1 + epsilon) A)).
 
     Args:
-        log_ratio: log rho (K, n).
-        advantage: (K, n), already normalised.
+        log_ratio: log rho (K, n), the log of the new over the old probability of the action.
+        advantage: A (K, n), normalised.
         clip: epsilon.
 
     Returns:
-        L_i^a (K,), and per task the share of samples whose ratio the clip cut off (K,).
+        L_i^a (K,), and the share of each task's samples whose gradient the clip removes (K,).
     """
     ratio = log_ratio.exp()
     surrogate = ratio * advantage
@@ -34,20 +34,19 @@ def policy_loss(log_ratio: Tensor, advantage: Tensor, clip: float) -> tuple[Tens
 
 
 def value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float | None) -> tuple[Tensor, Tensor]:
-    """Squared value error L_i^c, with PPO's value clip, and the share of clipped-out samples.
+    """Squared value error L_i^c of every task with PPO's value clip, and the share of samples that are clipped.
 
-    All three in the critic's own units: normalised with PopArt, raw without.
+    L_i^c is the mean of the larger of two squared errors: of the value, and of the value clipped around the old one.
+    There is no factor 1/2. Values and targets are in the critic's units: normalised with PopArt, raw without.
 
     Args:
         value: predictions (K, n).
-        old_value: predictions at the last (re)compute (K, n), around which the clip is laid.
+        old_value: predictions when values were last computed (K, n), the centre of the clip range.
         target: value targets (K, n).
-        clip: epsilon of the value clip, or None for none.
+        clip: epsilon of the value clip; None for no clip.
 
     Returns:
-        L_i^c (K,): the mean of the larger of the two squared errors, without a factor 1/2; and the share of samples
-        whose clipped error
-        ruled, so that their gradient is zero (K,).
+        L_i^c (K,), and the share of each task's samples whose gradient the clip removes (K,).
     """
     error = (value - target).square()
     if clip is None:

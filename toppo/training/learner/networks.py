@@ -1,6 +1,4 @@
-"""The paper's actor and critic: fully task-shared [400, 400, 400] ReLU networks over (observation, task one-hot)
-(Table B.1).
-"""
+"""The paper's actor and critic (Table B.1): ReLU networks over observation and task one-hot, shared by all tasks."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from toppo.capture import OneHotLinear, TaskLayerNorm, TaskLinear, TaskReLU
 
 @dataclass(frozen=True)
 class NetworkShape:
-    """What both networks are built from: K tasks, the observation's and the action's size, hidden widths."""
+    """Sizes of both networks: K tasks, numbers in an observation and in an action, widths of the hidden layers."""
 
     n_tasks: int
     obs_dim: int
@@ -24,8 +22,9 @@ class NetworkShape:
 
 
 class _Trunk(nn.Sequential):
-    """Hidden layers Linear -> [LayerNorm] -> ReLU; a layer-normalised Linear has no bias (LN's mean subtraction makes
-    it redundant).
+    """Hidden layers: Linear, LayerNorm if asked for, ReLU.
+
+    A Linear before a LayerNorm has no bias, because LayerNorm subtracts the mean and so removes it.
     """
 
     def __init__(self, shape: NetworkShape, layernorm: bool) -> None:
@@ -49,7 +48,7 @@ class _Trunk(nn.Sequential):
 
 
 def _initialise(network: nn.Module, output: TaskLinear, output_gain: float, generator: torch.Generator) -> None:
-    """Orthogonal weights with gain sqrt(2), zero biases; the output layer's weights scaled by `output_gain`."""
+    """Set orthogonal weights with gain sqrt(2) and zero biases; scale the output layer's weights by `output_gain`."""
     for layer in network.modules():
         if isinstance(layer, TaskLinear):
             nn.init.orthogonal_(layer.weight, gain=sqrt(2), generator=generator)
@@ -60,7 +59,7 @@ def _initialise(network: nn.Module, output: TaskLinear, output_gain: float, gene
 
 
 class Actor(nn.Module):
-    """Diagonal Gaussian policy: a shared mean network and one log-standard-deviation row per task; no squashing."""
+    """Diagonal Gaussian policy: one mean network for all tasks, one row of log-standard-deviations per task."""
 
     def __init__(self, shape: NetworkShape, layernorm: bool, generator: torch.Generator) -> None:
         super().__init__()
@@ -70,13 +69,13 @@ class Actor(nn.Module):
         _initialise(self, self.mean, 0.01, generator)
 
     def forward(self, obs: Tensor, tasks: slice = slice(None)) -> Tensor:
-        """Action means (k, n, action_dim) of observations (k, n, obs_dim) of these of K tasks."""
+        """Action means (k, n, action_dim) for observations (k, n, obs_dim) of these tasks."""
         mean: Tensor = self.mean(self.trunk(obs, tasks))
         return mean
 
 
 class Critic(nn.Module):
-    """Shared value network with one scalar output z (Section 4.1); `layernorm` is the paper's LN-c."""
+    """Value network with one output z for all tasks (Section 4.1). With `layernorm` it is the paper's LN-c."""
 
     def __init__(self, shape: NetworkShape, layernorm: bool, generator: torch.Generator) -> None:
         super().__init__()
@@ -85,11 +84,11 @@ class Critic(nn.Module):
         _initialise(self, self.output, 1.0, generator)
 
     def forward(self, obs: Tensor, tasks: slice = slice(None)) -> Tensor:
-        """z (k, n) of observations (k, n, obs_dim) of these of K tasks."""
+        """z (k, n) for observations (k, n, obs_dim) of these tasks."""
         z: Tensor = self.output(self.trunk(obs, tasks)).squeeze(-1)
         return z
 
 
 def count_parameters(*modules: nn.Module) -> int:
-    """Numbers held in memory during training, optimizer state excluded (Section B.3)."""
+    """Number of parameters of the modules, without the optimizer's state (Section B.3)."""
     return sum(p.numel() for module in modules for p in module.parameters())

@@ -1,6 +1,6 @@
-"""The actor as a simulator sees it: numpy in, numpy out, on the CPU, detached from training.
+"""The actor for simulators: a frozen copy in numpy on the CPU.
 
-In numpy because a call has a handful of rows: its BLAS takes half the time of torch's on them.
+A call has only a few rows. For these, numpy takes half the time of torch.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from toppo.training.learner.networks import Actor
 
 @dataclass
 class _Layer:
-    """y = norm(x W + b); between layers, ReLU."""
+    """One layer, y = norm(x W + b). There is a ReLU between layers."""
 
     weight: Float[np.ndarray, "in out"]
     bias: Float[np.ndarray, "out"]
     norm: tuple[Float[np.ndarray, "out"], Float[np.ndarray, "out"], float] | None
-    """LayerNorm's gain, shift and epsilon, where the actor has one."""
+    """Gain, shift and epsilon of LayerNorm; None without one."""
 
 
 class ActorPolicy:
-    """A frozen copy of an actor, as environments play it.
+    """A frozen copy of an actor, for simulators. See `toppo.training.envs.interface.Policy`.
 
-    It computes on as many threads as numpy's BLAS has. Hold it to one: more take three times as long.
+    Limit numpy's BLAS to one thread around its calls: with more threads they take three times as long.
     """
 
     def __init__(self, actor: Actor) -> None:
@@ -38,14 +38,19 @@ class ActorPolicy:
                 self._layers.append(_Layer(np.ascontiguousarray(_array(module.weight).T), bias, None))
             elif isinstance(module, nn.LayerNorm):
                 self._layers[-1].norm = _array(module.weight), _array(module.bias), module.eps
-        # A one-hot would pick a row of the first layer's weights.
+        # The product with a one-hot picks one row of the first layer's weights.
         first = self._layers[0]
         n_obs = len(first.weight) - len(actor.log_std)
         first.weight, self._task_rows = first.weight[:n_obs], first.weight[n_obs:]
         self._std: Float[np.ndarray, "K A"] = np.exp(_array(actor.log_std))
 
     def act(self, obs: Float[np.ndarray, "m obs"], tasks: Int[np.ndarray, "m"]) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation (m, A) float32 of the unclipped action."""
+        """Mean and standard deviation of the unclipped actions, (m, A) float32 each.
+
+        Args:
+            obs: observations without the task's one-hot.
+            tasks: the index of each row's task.
+        """
         x = obs.astype(np.float32)
         for i, layer in enumerate(self._layers):
             if i > 0:

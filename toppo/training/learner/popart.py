@@ -1,4 +1,4 @@
-"""PopArt: per-task normalisation of value targets that leaves the values as they were (Sections 4.1 and B.5)."""
+"""PopArt: value targets normalised per task, without a change of the values themselves (Sections 4.1 and B.5)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,13 @@ Statistics = Literal["welford", "ema", "off"]
 class PopArt(nn.Module):
     """The per-task affine layer n_i = W_i z + b_i and the statistics (mu_i, sigma_i) with V_i = sigma_i n_i + mu_i.
 
-    Everything here is float64, so that a change of statistics leaves V_i as it was to fp64 rounding. With statistics
-    "off" the layer has no
-    parameters, n_i = z, and V_i = n_i.
+    All numbers are float64, so a change of the statistics changes V_i only by fp64 rounding. With statistics "off" the
+    layer has no parameters, n_i = z and V_i = n_i.
 
     Args:
         n_tasks: K.
-        statistics: "welford" merges every collect into full-history moments (Eq. B.1); "ema" moves first and
-            second moments by `beta` a
-            collect, bias-corrected as in Adam (van Hasselt et al. 2016, Eq. 4).
+        statistics: "welford" takes the moments over the whole run (Eq. B.1). "ema" moves the first and second moments
+            by `beta` per collect, with Adam's bias correction (van Hasselt et al. 2016, Eq. 4).
         sigma_min: lower bound of sigma_i, in units of the return.
         beta: rate of "ema" per collect.
     """
@@ -46,22 +44,22 @@ class PopArt(nn.Module):
             self.bias = nn.Parameter(zeros.clone())
 
     def forward(self, z: Tensor, tasks: slice = slice(None)) -> Tensor:
-        """Normalised values n_i = W_i z + b_i, (k, ...) float64, of critic outputs z (k, ...) of these tasks."""
+        """Normalised values n_i = W_i z + b_i, (k, ...) float64, for critic outputs z (k, ...) of these tasks."""
         z = z.double()
         return z if self.statistics == "off" else _rows(self.weight[tasks], z) * z + _rows(self.bias[tasks], z)
 
     def denormalise(self, n: Tensor) -> Tensor:
-        """V_i = sigma_i n_i + mu_i of normalised values (K, ...)."""
+        """Values V_i = sigma_i n_i + mu_i for normalised values (K, ...)."""
         return _rows(self.sigma, n) * n + _rows(self.mu, n)
 
     def normalise(self, v: Tensor) -> Tensor:
-        """(V_i - mu_i) / sigma_i of raw values or targets (K, ...)."""
+        """Normalised values (V_i - mu_i) / sigma_i for raw values or targets (K, ...)."""
         return (v - _rows(self.mu, v)) / _rows(self.sigma, v)
 
     @torch.no_grad()
     def update(self, targets: Tensor) -> None:
-        """Take one collect's raw value targets (K, N) into the statistics, and re-parameterise W_i, b_i so that every
-        V_i stays.
+        """Add the raw value targets (K, N) of one collect to the statistics, and adjust W_i and b_i so that no V_i
+        changes.
         """
         if self.statistics == "off":
             return

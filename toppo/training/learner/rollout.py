@@ -1,6 +1,4 @@
-"""What one collect brings, on the host and on the device, and what the update makes of it: advantages, targets,
-stratified minibatches.
-"""
+"""The data of one rollout phase (a collect) on the device, its advantages and value targets, and its minibatches."""
 
 from __future__ import annotations
 
@@ -15,16 +13,16 @@ from toppo.training.envs.interface import Rollout
 
 @dataclass(frozen=True)
 class Batch:
-    """One collect on the device, float32 but for the rewards: K tasks, E episodes each, T steps each."""
+    """The rollout of one collect on the device: K tasks, E episodes per task, T steps per episode. See `Rollout`."""
 
-    obs: Tensor  # (K, E, T + 1, obs)
-    actions: Tensor  # (K, E, T, A)
-    log_prob: Tensor  # (K, E, T)
+    obs: Tensor  # (K, E, T + 1, obs) float32
+    actions: Tensor  # (K, E, T, A) float32
+    log_prob: Tensor  # (K, E, T) float32
     rewards: Tensor  # (K, E, T) float64
 
     @classmethod
     def empty(cls, rollout: Rollout, device: torch.device) -> Batch:
-        """Room for rollouts of these shapes."""
+        """A batch with room for rollouts of this rollout's shapes."""
         sources = (torch.from_numpy(getattr(rollout, field.name)) for field in fields(cls))
         return cls(*(torch.empty_like(source, device=device) for source in sources))
 
@@ -32,7 +30,7 @@ class Batch:
         """Copy these episodes of these tasks from a rollout.
 
         Args:
-            rollout: of the shapes that `empty` was given.
+            rollout: of the same shapes as the one given to `empty`.
             tasks: rows of the first axis; all by default.
             episodes: rows of the second axis; all by default.
         """
@@ -45,8 +43,7 @@ def generalised_advantage(rewards: Tensor, values: Tensor, gamma: float, lam: fl
 
     Args:
         rewards: (..., T).
-        values: V of every state and of the final one, (..., T + 1); the final one is bootstrapped from, not taken
-            as zero.
+        values: V of every state, (..., T + 1). The last one stands for the rewards after the truncation.
         gamma: discount.
         lam: GAE lambda.
 
@@ -67,10 +64,11 @@ def generalised_advantage(rewards: Tensor, values: Tensor, gamma: float, lam: fl
 def stratified_minibatches(
     n_tasks: int, n_samples: int, n_minibatches: int, generator: torch.Generator, device: torch.device
 ) -> Iterator[Tensor]:
-    """Sample indices (K, n) of each minibatch of one repeat: every task's own permutation, cut into near-equal parts.
+    """Sample indices (K, n) of each minibatch of one repeat, that is, of one pass over the data.
 
-    Every minibatch holds the same number n of each task's samples (n_samples // n_minibatches, or one more), so the
-    batch is a dense (K, n, ...) block and every g_i is defined. Drawn on the CPU, moved to `device` once a repeat.
+    Each task has a permutation of its own, which is cut into nearly equal parts. Every minibatch thus has equally many
+    samples n of each task (n_samples // n_minibatches, or one more): the batch is a dense (K, n, ...) block, and every
+    g_i is defined. The indices are drawn on the CPU and moved to `device` once per repeat.
     """
     permutations = torch.rand(n_tasks, n_samples, generator=generator, dtype=torch.float64).argsort(dim=1)
     yield from permutations.to(device).tensor_split(n_minibatches, dim=1)

@@ -1,4 +1,4 @@
-"""Numbers of a collect for progress.jsonl: summaries over its minibatches."""
+"""Summaries over the minibatches of one collect, for progress.jsonl."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from toppo.training.learner.update import PER_TASK, SIDES, MinibatchUpdate
 
 
 class UpdateStatistics:
-    """Collects what `MinibatchUpdate`s say over one update phase; deterministic, so that a resumed run logs the same
-    line.
-    """
+    """Gathers the numbers of all minibatches of one update phase. A resumed run logs the same numbers."""
 
     def __init__(self) -> None:
         self._updates = 0
@@ -24,7 +22,7 @@ class UpdateStatistics:
         self._clip_factors: list[float] = []
 
     def add(self, update: MinibatchUpdate) -> None:
-        """Take in one minibatch."""
+        """Add one minibatch."""
         for name, values in update.per_task.items():
             self._per_task[name].append(values)
         for side, s in update.sides.items():
@@ -35,12 +33,12 @@ class UpdateStatistics:
         self._clip_factors.append(update.clip_factor)
 
     def per_task(self) -> dict[str, np.ndarray]:
-        """Means over the minibatches, (K,) each."""
+        """Means over the minibatches, (K,) each: the numbers of `PER_TASK`, and the gradient norms of each side."""
         means = {name: np.mean(values, axis=0) for name, values in self._per_task.items()}
         return means | {f"{side}_grad_norm": np.mean(norms, axis=0) for side, norms in self._norms.items()}
 
     def summary(self) -> dict[str, Any]:
-        """One number each: clip factor, and per side norm spread, mean |cos| and what the combiner reported."""
+        """The mean clip factor, and for each side the norm spread, the mean |cos| and the combiner's report."""
         line: dict[str, Any] = {"clip_factor": float(np.mean(self._clip_factors))}
         for side in SIDES:
             residual, iterations, status, ridge = (

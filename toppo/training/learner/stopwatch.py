@@ -1,4 +1,4 @@
-"""Where the wall time of a run goes."""
+"""Wall time of the parts of a run."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from dataclasses import dataclass
 
 PHASES = ("environment", "values", "update", "dump", "evaluation")
 UPDATE_PARTS = ("gradients", "grams", "combiners", "step")
-"""Of a minibatch update: forward and backward into the slabs, their Grams (with the transfer from the device), the
-K x K problems, direction and Adam. What is left of "update" is shuffling and bookkeeping.
+"""Parts of a minibatch update: forward and backward pass; Grams, with their transfer from the device; combiners;
+direction and Adam. The rest of "update" is shuffling and bookkeeping.
 """
 
 
 @dataclass(frozen=True)
 class Lap:
-    """Seconds in each of `PHASES`, and how those of the update divide into `UPDATE_PARTS`."""
+    """Seconds in each of `PHASES`, and in each of the `UPDATE_PARTS`, which "update" includes."""
 
     phases: dict[str, float]
     update_parts: dict[str, float]
 
 
 class Stopwatch:
-    """Wall seconds spent in each of `PHASES` and `UPDATE_PARTS`. Phases nest; time counts once, for the innermost.
+    """Measures wall seconds in each of `PHASES` and `UPDATE_PARTS`. In nested phases, time counts for the innermost.
 
-    On CUDA, work is charged to the phase that waits for it.
+    On CUDA, work counts for the phase that waits for it.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Stopwatch:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Charge the time inside to `name` (and not to the phase around it)."""
+        """Count the time within this context for `name`, and not for the phase around it."""
         self._charge()
         self._running.append(name)
         try:

@@ -1,12 +1,14 @@
-"""One update phase of TOPPO (Algorithm C.1): what happens between two collects, top to bottom.
+"""One update phase of TOPPO (Algorithm C.1): what happens between two rollout phases, from top to bottom.
 
-    rollout -> values, GAE, targets -> PopArt -> R repeats x minibatches:
-        per-task losses -> one backward -> slabs (K, P) -> Grams (K, K) -> combiners' weights (K,) -> d = w'G -> joint
-        clip -> Adam
+    rollout -> values, GAE, targets -> PopArt, then in every minibatch of every repeat:
+        per-task losses -> one backward pass -> J (K, P) of each side -> G = J J' (K, K) -> combiner's weights w (K,)
+        -> d = J'w -> joint clip of both sides -> Adam
 
-All work of a minibatch stays on the device but for one transfer of the Grams and per-task numbers to the host, where
-the combiners solve, and
-one of the weights back.
+A repeat is one pass over the data. A side is the actor or the critic. The slab of a side holds its J, the gradients g_i
+of all K tasks as rows.
+
+The update stays on the device, with two exceptions per minibatch: the Grams and per-task numbers go to the host, where
+the combiners solve, and the weights come back.
 """
 
 from __future__ import annotations
@@ -34,70 +36,71 @@ from toppo.training.learner.stopwatch import Stopwatch
 
 SIDES = ("actor", "critic")
 PER_TASK = ("loss_actor", "loss_critic", "entropy", "ratio_clip_fraction", "value_clip_fraction", "approx_kl")
-"""What every minibatch reports a task."""
+"""Numbers that every minibatch reports per task."""
 
 BLOCK_ROWS = 8_192
-"""Rows of a minibatch that a CPU takes forward and backward at a time, in whole tasks, for its memory and its caches:
-all of K = 10, half of K = 50. A GPU takes all at once."""
+"""Rows of a minibatch in one forward and backward pass on a CPU, in whole tasks: all of K = 10, half of K = 50.
+
+More rows would not fit in the caches. A GPU takes all rows at once.
+"""
 FORWARD_ROWS = {"cpu": 1_024, "cuda": 65_536}
-"""Rows of a forward pass over a whole collect at a time: what the caches hold; on a GPU, what bounds memory."""
+"""Rows of one forward pass over the data of a collect, limited by the caches of a CPU and by the memory of a GPU."""
 
-STANDS = "the last checkpoint stands"
+STANDS = "the last checkpoint is intact"
 
-MINIBATCH_STREAM, ORDER_STREAM, INIT_STREAM = 3, 4, 5  # keys of random streams; 0-2 are the environments'
+MINIBATCH_STREAM, ORDER_STREAM, INIT_STREAM = 3, 4, 5
+"""Keys of random streams. The environments have 0 to 2 (`toppo.training.envs.player`)."""
 
 
 @dataclass(frozen=True)
 class SideUpdate:
-    """One side of one minibatch, as the combiner saw and answered it."""
+    """One side of one minibatch: what the combiner received, and what it answered."""
 
     gram: np.ndarray
     """G of the paper's g_i (without c_v), (K, K) float64."""
     combination: Combination
-    """Weights w on the scaled gradients (`gradient_scale` times g_i), and the record of how they came about."""
+    """Weights w for the scaled gradients (`gradient_scale` times g_i), and the record of the solution."""
     order: np.ndarray | None
-    """The random order the combiner was handed, if it takes one."""
+    """The random order of the tasks that the combiner received, if it takes one."""
 
 
 @dataclass(frozen=True)
 class MinibatchUpdate:
-    """What one minibatch update did; handed to the observer before the next one starts, with the slabs still in
-    place.
-    """
+    """What one minibatch update did. The observer gets it while the slabs still hold the gradients."""
 
     index: int
-    """Of the update phase, from 0."""
+    """Number of the update in its update phase, from 0."""
     sides: dict[str, SideUpdate]
     per_task: dict[str, np.ndarray]
-    """`PER_TASK` numbers, (K,) float64 each."""
+    """The numbers of `PER_TASK`, (K,) float64 each."""
     clip_factor: float
     """min(1, tau / ||(d^a, d^c)||), the joint clip."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What the last (re)compute of the values gives the critic and the actor, (K, N) float64 each."""
+    """Advantages, values and value targets under the critic of the last (re)compute, (K, N) float64 each."""
 
     advantage: Tensor
-    value: Tensor  # in the critic's own units
-    target: Tensor  # likewise
+    value: Tensor  # in the critic's units: normalised with PopArt, raw without
+    target: Tensor  # in the critic's units
 
 
 Observer = Callable[[MinibatchUpdate], None]
 
 
 class StepError(Exception):
-    """A minibatch that cannot be stepped on: names task or combiner, and side."""
+    """A minibatch has no usable direction. The message names the task or the combiner, and the side."""
 
 
 class Learner:
-    """Networks, PopArt, optimizer and combiners, and the update phase that moves them.
+    """Networks, PopArt, optimizer and combiners, with the update phase that changes them.
 
     Args:
-        config: a resolved configuration.
-        shape: of the networks.
-        tasks: names, for error messages.
-        device: where everything lives.
+        config: the configuration of the run.
+        shape: sizes of the networks.
+        tasks: names of the K tasks, for messages.
+        device: holds the networks, the slabs and the batch.
     """
 
     def __init__(self, config: TrainConfig, shape: NetworkShape, tasks: tuple[str, ...], device: torch.device) -> None:
@@ -118,13 +121,11 @@ class Learner:
             [self.theta, *self.popart.parameters()], lr=config.learning_rate, eps=config.adam_eps, fused=True
         )
         self.worst_norm_deviation = torch.zeros(2, dtype=torch.float64, device=device)
-        """Of the last update phase, the largest | ||d^c|| / sqrt(K) - 1 | before clipping; and the same with K counting
-        live tasks only."""
+        """Largest | ||d^c|| / sqrt(K) - 1 | before clipping in the last update phase, and the same where K counts only
+        tasks with a gradient. See `pins_norm`."""
 
     def _flatten(self) -> None:
-        """Lay actor and critic out in one vector theta = [theta^a | theta^c | log sigma] that Adam steps on as a
-        whole.
-        """
+        """Move all parameters to one vector theta = [theta^a | theta^c | log sigma], so that Adam makes one step."""
         shared = [self.slabs[side].parameters for side in SIDES]
         parameters = [*shared[0], *shared[1], self.actor.log_std]
         self.theta = nn.Parameter(torch.cat([p.detach().flatten() for p in parameters]))
@@ -139,21 +140,20 @@ class Learner:
 
     @property
     def n_parameters(self) -> int:
-        """The paper's parameter count (Section B.3)."""
+        """Number of parameters, counted as in Section B.3."""
         return count_parameters(self.actor, self.critic, self.popart)
 
     def update(self, batch: Batch, collect: int, observer: Observer) -> None:
-        """The whole update phase after one rollout.
+        """Run the whole update phase after one rollout.
 
         Args:
-            batch: of this collect.
-            collect: its number; keys the random streams, so that the phase is a pure function of state, batch
-                and number.
-            observer: called after the gradients of each minibatch are combined and stepped, while the slabs still
-                hold them.
+            batch: the data of this collect.
+            collect: its number. It is part of the key of the random streams, so the phase depends on the state, the
+                batch and this number alone.
+            observer: called after each minibatch's step, while the slabs still hold its gradients.
 
         Raises:
-            ToppoError: a non-finite loss, gradient or parameter, naming task, side and step.
+            ToppoError: a loss, gradient or parameter is not finite. The message names the task, the side and the step.
         """
         config = self.config
         generator = torch.Generator().manual_seed(stream_seed(config.seed, MINIBATCH_STREAM, collect))
@@ -177,7 +177,7 @@ class Learner:
         self._require_finite_parameters(collect)
 
     def prepare(self, rollout: Rollout) -> Batch:
-        """A whole rollout on the device."""
+        """The batch of a whole rollout, on the device."""
         batch = Batch.empty(rollout, self.device)
         batch.load(rollout)
         return batch
@@ -187,8 +187,8 @@ class Learner:
         """Values, advantages and targets under the current critic (Algorithm C.1, lines 1-2 and 5).
 
         Args:
-            batch: the collect.
-            refresh_popart: take the targets into the PopArt statistics first, as once a collect.
+            batch: the data of the collect.
+            refresh_popart: add the targets to PopArt's statistics first. This happens once per collect.
         """
         config, popart = self.config, self.popart
         value = popart.denormalise(popart(self._values(batch.obs)))
@@ -199,17 +199,17 @@ class Learner:
         return Targets(advantage, popart.normalise(value), popart.normalise(target))
 
     def losses(self, batch: Batch, targets: Targets, samples: Tensor, tasks: slice = slice(None)) -> dict[str, Tensor]:
-        """Per-task losses and clip fractions of these tasks' part of one minibatch, (k,) each, named as in `PER_TASK`.
+        """The numbers of `PER_TASK` for some tasks of one minibatch, (k,) each.
 
         Args:
-            batch: the collect.
+            batch: the data of the collect.
             targets: of the last (re)compute.
-            samples: indices (k, n) into each of these tasks' N samples.
-            tasks: which; all by default.
+            samples: indices (k, n) into the N samples of each of these tasks.
+            tasks: the tasks; all by default.
         """
         config = self.config
         horizon = batch.rewards.shape[-1]
-        # obs has T + 1 states an episode
+        # Each episode has T + 1 observations for T samples.
         obs = _gather(batch.obs[tasks].flatten(1, 2), samples + samples // horizon)
         log_std = self.actor.log_std[tasks]
         advantage = _gather(targets.advantage[tasks], samples)
@@ -232,10 +232,17 @@ class Learner:
     def step(
         self, batch: Batch, targets: Targets, samples: Tensor, index: int, orders: np.random.Generator
     ) -> MinibatchUpdate:
-        """One minibatch update (Algorithm C.1, lines 8-15).
+        """Run one minibatch update (Algorithm C.1, lines 8-15).
+
+        Args:
+            batch: the data of the collect.
+            targets: of the last (re)compute.
+            samples: indices (K, n) of the minibatch.
+            index: of the minibatch in the update phase.
+            orders: draws the random orders that combiners ask for.
 
         Raises:
-            StepError: a non-finite loss or gradient, or a combiner that refuses, naming task or combiner and side.
+            StepError: a loss or gradient is not finite, or the combiner cannot solve.
         """
         self.actor.log_std.grad = None
         for p in self.popart.parameters():
@@ -251,22 +258,24 @@ class Learner:
         return self.step_from_slabs(losses, index, orders)
 
     def _fill_slabs(self, batch: Batch, targets: Targets, samples: Tensor, tasks: slice) -> dict[str, Tensor]:
-        """These tasks' losses, detached, once their gradients are in the slabs and in `.grad` of the per-task rows."""
+        """The losses of these tasks, detached. Their gradients are then in the slabs and in `.grad` of the per-task
+        parameters.
+        """
         with self.slabs["actor"].attached(tasks), self.slabs["critic"].attached(tasks):
             losses = self.losses(batch, targets, samples, tasks)
-            # Every task's loss enters once: the slabs' rows are then the g_i themselves; c_v and 1/K come with the
-            # weights.
+            # Every loss enters with weight 1, so the rows of the slabs are the g_i themselves. c_v and 1/K come with
+            # the weights.
             total = losses["loss_actor"] - self.config.entropy_coef * losses["entropy"] + losses["loss_critic"]
             total.sum().backward()
         return {name: numbers.detach() for name, numbers in losses.items()}
 
     def step_from_slabs(self, losses: dict[str, Tensor], index: int, orders: np.random.Generator) -> MinibatchUpdate:
-        """Combine the gradients now in the slabs (and in `.grad` of the per-task rows), and step (lines 13-15).
+        """Combine the gradients in the slabs and in `.grad` of the per-task parameters, and step (lines 13-15).
 
         Args:
-            losses: of this minibatch, as `losses` gave them.
+            losses: of this minibatch, as `losses` gives them.
             index: of the minibatch in the update phase.
-            orders: draws what the combiners leave to chance.
+            orders: draws the random orders that combiners ask for.
 
         Raises:
             StepError: see `step`.
@@ -298,7 +307,10 @@ class Learner:
             raise StepError(f"the {side} combiner cannot go on: {error}") from None
 
     def _apply(self, sides: dict[str, SideUpdate], clip_factor: float) -> None:
-        """d = sum_i w_i g_i on each side, clipped; the tasks' own rows at the mean's weight 1/K; one Adam step."""
+        """Set the gradients to the clipped d = J'w of each side, and make one Adam step.
+
+        Per-task parameters (log sigma, PopArt's W and b) get their own gradient with weight 1/K, as in a mean.
+        """
         k = len(self.tasks)
         factors = [s.combination.weights * self.gradient_scale[side] * clip_factor for side, s in sides.items()]
         weights = torch.from_numpy(np.stack(factors)).to(self.device, torch.float32)
@@ -310,7 +322,8 @@ class Learner:
             assert p.grad is not None
             p.grad.mul_(clip_factor * self.config.value_coef / k)
         if self.pins_norm:
-            # Theorem 1 asks for independent gradients: a dead task has none, and then the norm is the root of the live.
+            # Theorem 1 assumes independent gradients. Without a gradient of some tasks, the norm is the root of the
+            # number of tasks that have one.
             live = max(1, int(np.count_nonzero(np.diagonal(sides["critic"].gram))))
             realised = self._direction["critic"].square().sum().double().sqrt() / clip_factor  # sums pairwise
             deviation = torch.stack([realised / sqrt(k) - 1, realised / sqrt(live) - 1]).abs()
@@ -319,12 +332,12 @@ class Learner:
 
     @property
     def pins_norm(self) -> bool:
-        """Whether Theorem 1 fixes the critic direction's norm at sqrt(K): FairGrad at alpha = 1."""
+        """Whether Theorem 1 fixes the norm of the critic's direction at sqrt(K). It does for FairGrad at alpha = 1."""
         combiner = self.combiners["critic"]
         return isinstance(combiner, (FairGrad, FairGradPaper)) and combiner.alpha == 1
 
     def _values(self, obs: Tensor) -> Tensor:
-        """The critic's z (K, E, T + 1) of every state, a bounded number of rows at a time."""
+        """The critic's z (K, E, T + 1) of every state, computed for `FORWARD_ROWS` rows at a time."""
         rows = max(1, FORWARD_ROWS[self.device.type] // len(obs))
         z = torch.cat([self.critic(part) for part in obs.flatten(1, 2).split(rows, dim=1)], dim=1)
         return z.view(obs.shape[:-1])
@@ -357,5 +370,5 @@ def _gather(x: Tensor, samples: Tensor) -> Tensor:
 
 
 def stream_seed(seed: int, *key: int) -> int:
-    """Seed of the random stream with this key; streams are independent of one another."""
+    """Seed of the random stream with this key. Streams of different keys are independent."""
     return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1, np.uint64)[0] >> np.uint64(1))

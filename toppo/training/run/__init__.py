@@ -1,1 +1,5 @@
-"""The run around the learner: collect, update, record, checkpoint, evaluate, in one directory."""
+"""The run around the learner, in one directory: rollouts, updates, records, checkpoints and evaluations.
+
+`start` has the functions that users call. `trainer` is the loop. `directory` has the class `Run`: what a run leaves on
+disk.
+"""

@@ -1,8 +1,7 @@
-"""Checkpoints: everything a run continues from, in one file of plain arrays that loads without running code.
+"""Checkpoints: everything that a run continues from, in one file of plain arrays. Loading it runs no code.
 
-The state between two collects is all there is to keep: environments are built anew for every collect, and every random
-stream is keyed by
-seed and collect.
+A checkpoint is the state between two collects. Environments need no state, because they are built anew for every
+collect. Random streams need none either, because their keys are the seed and the number of the collect.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from toppo.common.files import write_whole
 from toppo.training.learner.update import SIDES, Learner
 
 KEPT = 2
+"""Checkpoints that stay on disk. If the newest is damaged, the run goes on from the one before."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,16 @@ class Checkpoint:
 
     collect: int
     config: dict[str, Any]
-    """As in `TrainConfig.to_dict`."""
+    """The configuration, as `TrainConfig.to_dict` gives it."""
     arrays: dict[str, np.ndarray]
-    """Learner and trainer state, by name."""
+    """State of the learner and the trainer, by name."""
 
 
 def save(directory: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint whole or not at all, then drop all but the last two.
+    """Write a checkpoint whole or not at all, then delete all except the last `KEPT`.
+
+    Returns:
+        The path of the new checkpoint.
 
     Raises:
         OSError: the directory cannot be written.
@@ -51,11 +54,11 @@ def save(directory: Path, checkpoint: Checkpoint) -> Path:
 
 
 def load_latest(directory: Path, note: Callable[[str], object]) -> Checkpoint | None:
-    """The newest readable checkpoint of a run; None where there is none.
+    """The newest readable checkpoint of a run; None if there are no checkpoints.
 
     Args:
         directory: of the checkpoints.
-        note: told of every newer one that cannot be read.
+        note: told about every newer checkpoint that cannot be read.
 
     Raises:
         ToppoError: there are checkpoints, but none can be read.
@@ -68,14 +71,14 @@ def load_latest(directory: Path, note: Callable[[str], object]) -> Checkpoint | 
             note(str(error))
     if paths:
         raise ToppoError(
-            f"none of the checkpoints in {directory} can be read, so the run cannot go on; its dump and logs are as "
-            f"they were, and `toppo train --config {directory.parent / 'config.toml'}` starts it anew"
+            f"none of the checkpoints in {directory} can be read, so the run cannot go on; its dump and logs are "
+            f"unchanged. Start a new run with `config={directory.parent / 'config.toml'}`"
         )
     return None
 
 
 def load(path: Path) -> Checkpoint:
-    """Read one checkpoint file.
+    """The checkpoint in a file.
 
     Raises:
         ToppoError: the file is truncated or is no checkpoint.
@@ -86,7 +89,7 @@ def load(path: Path) -> Checkpoint:
         meta = json.loads(str(arrays.pop("meta")))
         return Checkpoint(meta["collect"], meta["config"], arrays)
     except (OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
-        # What a damaged zip raises depends on the byte: RuntimeError covers "encrypted" and "unknown compression".
+        # A damaged zip raises one of these, depending on the byte. RuntimeError: "encrypted", "unknown compression".
         raise ToppoError(f"{path} is not a readable checkpoint ({error})") from None
 
 
@@ -106,7 +109,7 @@ def learner_state(learner: Learner) -> dict[str, np.ndarray]:
 
 
 def restore_learner(learner: Learner, arrays: Mapping[str, np.ndarray]) -> None:
-    """Put back what `learner_state` gave, exactly."""
+    """Set a learner to the state that `learner_state` gave, exactly."""
     with torch.no_grad():
         learner.theta.copy_(torch.from_numpy(arrays["theta"]))
     learner.popart.load_state_dict({name: torch.from_numpy(value) for name, value in _under("popart/", arrays).items()})

@@ -1,4 +1,4 @@
-"""What a run would cost, measured on this machine before it starts."""
+"""What a run would do and cost. The costs are measured on this machine for a few seconds."""
 
 from __future__ import annotations
 
@@ -8,47 +8,74 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from rich.console import Console
 
-from toppo.training.envs.costs import STEP_MICROSECONDS, step_cost
+from toppo.training.envs.costs import step_cost
 from toppo.training.envs.interface import Rollout
-from toppo.training.envs.metaworld import ACTION_DIM, HORIZON, OBS_DIM, Episode, not_compared, task_specs
+from toppo.training.envs.metaworld import seconds_per_cost
+from toppo.training.envs.sizes import ACTION_DIM, HORIZON, OBS_DIM
 from toppo.training.gaussian import log_prob_of_noise
 from toppo.training.learner.update import Learner
 from toppo.training.run.schedule import Schedule
 
-_REFERENCE = "drawer-close-v3"
-
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds of one collect, from a few seconds of measurement."""
+    """A run's plan and its cost. Its text lists both."""
 
-    environment: float
-    update: float
+    schedule: Schedule
+    tasks: tuple[str, ...]
+    parameters: int
+    """Parameters of the networks, counted as in Section B.3."""
+    disk_bytes: int
+    """Size of the dump at the end."""
+    environment_seconds: float
+    """Seconds per collect in environments and policy."""
+    update_seconds: float
+    """Seconds per collect in updates."""
+
+    @property
+    def hours(self) -> float:
+        """Hours for the whole run, without evaluations."""
+        return (self.environment_seconds + self.update_seconds) * self.schedule.collects / 3600
+
+    def __str__(self) -> str:
+        schedule, config = self.schedule, self.schedule.config
+        per_minibatch = config.env_steps_per_collect // config.minibatches
+        lines = {
+            "tasks": f"{config.n_tasks}: {', '.join(self.tasks)}",
+            "parameters": f"{self.parameters:,}",
+            "collects": f"{schedule.collects:,} of {config.env_steps_per_collect:,} steps",
+            "updates": f"{schedule.updates} per collect, minibatches of {per_minibatch:,} samples",
+            "evaluations": f"{len(schedule.evaluations)}, {config.eval_episodes} episodes per task each",
+            "snapshots": f"{len(schedule.snapshots)}, {config.dump_minibatches} minibatches each"
+            if schedule.snapshots
+            else "none (only the Gram stream)",
+            "disk": f"about {self.disk_bytes / 1e9:.2f} GB",
+            "time": f"about {self.hours:.1f} h ({self.environment_seconds:.0f} s environment and "
+            f"{self.update_seconds:.0f} s update per collect), without evaluations",
+        }
+        return "\n".join([config.to_toml(), *(f"{name:<12} {value}" for name, value in lines.items())])
 
 
-def measure(schedule: Schedule, learner: Learner) -> Estimate:
-    """Time a few minibatch updates of the real size and a few hundred environment steps of one task, and scale up."""
+def measure(schedule: Schedule, learner: Learner, disk_bytes: int) -> Estimate:
+    """The estimate for a run, from a few minibatch updates of the real size and a few hundred environment steps.
+
+    Args:
+        schedule: of the run.
+        learner: freshly initialised. The measured updates change it.
+        disk_bytes: what its dump takes.
+    """
     config = schedule.config
-    seconds_per_cost = _seconds_per_step(config.reward) / STEP_MICROSECONDS[_REFERENCE]
     mean_cost = float(np.mean([step_cost(task) for task in learner.tasks]))
-    environment = config.env_steps_per_collect * mean_cost * seconds_per_cost / min(config.workers, os.cpu_count() or 1)
-    return Estimate(environment, schedule.updates * _seconds_per_minibatch(schedule, learner))
-
-
-def _seconds_per_step(reward: str) -> float:
-    (spec,) = task_specs(_REFERENCE, seed=0)
-    env = Episode(spec, reward, seed=0, accelerated=not not_compared())
-    action = np.zeros(ACTION_DIM, np.float32)
-    start = time.process_time()
-    env.reset(0)
-    reset = time.process_time() - start
-    steps = 300
-    start = time.process_time()
-    for _ in range(steps):
-        env.step(action)
-    return (time.process_time() - start) / steps + reset / HORIZON
+    cost = config.env_steps_per_collect * mean_cost * seconds_per_cost(config.reward)
+    return Estimate(
+        schedule,
+        learner.tasks,
+        learner.n_parameters,
+        disk_bytes,
+        environment_seconds=cost / min(config.workers, os.cpu_count() or 1),
+        update_seconds=schedule.updates * _seconds_per_minibatch(schedule, learner),
+    )
 
 
 def _seconds_per_minibatch(schedule: Schedule, learner: Learner) -> float:
@@ -69,13 +96,13 @@ def _seconds_per_minibatch(schedule: Schedule, learner: Learner) -> float:
 
 
 def made_up_rollout(shape: tuple[int, int, int], obs_dim: int, action_dim: int, rng: np.random.Generator) -> Rollout:
-    """Noise in the place of observations and of a fresh actor's actions, and rewards of a scale of each task's own, in
-    0..10.
+    """A rollout of noise: observations, the actions of a fresh actor, and rewards whose scale differs per task.
 
     Args:
         shape: (K, E, T).
-        obs_dim, action_dim: sizes of an observation and of an action.
-        rng: what it is drawn from.
+        obs_dim: numbers in an observation.
+        action_dim: numbers in an action.
+        rng: draws the noise.
     """
     k, e, t = shape
     actions = rng.standard_normal((*shape, action_dim), dtype=np.float32)
@@ -87,27 +114,3 @@ def made_up_rollout(shape: tuple[int, int, int], obs_dim: int, action_dim: int, 
         rewards=10 * rng.random(shape) * np.logspace(-1, 0, k)[:, None, None],
         success=np.zeros((k, e), dtype=bool),
     )
-
-
-def describe_plan(schedule: Schedule, learner: Learner, disk: int, console: Console) -> None:
-    """Print the resolved configuration, the schedule, the disk and the time a run needs. The learner is used up."""
-    config = schedule.config
-    console.print(config.to_toml(), highlight=False, markup=False)
-    per_minibatch = config.env_steps_per_collect // config.minibatches
-    estimate = measure(schedule, learner)
-    collect = estimate.environment + estimate.update
-    lines = {
-        "tasks": f"{config.n_tasks}: {', '.join(learner.tasks)}",
-        "parameters": f"{learner.n_parameters:,}",
-        "collects": f"{schedule.collects:,} of {config.env_steps_per_collect:,} steps",
-        "updates": f"{schedule.updates} a collect, minibatches of {per_minibatch:,} samples",
-        "evaluations": f"{len(schedule.evaluations)}, {config.eval_episodes} episodes a task each",
-        "snapshots": f"{len(schedule.snapshots)}, {config.dump_minibatches} minibatches each"
-        if schedule.snapshots
-        else "none (Gram stream only)",
-        "disk": f"about {disk / 1e9:.2f} GB",
-        "time": f"about {collect * schedule.collects / 3600:.1f} h ({estimate.environment:.0f} s environment and "
-        f"{estimate.update:.0f} s update a collect), evaluations not counted",
-    }
-    for name, value in lines.items():
-        console.print(f"{name:<12} {value}", highlight=False, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a live panel on a terminal, one plain line a collect elsewhere."""
+"""What a person sees during a run: a live panel on a terminal, one plain line per collect elsewhere."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from toppo.training.run.schedule import Schedule
 
 
 class Display:
-    """Progress of a run.
+    """Shows the progress of a run.
 
     Args:
-        title: of the run.
-        schedule: its plan.
-        console: where to draw; live if it is a terminal.
+        title: of the panel.
+        schedule: the plan of the run.
+        console: where to draw; the panel is live if it is a terminal.
     """
 
     def __init__(self, title: str, schedule: Schedule, console: Console) -> None:
@@ -41,12 +41,19 @@ class Display:
             self._live.stop()
 
     def begin(self, collect: int) -> None:
-        """The run starts, or goes on, after this collect."""
+        """Note that the run starts, or goes on, after this collect."""
         self._start, self._start_steps = time.perf_counter(), collect * self._schedule.config.env_steps_per_collect
         self._steps = self._start_steps
 
     def activity(self, what: str, done: int, total: int, steps: int | None = None) -> None:
-        """What is going on: `done` of `total` units; `steps` is the environment steps of the run so far."""
+        """Show what the run is doing.
+
+        Args:
+            what: one word, such as "collecting".
+            done: finished units of it.
+            total: all units of it.
+            steps: environment steps of the run so far, if they changed.
+        """
         self._activity = f"{what} {100 * done / total:.0f}%"
         if steps is not None:
             self._steps = steps
@@ -56,7 +63,15 @@ class Display:
     def collect_done(
         self, collect: int, lap: dict[str, float], rates: dict[str, int], mean_success: float, worst_success: float
     ) -> None:
-        """A collect is over."""
+        """Show the numbers of a finished collect.
+
+        Args:
+            collect: its number.
+            lap: seconds in each phase.
+            rates: as `toppo.training.run.trainer.throughput` gives them.
+            mean_success: success of its episodes, averaged over the tasks.
+            worst_success: the same over the ten worst tasks.
+        """
         self._steps = collect * self._schedule.config.env_steps_per_collect
         self._shares, self._rates = lap, rates
         self._success = f"success mean {mean_success:.3f}, worst-10 {worst_success:.3f}"
@@ -66,7 +81,7 @@ class Display:
             )
 
     def note(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self._console.print(text, highlight=False, soft_wrap=True)
 
     def _rate(self) -> float:
@@ -94,6 +109,6 @@ class Display:
 
 
 def duration(seconds: float) -> str:
-    """A time as a person says it."""
+    """A time in hours and minutes, such as "3 h 05 min"."""
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"

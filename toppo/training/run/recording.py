@@ -1,6 +1,4 @@
-"""What a training run writes to its dump, in the dump's terms: this module alone knows both the learner and the
-store.
-"""
+"""What a training run writes to its dump. Only this module knows both the learner and the store."""
 
 from __future__ import annotations
 
@@ -12,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-import toppo
 from toppo.dump import DumpWriter, ScalarSpec
 from toppo.training.learner.update import PER_TASK, SIDES, Learner, MinibatchUpdate
 from toppo.training.run.schedule import Schedule
@@ -54,23 +51,23 @@ SNAPSHOT_SCALARS = {
 
 
 def _git_revision() -> str | None:
-    """The commit of the checkout this code runs from, "+" after it for uncommitted changes; None without a checkout."""
-    here = Path(toppo.__file__).resolve().parent
+    """The commit of the checkout that this code runs from, with "+" for uncommitted changes; None if installed."""
+    here = Path(__file__).resolve().parents[2]  # toppo/
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
+    if not (here.parent / ".git").exists():
+        return None  # installed, perhaps inside another repository
     try:
-        if Path(git("rev-parse", "--show-toplevel")) != here.parent:
-            return None  # installed inside somebody else's repository
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", "toppo") else "")
+        return git("rev-parse", "HEAD") + ("+" if git("status", "-s", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 
 
 def snapshot_bytes(parameters: int, n_tasks: int, minibatches: int) -> int:
-    """Bytes of one snapshot's slabs on disk: float32 rows, of which compression leaves 0.6 to 0.75 on Meta-World.
+    """Bytes of one snapshot's per-task gradients on disk: float32, compressed to 0.6 to 0.75 on Meta-World.
 
     Args:
         parameters: P of both sides together.
@@ -81,14 +78,14 @@ def snapshot_bytes(parameters: int, n_tasks: int, minibatches: int) -> int:
 
 
 class Recorder:
-    """Feeds one run's dump; its `observe` is called with every minibatch of a learner.
+    """Writes the dump of one run. Its `observe` is called with every minibatch of a learner.
 
     Args:
         path: of the Zarr store.
-        schedule: the run's plan.
-        learner: whose slabs are dumped.
+        schedule: the plan of the run.
+        learner: its slabs, J (K, P) of each side, are dumped.
         environment_versions: of the packages behind the environments.
-        committed: snapshots and stream collects of the checkpoint to go on from, or None for a new dump.
+        committed: numbers of snapshots and of streamed collects at the checkpoint to go on from; None for a new dump.
     """
 
     def __init__(
@@ -120,12 +117,12 @@ class Recorder:
             self._writer = DumpWriter.resume(path, snapshots=committed[0], stream=committed[1])
 
     def begin(self, collect: int) -> None:
-        """An update phase starts."""
+        """Start the updates of a collect."""
         self._collect = collect
         self._entries = {side: [] for side in SIDES}
 
     def observe(self, update: MinibatchUpdate) -> None:
-        """Take what this minibatch has for the stream and for the snapshot."""
+        """Record this minibatch in the stream and in the snapshot, where it belongs to them."""
         if update.index % self._schedule.config.gram_every == 0:
             for side in SIDES:
                 self._entries[side].append(update.sides[side].gram)
@@ -140,7 +137,7 @@ class Recorder:
             self._writer.start_writing()
 
     def finish(self, env_steps: int, scalars: Mapping[str, np.ndarray]) -> None:
-        """The update phase is over: hand over its part of the stream and, if it was dumped, commit the snapshot."""
+        """End the updates of a collect: hand over its Grams and, if it is dumped, commit its snapshot."""
         self._writer.record_stream(
             self._collect - 1,
             grams={side: np.stack(grams) for side, grams in self._entries.items()},
@@ -150,19 +147,19 @@ class Recorder:
             self._writer.commit_snapshot(env_steps=env_steps, collect=self._collect, scalars=scalars)
 
     def after_commit(self, action: Callable[[], object]) -> None:
-        """Run `action` in the background once all that was handed over is committed."""
+        """Run `action` in the background after everything handed over so far is committed."""
         self._writer.call_after_commit(action)
 
     def flush(self) -> None:
-        """Wait until the background has done all that was handed over."""
+        """Wait until everything handed over so far is written."""
         self._writer.flush()
 
     def close(self) -> None:
-        """Wait for the background, and mark the dump complete."""
+        """Write the rest, and mark the dump complete."""
         self._writer.close()
 
     def abandon(self) -> None:
-        """Wait for what was committed; leave the dump open for a resume."""
+        """Write what was committed, and leave the dump open for a resume."""
         self._writer.abandon()
 
 

@@ -1,5 +1,6 @@
-"""When things happen in a run: collects, evaluations, snapshots, dumped minibatches. Everything follows from the
-configuration.
+"""When things happen in a run: collects, evaluations, snapshots, dumped minibatches. All follow from the configuration.
+
+A collect is one rollout phase with the updates after it. A snapshot is what the dump records of one collect.
 """
 
 from __future__ import annotations
@@ -8,52 +9,54 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from toppo.common.errors import UsageError
+from toppo.common.errors import bad_option
 from toppo.training.config import TrainConfig
 from toppo.training.envs.sizes import HORIZON
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The plan of a run. Collects are numbered from 1; collect 0 is the untrained network."""
+    """The plan of a run; `plan` makes it. Collects are numbered from 1. Collect 0 is the untrained network."""
 
     config: TrainConfig
     episodes_per_env: int
-    """Whole episodes each environment runs a collect."""
+    """Whole episodes that each environment plays per collect."""
     collects: int
+    """Number of collects in the run."""
 
     @property
     def steps_per_task(self) -> int:
-        """Environment steps of one task a collect (N of the update's dense (K, N, ...) block)."""
+        """Environment steps of one task per collect: N of the update's dense (K, N, ...) batch."""
         return self.config.env_steps_per_collect // self.config.n_tasks
 
     @property
     def updates(self) -> int:
-        """Minibatch updates a collect."""
+        """Minibatch updates per collect."""
         return self.config.repeats * self.config.minibatches
 
     @property
     def evaluations(self) -> tuple[int, ...]:
-        """Collects after which the policy is evaluated: at the start, every `eval_every_epochs` epochs, and at the
-        end (B.1).
+        """Collects after which the policy is evaluated (Section B.1).
+
+        At the start, every `eval_every_epochs` epochs, and at the end.
         """
         every = self.config.eval_every_epochs * self.config.env_steps_per_epoch // self.config.env_steps_per_collect
         return (*range(0, self.collects, every), self.collects)
 
     @property
     def snapshots(self) -> tuple[int, ...]:
-        """Collects whose update phase is dumped."""
+        """Collects whose updates are dumped."""
         every = self.config.dump_every
         return tuple(range(every, self.collects + 1, every)) if every else ()
 
     @property
     def dumped_minibatches(self) -> tuple[int, ...]:
-        """Updates of a dumped collect that go into the snapshot, evenly spread from the first to the last."""
+        """Updates of a dumped collect that the snapshot records, spread evenly from the first to the last."""
         return tuple(int(i) for i in np.linspace(0, self.updates - 1, self.config.dump_minibatches).round())
 
     @property
     def streamed_minibatches(self) -> tuple[int, ...]:
-        """Updates of every collect whose Grams go into the Gram stream."""
+        """Updates of every collect whose Grams go to the Gram stream."""
         return tuple(range(0, self.updates, self.config.gram_every))
 
 
@@ -61,38 +64,26 @@ def plan(config: TrainConfig) -> Schedule:
     """The schedule of a configuration.
 
     Raises:
-        UsageError: budgets that do not fit together, with the nearest that do.
+        UsageError: budgets that do not fit together; the message gives the nearest that do.
     """
-    per_episode = config.n_tasks * config.envs_per_task * HORIZON
-    _multiple(
-        "--env-steps-per-collect",
-        config.env_steps_per_collect,
-        per_episode,
-        "tasks x envs-per-task x 500 steps (whole episodes)",
-    )
-    _multiple(
-        "--env-steps-per-epoch", config.env_steps_per_epoch, config.env_steps_per_collect, "--env-steps-per-collect"
-    )
-    _multiple("--env-steps", config.env_steps, config.env_steps_per_collect, "--env-steps-per-collect")
-    schedule = Schedule(
-        config,
-        episodes_per_env=config.env_steps_per_collect // per_episode,
-        collects=config.env_steps // config.env_steps_per_collect,
-    )
-    if config.minibatches > schedule.steps_per_task // 2:
-        raise UsageError(
-            f"--minibatches {config.minibatches}: leaves under 2 of a task's {schedule.steps_per_task} samples a "
-            f"minibatch; give at most {schedule.steps_per_task // 2}"
-        )
+    episodes = config.n_tasks * config.envs_per_task * HORIZON
+    whole = f"whole episodes: {config.n_tasks} tasks x {config.envs_per_task} `envs_per_task` x {HORIZON} steps"
+    _require_multiple("env_steps_per_collect", config.env_steps_per_collect, episodes, whole)
+    collect = config.env_steps_per_collect
+    _require_multiple("env_steps_per_epoch", config.env_steps_per_epoch, collect, "`env_steps_per_collect`")
+    _require_multiple("env_steps", config.env_steps, collect, "`env_steps_per_collect`")
+    schedule = Schedule(config, episodes_per_env=collect // episodes, collects=config.env_steps // collect)
+    samples = schedule.steps_per_task
+    if config.minibatches > samples // 2:
+        problem = f"each task has {samples} samples per collect, and a minibatch needs 2; give at most {samples // 2}"
+        raise bad_option("minibatches", config.minibatches, problem)
     if config.dump_every and config.dump_every > schedule.collects:
-        raise UsageError(
-            f"--dump-every {config.dump_every}: the run has only {schedule.collects} collects, "
-            "so nothing would be dumped"
-        )
+        problem = f"the run has only {schedule.collects} collects, so nothing would be dumped; give a smaller number"
+        raise bad_option("dump_every", config.dump_every, problem)
     return schedule
 
 
-def _multiple(flag: str, value: int, unit: int, meaning: str) -> None:
+def _require_multiple(option: str, value: int, unit: int, meaning: str) -> None:
     if value % unit:
         nearest = max(1, round(value / unit)) * unit
-        raise UsageError(f"{flag} {value:,}: must be a multiple of {unit:,} = {meaning}; nearest: {nearest}")
+        raise bad_option(option, value, f"must be a multiple of {unit:,} ({meaning}); nearest: {nearest}")

@@ -1,8 +1,9 @@
-"""Ctrl-C and SIGTERM as something that long work looks at when it can stop."""
+"""Ctrl-C and SIGTERM, noted for long work to look at when it can stop."""
 
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -10,8 +11,14 @@ from types import FrameType
 
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:
-    """Within this context SIGINT and SIGTERM only go onto the list it gives."""
+    """A list that receives the number of every SIGINT and SIGTERM within this context, in place of their usual effect.
+
+    Python lets only the main thread handle signals. In any other thread the list stays empty.
+    """
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
 
     def note(number: int, _: FrameType | None) -> None:
         received.append(number)

@@ -1,25 +1,173 @@
-"""Start a run, go on with one, evaluate one: what the command line and Python both call."""
+"""Train a run, go on with one, evaluate one: the functions of `import toppo`, of the command line and of sweeps."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from pathlib import Path
+import os
+import signal
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from toppo.common.errors import ToppoError, UsageError
-from toppo.training.config import TrainConfig
+from toppo.common.errors import ToppoError, UsageError, bad_option
+from toppo.training.config import TrainConfig, from_dict, resolve
 from toppo.training.errors import Interrupted, WorkerDied
-from toppo.training.run.directory import RunDirectory
+from toppo.training.run.directory import ROOT, Run
+from toppo.training.run.schedule import Schedule, plan
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from toppo.training.learner.update import Learner
+    from toppo.training.run.estimate import Estimate
+
+
+def train(
+    config: TrainConfig | str | os.PathLike[str] | None = None,
+    *,
+    name: str | None = None,
+    preset: str | None = None,
+    progress: bool | Console = True,
+    **options: Any,
+) -> Run:
+    """A new run in dumps/<name>, trained to its end.
+
+    Ctrl-C and SIGTERM stop it with `Interrupted`; `resume` then goes on with it.
+
+    Args:
+        config: a complete configuration, or a TOML file of options. Without it, the paper's values.
+        name: directory under dumps/; by default the next free runN.
+        preset: a rung of the paper's ladder: vanilla, ln, ln-popart, ln-fg, ln-popart-fg or toppo.
+        progress: show the progress on the standard output, not at all, or on this rich console.
+        **options: fields of `TrainConfig`. They win over `config` and `preset`.
+
+    Raises:
+        UsageError: a wrong option, or a run of this name exists.
+        ToppoError: the run cannot go on. Its last checkpoint is intact.
+
+    Example:
+        ``run = toppo.train(preset="toppo", benchmark=["reach-v3", "push-v3"], dump_every=5)``
+    """
+    schedule, learner = _prepared(_configured(config, preset, options))
+    from toppo.training.run import trainer
+
+    trainer.require_disk(ROOT, trainer.planned_dump_bytes(schedule, learner))
+    run = Run.create(name, schedule.config)
+    return _train_to_end(run, schedule, learner, _console(progress))
+
+
+def resume(run: str | os.PathLike[str], *, device: str | None = None, progress: bool | Console = True) -> Run:
+    """The run, trained from its last checkpoint to its end.
+
+    The result is the same, bit for bit, as that of a run that never stopped.
+
+    Args:
+        run: a run, or its directory.
+        device: train on another device than the run started on; its rounding then differs.
+        progress: see `train`.
+
+    Raises:
+        UsageError: there is no run at this path.
+        ToppoError: the run cannot go on. Its last checkpoint is intact.
+    """
+    run, schedule, learner = _opened(run, device)
+    return _train_to_end(run, schedule, learner, _console(progress))
+
+
+def evaluate(
+    run: str | os.PathLike[str], *, device: str | None = None, progress: bool | Console = True
+) -> pd.DataFrame:
+    """Success rate and mean return of every task under the run's newest checkpoint (the evaluation of Section B.1).
+
+    Every goal of every task is played once with the mean action.
+
+    Args:
+        run: a run, or its directory.
+        device: compute on another device than the run.
+        progress: see `train`.
+
+    Returns:
+        One row per task, with the columns success and return. Its `attrs` hold collect, env_steps, mean_success and
+        worst_10_success.
+
+    Raises:
+        UsageError: there is no run at this path.
+        ToppoError: the run has no checkpoint.
+    """
+    run, schedule, learner = _opened(run, device)
+    import pandas as pd
+
+    from toppo.training.run import checkpoint as checkpoints
+    from toppo.training.run import trainer
+    from toppo.training.run.progress import Display
+
+    console = _console(progress)
+
+    def note(line: str) -> None:
+        console.print(line, highlight=False, markup=False)
+
+    stored = checkpoints.load_latest(run.checkpoints, note)
+    if stored is None:
+        raise ToppoError(f"{run.path} has no checkpoint yet; train it with `toppo resume {run.path}`")
+    run.require_same_config(schedule.config, stored.config)
+    checkpoints.restore_learner(learner, stored.arrays)
+    official = dataclasses.replace(schedule, config=dataclasses.replace(schedule.config, backend="metaworld"))
+    backend = trainer.build_backend(official)
+    for notice in backend.notices:
+        note(notice)
+    try:
+        with Display(str(run.path), schedule, console) as display:
+            outcome = trainer.evaluate(learner, backend, schedule.config, display, lambda: None)
+    finally:
+        backend.close()
+    env_steps = stored.collect * schedule.config.env_steps_per_collect
+    line = trainer.evaluation_line(outcome, learner.tasks, stored.collect, env_steps)
+    table = pd.DataFrame.from_dict(line.pop("tasks"), orient="index").rename_axis("task")
+    table.attrs |= line
+    return table
+
+
+def estimate(
+    config: TrainConfig | str | os.PathLike[str] | None = None, *, preset: str | None = None, **options: Any
+) -> Estimate:
+    """What `train` would do with these arguments, and the disk and time that it would take. Print it to read it.
+
+    The time is measured on this machine, which takes a few seconds. Nothing is written.
+
+    Raises:
+        UsageError: see `train`.
+    """
+    schedule, learner = _prepared(_configured(config, preset, options))
+    from toppo.training.run import trainer
+    from toppo.training.run.estimate import measure
+
+    return measure(schedule, learner, trainer.planned_dump_bytes(schedule, learner))
+
+
+def parameter_counts() -> pd.DataFrame:
+    """Parameters of the paper's networks, without the optimizer's state: this project's rows of Table B.2.
+
+    Returns:
+        One row per method (TOPPO, Vanilla MT-PPO), one column per benchmark (MT10, MT50).
+    """
+    require_training()
+    import pandas as pd
+
+    from toppo.training.envs.metaworld import task_names
+    from toppo.training.run import trainer
+
+    counts: dict[str, dict[str, int]] = {}
+    for benchmark in ("MT10", "MT50"):
+        counts[benchmark] = {}
+        for method, preset in (("TOPPO", "toppo"), ("Vanilla MT-PPO", "vanilla")):
+            config = resolve({"benchmark": benchmark, "device": "cpu"}, preset=preset)
+            counts[benchmark][method] = trainer.build_learner(config, task_names(benchmark)).n_parameters
+    return pd.DataFrame(counts).rename_axis("method")
 
 
 def require_training() -> None:
-    """Refuse to train on a base install.
+    """Check that the packages for training are installed.
 
     Raises:
         UsageError: torch or Meta-World is missing.
@@ -29,37 +177,67 @@ def require_training() -> None:
         raise UsageError(f"training needs {' and '.join(missing)}: pip install 'toppo[train]'")
 
 
-def open_run(run: Path, device: str | None) -> tuple[RunDirectory, TrainConfig, Learner]:
-    """An existing run, its configuration on the device asked for, and a fresh learner of it."""
-    directory, config = RunDirectory.open(run)
+def _configured(config: object, preset: str | None, options: dict[str, Any]) -> TrainConfig:
+    """One configuration from the arguments of `train`."""
+    if isinstance(config, TrainConfig):
+        if preset is not None:
+            raise bad_option("preset", preset, "`config` is complete already; give one of the two")
+        given = {key: value for key, value in options.items() if value is not None}
+        return from_dict({**config.to_dict(), **given}) if given else config
+    if config is not None and not isinstance(config, (str, os.PathLike)):
+        problem = "give a TrainConfig, or the path of a TOML file; single options are arguments of their own"
+        raise bad_option("config", repr(config), problem)
+    return resolve(options, preset=preset, file=config)
+
+
+def _prepared(config: TrainConfig) -> tuple[Schedule, Learner]:
+    """The plan of a new run, with its device decided, and a fresh learner."""
     require_training()
     from toppo.training.envs.metaworld import task_names
     from toppo.training.run import trainer
 
-    config = dataclasses.replace(config, device=device or config.device)
-    return directory, config, trainer.build_learner(config, task_names(config.benchmark))
+    schedule = plan(dataclasses.replace(config, device=str(trainer.select_device(config.device))))
+    tasks = task_names(config.benchmark)
+    trainer.require_backend(config)
+    return schedule, trainer.build_learner(schedule.config, tasks)
 
 
-def train_to_end(run: RunDirectory, config: TrainConfig, learner: Learner, console: Console) -> dict[str, Any]:
-    """Train to the end: the run, its collects and its last mean success."""
+def _opened(path: str | os.PathLike[str], device: str | None) -> tuple[Run, Schedule, Learner]:
+    """An existing run, its plan on the device asked for, and a fresh learner."""
+    run = Run(path)
+    config = run.config
+    require_training()
+    from toppo.training.envs.metaworld import task_names
+    from toppo.training.run import trainer
+
+    schedule = plan(dataclasses.replace(config, device=str(device or config.device)))
+    return run, schedule, trainer.build_learner(schedule.config, task_names(config.benchmark))
+
+
+def _console(progress: bool | Console) -> Console:
+    return progress if isinstance(progress, Console) else Console(quiet=not progress)
+
+
+def _train_to_end(run: Run, schedule: Schedule, learner: Learner, console: Console) -> Run:
+    """The run, trained to its end. Errors say how to go on."""
     import torch
 
     from toppo.dump import DumpError
     from toppo.training.run.progress import Display
-    from toppo.training.run.schedule import plan
     from toppo.training.run.trainer import Trainer
 
     go_on = f"go on with `toppo resume {run.path}`"
     try:
-        with Display(str(run.path), plan(config), console) as display:
-            Trainer(run, config, learner, display).train()
+        with Display(str(run.path), schedule, console) as display:
+            Trainer(run, schedule, learner, display).train()
     except Interrupted as stopped:
         raise Interrupted(f"stopped by {stopped}; {go_on}", stopped.signal_number) from None
+    except KeyboardInterrupt:  # before the trainer takes note of signals, or from a thread that is not the main one
+        raise Interrupted(f"stopped by SIGINT; {go_on}", signal.SIGINT) from None
     except (torch.OutOfMemoryError, MemoryError) as error:
         first_line = (str(error) or "out of memory").splitlines()[0]
         raise ToppoError(f"{first_line}; make room, then {go_on}") from None
     except (ToppoError, DumpError, OSError) as error:
         kind = WorkerDied if isinstance(error, WorkerDied) else ToppoError
         raise kind(f"{error}; {go_on}") from None
-    lines = run.read(run.evaluation)
-    return {"run": str(run.path), "collects": plan(config).collects, "mean_success": lines[-1]["mean_success"]}
+    return run

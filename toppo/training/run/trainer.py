@@ -1,4 +1,4 @@
-"""A run, from the first collect or from a checkpoint to the last: collect, update, record, checkpoint, evaluate."""
+"""The loop of a run: rollout, update, record, checkpoint, evaluate; from the start or from a checkpoint to the end."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from toppo.common.allocator import keep_freed_memory
-from toppo.common.errors import ToppoError, UsageError
+from toppo.common.errors import ToppoError, bad_option
 from toppo.dump import worst_k
 from toppo.training.config import TrainConfig
 from toppo.training.envs.envpool import EnvPoolBackend, require_envpool
 from toppo.training.envs.interface import Backend, Evaluation, Rollout
-from toppo.training.envs.metaworld import ACTION_DIM, HORIZON, OBS_DIM
+from toppo.training.envs.sizes import ACTION_DIM, OBS_DIM
 from toppo.training.envs.workers import MetaWorldBackend
 from toppo.training.errors import Interrupted
 from toppo.training.learner.networks import NetworkShape
@@ -28,57 +28,57 @@ from toppo.training.learner.statistics import UpdateStatistics
 from toppo.training.learner.update import Learner
 from toppo.training.run import checkpoint as checkpoints
 from toppo.training.run.checkpoint import Checkpoint
-from toppo.training.run.directory import RunDirectory
+from toppo.training.run.directory import Run
 from toppo.training.run.progress import Display
 from toppo.training.run.recording import Recorder, snapshot_bytes
-from toppo.training.run.schedule import Schedule, plan
+from toppo.training.run.schedule import Schedule
 from toppo.training.run.signals import noted_signals
 
 SUCCESS_EMA_RATE = 0.05
-"""Weight of the newest collect in the long moving average of training success."""
+"""Weight of the newest collect in the moving average of training success."""
 
 
 def select_device(name: str) -> torch.device:
-    """The device a user asked for; "auto" is CUDA where it is there.
+    """The torch device with this name; "auto" is CUDA if there is a CUDA device, else the CPU.
 
     Raises:
-        UsageError: CUDA asked for but absent, or no such device.
+        UsageError: no such device on this machine.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"--device {name}: give auto, cpu, cuda or cuda:N") from None
+        raise bad_option("device", name, "give auto, cpu, cuda or cuda:N") from None
     if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {name}: give auto, cpu, cuda or cuda:N")
+        raise bad_option("device", name, "give auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(
-            f"--device {name}: no CUDA device is available to torch {torch.__version__}; give --device cpu"
-        )
+        problem = f"no CUDA device is available to torch {torch.__version__}; give cpu"
+        raise bad_option("device", name, problem)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device {name}: there are only {torch.cuda.device_count()} CUDA devices")
+        raise bad_option("device", name, f"there are only {torch.cuda.device_count()} CUDA devices")
     return device
 
 
 def build_learner(config: TrainConfig, tasks: tuple[str, ...]) -> Learner:
-    """The learner of a configuration, freshly initialised."""
+    """A freshly initialised learner for this configuration and these task names."""
     shape = NetworkShape(len(tasks), OBS_DIM, ACTION_DIM, config.hidden)
     return Learner(config, shape, tasks, select_device(config.device))
 
 
 def require_backend(config: TrainConfig) -> None:
-    """Refuse a backend that is not installed.
+    """Check that the simulator is installed.
 
     Raises:
-        UsageError: saying what to install.
+        UsageError: it is not; the message says what to install.
     """
     if config.backend == "envpool":
         require_envpool()
 
 
-def build_backend(config: TrainConfig, schedule: Schedule) -> Backend:
-    """The environments of a configuration. Evaluations are the official package's with any backend."""
+def build_backend(schedule: Schedule) -> Backend:
+    """The environments of a run. Every backend evaluates with the official package."""
+    config = schedule.config
     options: dict[str, Any] = {
         "seed": config.seed,
         "workers": config.workers,
@@ -92,7 +92,7 @@ def build_backend(config: TrainConfig, schedule: Schedule) -> Backend:
 
 
 def planned_dump_bytes(schedule: Schedule, learner: Learner, after: int = 0) -> int:
-    """Disk the run's dump will still take after a collect: snapshots and the Gram stream."""
+    """Bytes that the dump of a run will still grow by after a collect: snapshots and the Gram stream."""
     config = schedule.config
     parameters = learner.slabs["actor"].size + learner.slabs["critic"].size
     snapshot = snapshot_bytes(parameters, config.n_tasks, config.dump_minibatches) if config.dump_slabs else 0
@@ -101,58 +101,57 @@ def planned_dump_bytes(schedule: Schedule, learner: Learner, after: int = 0) -> 
 
 
 def require_disk(directory: Path, needed: int) -> None:
-    """Refuse to start a run whose dump cannot fit.
+    """Check that a dump fits on the disk.
 
     Raises:
-        ToppoError: with both numbers.
+        ToppoError: it does not; the message gives both sizes.
     """
     parent = next(p for p in (directory.absolute(), *directory.absolute().parents) if p.exists())
     free = shutil.disk_usage(parent).free
     if needed > free:
         raise ToppoError(
             f"the dump needs about {needed / 1e9:.1f} GB and {parent} has {free / 1e9:.1f} GB free: "
-            "dump less often (--dump-every), fewer minibatches (--dump-minibatches), or elsewhere"
+            "dump less often (`dump_every`), fewer minibatches (`dump_minibatches`), or train in another directory"
         )
 
 
 class Trainer:
-    """One run in one directory.
+    """Trains one run in its directory.
 
     Args:
         run: its directory.
-        config: its configuration.
+        schedule: its plan, with the configuration.
         learner: freshly initialised.
-        display: what the user sees.
+        display: shows the progress.
     """
 
-    def __init__(self, run: RunDirectory, config: TrainConfig, learner: Learner, display: Display) -> None:
-        self.run, self.config, self.display = run, config, display
-        self.schedule = plan(config)
+    def __init__(self, run: Run, schedule: Schedule, learner: Learner, display: Display) -> None:
+        self.run, self.schedule, self.config, self.display = run, schedule, schedule.config, display
         self.learner = learner
         self.clock = learner.clock
         self.collect = 0
         self.success_ema = np.full(len(learner.tasks), np.nan)
 
     def train(self) -> None:
-        """Go from the newest checkpoint (or the start) to the end.
+        """Train from the newest checkpoint, or from the start, to the end.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM came; the last checkpoint stands.
-            ToppoError: the run cannot go on; the last checkpoint stands.
+            Interrupted: SIGINT or SIGTERM came. The last checkpoint is intact.
+            ToppoError: the run cannot go on. The last checkpoint is intact.
         """
         stored = checkpoints.load_latest(self.run.checkpoints, self.display.note)
         if stored is not None:
-            self.run.same_config(self.config, stored.config)
+            self.run.require_same_config(self.config, stored.config)
             self._restore(stored)
-        elif self.run.read(self.run.progress):
+        elif self.run.read(self.run.progress_log):
             raise ToppoError(
-                f"{self.run.checkpoints} is empty, but {self.run.progress} has collects: put the checkpoints back, or "
-                f"start anew with `toppo train --config {self.run.config}`"
+                f"{self.run.checkpoints} is empty, but {self.run.progress_log} has collects: put the checkpoints "
+                f"back, or start a new run with `config={self.run.config_file}`"
             )
         keep_freed_memory()
         require_disk(self.run.path, planned_dump_bytes(self.schedule, self.learner, self.collect))
         with _stop_signals() as stop:
-            backend = build_backend(self.config, self.schedule)
+            backend = build_backend(self.schedule)
             for notice in backend.notices:
                 self.display.note(notice)
             try:
@@ -161,7 +160,7 @@ class Trainer:
                 backend.close()
 
     def _train(self, backend: Backend, stop: Callable[[], None]) -> None:
-        recorder = self._recorder(backend)  # takes the dump's lock: from here on the run is ours alone
+        recorder = self._recorder(backend)  # takes the dump's lock: from here on no other process writes to the run
         try:
             self.run.rewind(self.collect)
             if self.collect == 0:
@@ -180,10 +179,12 @@ class Trainer:
 
     def _recorder(self, backend: Backend) -> Recorder:
         committed = (sum(c <= self.collect for c in self.schedule.snapshots), self.collect)
-        exists = self.run.dump.exists()
+        exists = self.run.dump_store.exists()
         if self.collect > 0 and not exists:
-            raise ToppoError(f"{self.run.dump} is gone: put it back, or start anew with another --name")
-        return Recorder(self.run.dump, self.schedule, self.learner, backend.versions, committed if exists else None)
+            raise ToppoError(f"{self.run.dump_store} is gone: put it back, or start a new run with another `name`")
+        return Recorder(
+            self.run.dump_store, self.schedule, self.learner, backend.versions, committed if exists else None
+        )
 
     def _one_collect(self, backend: Backend, batch: Batch, recorder: Recorder, stop: Callable[[], None]) -> None:
         collect, per_collect = self.collect + 1, self.config.env_steps_per_collect
@@ -214,7 +215,7 @@ class Trainer:
         self._record(rollout, statistics, recorder)
 
     def _record(self, rollout: Rollout, statistics: UpdateStatistics, recorder: Recorder) -> None:
-        """Everything a finished collect leaves behind. The checkpoint is written last, after all it vouches for."""
+        """Write everything about a finished collect. The checkpoint comes last, so that all it relies on is there."""
         success, returns = rollout.success.mean(axis=1), rollout.rewards.sum(axis=2).mean(axis=1)
         rate = np.where(np.isnan(self.success_ema), 1.0, SUCCESS_EMA_RATE)
         self.success_ema = (1 - rate) * np.nan_to_num(self.success_ema) + rate * success
@@ -234,12 +235,12 @@ class Trainer:
         }
         with self.clock.phase("dump"):
             recorder.finish(env_steps, per_task)
-            self.run.append(self.run.progress, line)
+            self.run.append(self.run.progress_log, line)
             recorder.after_commit(self._checkpoint_action())
         lap = self.clock.lap()
         rates = throughput(lap.phases, self.schedule)
         timing = {"collect": self.collect, **_rounded(lap.phases), "update_parts": _rounded(lap.update_parts), **rates}
-        self.run.append(self.run.timings, timing)
+        self.run.append(self.run.timings_log, timing)
         self.display.collect_done(self.collect, lap.phases, rates, line["mean_success"], line["worst_10_success"])
 
     def _norm_deviation(self) -> dict[str, float]:
@@ -259,14 +260,14 @@ class Trainer:
         checkpoints.restore_learner(self.learner, stored.arrays)
 
     def _evaluate_if_due(self, backend: Backend, stop: Callable[[], None]) -> None:
-        done = {line["collect"] for line in self.run.read(self.run.evaluation)}
+        done = {line["collect"] for line in self.run.read(self.run.evaluation_log)}
         if self.collect not in self.schedule.evaluations or self.collect in done:
             return
         with self.clock.phase("evaluation"):
             evaluation = evaluate(self.learner, backend, self.config, self.display, stop)
         env_steps = self.collect * self.config.env_steps_per_collect
         line = evaluation_line(evaluation, self.learner.tasks, self.collect, env_steps)
-        self.run.append(self.run.evaluation, line)
+        self.run.append(self.run.evaluation_log, line)
         self.display.note(f"evaluation at {env_steps:,} steps: mean success {line['mean_success']:.3f}")
 
 
@@ -275,7 +276,7 @@ def _rounded(seconds: dict[str, float]) -> dict[str, float]:
 
 
 def throughput(lap: dict[str, float], schedule: Schedule) -> dict[str, int]:
-    """Of one collect: environment steps a second, and samples a second of the update, values included."""
+    """Environment steps per second of one collect, and samples per second of its update, with the values."""
     steps = schedule.config.env_steps_per_collect
     return {
         "collection_steps_per_s": round(steps / lap["environment"]),
@@ -286,8 +287,16 @@ def throughput(lap: dict[str, float], schedule: Schedule) -> dict[str, int]:
 def evaluate(
     learner: Learner, backend: Backend, config: TrainConfig, display: Display, stop: Callable[[], None]
 ) -> Evaluation:
-    """The paper's evaluation (Section B.1) of the learner's current policy."""
-    most = len(learner.tasks) * config.eval_episodes * HORIZON
+    """The paper's evaluation (Section B.1) of the learner's current policy.
+
+    Args:
+        learner: plays the mean action.
+        backend: its environments.
+        config: of the run.
+        display: shows the progress.
+        stop: called several times; it may raise, which abandons the evaluation.
+    """
+    most = len(learner.tasks) * config.eval_episodes * backend.horizon
 
     def evaluating(steps: int) -> None:
         stop()
@@ -314,7 +323,7 @@ def _by_task(tasks: tuple[str, ...], numbers: dict[str, np.ndarray]) -> dict[str
 
 @contextmanager
 def _stop_signals() -> Iterator[Callable[[], None]]:
-    """Within this context SIGINT and SIGTERM are noted; the function it gives raises `Interrupted` once one came."""
+    """A function that raises `Interrupted` once SIGINT or SIGTERM has come. The signals have no other effect here."""
     with noted_signals() as received:
 
         def stop() -> None:

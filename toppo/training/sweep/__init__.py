@@ -1,1 +1,1 @@
-"""Many runs from one file: the plan, the processes that train them, and what a person sees of it."""
+"""Sweeps: every rung on every benchmark with every seed. `start` runs one; `plan` reads its file; `jobs` trains."""

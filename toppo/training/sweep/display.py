@@ -1,6 +1,4 @@
-"""What a person sees of a sweep: a bar of environment steps while it runs on a terminal, a line as each run ends, and
-a table of what ran.
-"""
+"""What a person sees of a sweep: a progress bar on a terminal, a line when each run ends, and a table of all runs."""
 
 from __future__ import annotations
 
@@ -13,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from toppo.training.run.directory import RunDirectory
+from toppo.training.run.directory import Run
 from toppo.training.run.progress import duration
 from toppo.training.sweep.jobs import Outcome
 from toppo.training.sweep.plan import PlannedRun, State
@@ -22,11 +20,11 @@ Side = Literal["left", "right"]
 
 
 class SweepDisplay:
-    """Progress of a sweep.
+    """Shows the progress of a sweep.
 
     Args:
-        runs: that are to be trained.
-        console: where to draw; the bar is there if it is a terminal.
+        runs: those that will be trained.
+        console: where to draw; the bar is shown if it is a terminal.
     """
 
     def __init__(self, runs: Sequence[PlannedRun], console: Console) -> None:
@@ -45,13 +43,13 @@ class SweepDisplay:
         self._bar.stop()
 
     def tick(self) -> None:
-        """Look how far the runs are; only where somebody watches."""
+        """Update the bar, if there is one."""
         if not self._bar.disable:
             steps = sum(_collects(run) * run.config.env_steps_per_collect for run in self._runs)
             self._bar.update(self._task, completed=steps, description=self._said())
 
     def done(self, outcome: Outcome) -> None:
-        """A run ended."""
+        """Print a line about a run that ended."""
         self._ended += 1
         success = "" if outcome.mean_success is None else f", mean success {outcome.mean_success:.3f}"
         note = f": {outcome.note}" if outcome.note else ""
@@ -63,19 +61,19 @@ class SweepDisplay:
 
 
 def _collects(run: PlannedRun) -> int:
-    """Collects that a run has finished, from the shortest of its logs."""
-    log = RunDirectory(run.path).timings
+    """Number of collects that a run has finished, by the shortest of its logs."""
+    log = Run(run.path).timings_log
     return log.read_bytes().count(b"\n") if log.exists() else 0
 
 
 def plan_table(runs: Sequence[PlannedRun], found: Mapping[str, State], title: str) -> Table:
-    """What a sweep would do."""
+    """A table of the runs of a sweep and their states."""
     rows = [(str(run.path), f"{run.config.env_steps:,}", found[run.name].value) for run in runs]
     return _table(title, {"run": "left", "steps": "right", "state": "left"}, rows)
 
 
 def outcome_table(outcomes: Sequence[Outcome], title: str) -> Table:
-    """What ran."""
+    """A table of what became of each run."""
     columns: dict[str, Side] = {"run": "left", "status": "left", "steps": "right", "success": "right", "time": "right"}
     rows = [
         (

@@ -1,5 +1,6 @@
-"""The runs of a sweep, each in a process of its own that trains as `toppo resume` does: several at a time on this
-machine, or on a dask.distributed cluster whose machines see the same files.
+"""The runs of a sweep. Each trains in a process of its own, as `toppo resume` does.
+
+Several processes run at a time on this machine, or on a dask.distributed cluster whose machines see the same files.
 """
 
 from __future__ import annotations
@@ -21,37 +22,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toppo.common.errors import ToppoError, UsageError
+from toppo.common.cluster import dask_client, distributed
+from toppo.common.errors import ToppoError
 from toppo.dump import DumpError
 from toppo.training.config import from_dict
 from toppo.training.errors import Interrupted, WorkerDied
-from toppo.training.run.directory import RunDirectory
+from toppo.training.run.directory import ROOT, Run
 from toppo.training.run.signals import noted_signals
 from toppo.training.sweep.plan import PlannedRun, State, state
 
 ATTEMPTS = 3
-"""Times a run is tried whose process, or one of whose workers, dies; each goes on from the last checkpoint."""
+"""Times that a run is tried when its process or one of its workers dies. Each try goes on from the last checkpoint."""
 GRACE = 120.0
-"""Seconds a run has to stop when it is asked to, before it is killed; either way its checkpoint stands."""
+"""Seconds that a run has to stop after it is asked to. Then it is killed; its checkpoint is intact either way."""
 DIED = 75
-"""Exit code by which a run's process says that one of its workers died."""
+"""Exit code of a run's process when one of its workers died."""
 LOG = "sweep.log"
-"""What a run of a sweep would have shown on a terminal: a file of its directory."""
+"""File in a run's directory for what `toppo train` shows on a terminal."""
 
 _CHILD = "from toppo.training.sweep.jobs import child; child()"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one run.
+    """What became of one run.
 
     Attributes:
-        status: "finished", "resumed" (finished now, begun before), "skipped" (finished before), "failed", "stopped",
+        run: its directory.
+        status: "finished"; "resumed" (begun before, finished now); "skipped" (finished before); "failed"; "stopped";
             or "not started".
-        note: why it failed, or what else there is to say; one line.
+        note: why it failed, or another remark; one line.
         env_steps: environment steps trained.
         mean_success: of the last evaluation; None without one.
-        seconds: wall time spent on it now.
+        seconds: wall time spent on it in this sweep.
     """
 
     run: str
@@ -63,33 +66,37 @@ class Outcome:
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, which on a cluster are fewer than the machine has."""
+    """Cores that this process may use. On a cluster these can be fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads(cores: int) -> dict[str, str]:
-    """Environment variables that hold a run's updates to so many threads; its environment processes are in its
-    configuration.
+    """Environment variables that limit the threads of a run's updates.
+
+    The configuration sets the number of environment processes.
     """
     return dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(cores))
 
 
-# --- one run, from the side of whoever started it
+# --- one run, seen from the process that starts it
 
 
 def perform(run: PlannedRun, root: Path, environment: Mapping[str, str], stopped: Callable[[], bool]) -> Outcome:
-    """Bring one run to its end, from wherever it is.
+    """Train one run to its end, from the start or from its last checkpoint.
 
     Args:
         run: of a sweep.
         root: the directory that holds dumps/.
-        environment: variables of its process, `threads` among them.
-        stopped: asked several times a second whether to stop; then the run writes no more and keeps its checkpoint.
+        environment: environment variables of its process, with those of `threads`.
+        stopped: asked several times per second whether to stop. A stopped run keeps its last checkpoint.
+
+    Returns:
+        The outcome. Errors of the run are in its note; none are raised.
     """
     start = time.monotonic()
 
     def outcome(status: str, note: str = "") -> Outcome:
-        steps, success = _reached(RunDirectory(root / run.path))
+        steps, success = _reached(Run(root / run.path))
         return Outcome(str(run.path), status, note, steps, success, time.monotonic() - start)
 
     try:
@@ -111,25 +118,24 @@ def perform(run: PlannedRun, root: Path, environment: Mapping[str, str], stopped
 
 
 def skipped(run: PlannedRun) -> Outcome:
-    """The outcome of a run that was finished before."""
-    steps, success = _reached(RunDirectory(run.path))
+    """The outcome of a run that was finished before this sweep."""
+    steps, success = _reached(Run(run.path))
     return Outcome(str(run.path), "skipped", "", steps, success, 0.0)
 
 
-def _reached(directory: RunDirectory) -> tuple[int, float | None]:
+def _reached(run: Run) -> tuple[int, float | None]:
     """Environment steps of a run, and the mean success of its last evaluation."""
     try:
-        progress, evaluations = directory.read(directory.progress), directory.read(directory.evaluation)
-    except ToppoError:  # damaged logs: the run's own failure says so
+        return run.env_steps, run.mean_success
+    except ToppoError:  # a damaged log: training the run reports it
         return 0, None
-    return progress[-1]["env_steps"] if progress else 0, evaluations[-1]["mean_success"] if evaluations else None
 
 
 def _train(run: PlannedRun, root: Path, environment: Mapping[str, str], stopped: Callable[[], bool]) -> tuple[int, str]:
-    """Exit code of a process that trains the run, and the line it left (empty if it was killed).
+    """Exit code of a process that trains the run, and the last line it printed (empty if it was killed).
 
-    The process holds the other end of a pipe from here: when this process dies, so does it at once, and whoever takes
-    up the run next finds it free.
+    The process reads a pipe from this one. When this process dies, the pipe closes and the other ends at once, so that
+    the run is free for the next sweep.
     """
     process = subprocess.Popen(
         [sys.executable, "-c", _CHILD, json.dumps({"name": run.name, "config": run.config.to_dict()})],
@@ -138,7 +144,9 @@ def _train(run: PlannedRun, root: Path, environment: Mapping[str, str], stopped:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,  # until the child has its log
-        start_new_session=True,  # a terminal's Ctrl-C is for the sweep to pass on, once
+        # The sweep alone handles Ctrl-C in a terminal, and stops the run once.
+        start_new_session=True,
+        creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
     )
     with process:
         deadline = None
@@ -162,20 +170,20 @@ def _train(run: PlannedRun, root: Path, environment: Mapping[str, str], stopped:
 
 
 def child() -> None:
-    """Train the run named on the command line, created first if it is new; the last line printed is why it failed."""
+    """Train the run named on the command line; make it first if it is new. The last line printed says why it failed."""
     job = json.loads(sys.argv[1])
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from rich.console import Console
 
-    from toppo.training.run.start import open_run, require_training, train_to_end
+    from toppo.training.run.start import require_training, resume
 
+    path = ROOT / job["name"]
     try:
         require_training()
-        path = PlannedRun(job["name"], "", from_dict(job["config"])).path
-        directory = RunDirectory(path) if path.exists() else RunDirectory.create(path.name, from_dict(job["config"]))
-        with (directory.path / LOG).open("a") as log:
+        run = Run(path) if path.exists() else Run.create(job["name"], from_dict(job["config"]))
+        with (path / LOG).open("a") as log:
             os.dup2(log.fileno(), sys.stderr.fileno())
-        train_to_end(*open_run(path, None), Console(stderr=True))
+        resume(run, progress=Console(stderr=True))
         code = 0
     except Interrupted as error:
         print(error)
@@ -194,9 +202,9 @@ def child() -> None:
 
 
 def _end_with_parent() -> None:
-    while os.read(0, 1):  # nothing is ever written: it returns when the parent is gone
+    while os.read(0, 1):  # nothing is ever written: this returns when the parent is gone
         pass
-    os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(1)
 
 
 # --- all of them
@@ -209,17 +217,17 @@ def run_all(
     done: Callable[[Outcome], object],
     tick: Callable[[], object],
 ) -> int | None:
-    """Perform runs: `jobs` at a time here, or as many at a time as a dask cluster has threads.
+    """Train runs: `jobs` at a time on this machine, or as many at a time as a dask cluster has threads.
 
     Args:
-        runs: that are not finished.
+        runs: those that are not finished.
         jobs: processes on this machine.
         scheduler: address or scheduler file of dask.distributed, in place of `jobs`.
-        done: told of every run as it ends.
-        tick: called about once a second.
+        done: told about every run when it ends.
+        tick: called about once per second.
 
     Returns:
-        The signal that stopped it; None if it went to the end.
+        The signal that stopped the sweep; None if it went to the end.
 
     Raises:
         UsageError: dask is not installed.
@@ -247,60 +255,42 @@ def run_all(
 
 
 def _lost(run: PlannedRun, root: Path, error: BaseException) -> Outcome:
-    """What came of a run whose place on the cluster was lost for good."""
-    steps, success = _reached(RunDirectory(root / run.path))
+    """The outcome of a run whose place on the cluster was lost."""
+    steps, success = _reached(Run(root / run.path))
     note = f"{type(error).__name__}: {error}".splitlines()[0]
     return Outcome(str(run.path), "failed", note, steps, success, 0.0)
 
 
 Place = tuple[Executor, Callable[..., Outcome], tuple[Any, ...], Callable[[], object]]
-"""Where runs go: an executor, a function of (run, root, *arguments) and those arguments, and what stops them all."""
+"""Where runs train: an executor, a function of (run, root, *arguments), those arguments, and a function that stops all
+runs."""
 
 
 @contextmanager
 def _here(jobs: int, received: list[int]) -> Iterator[Place]:
     with ThreadPoolExecutor(jobs) as pool:
-        # What the user has set in the shell wins.
+        # A number of threads that is set in the shell wins.
         yield pool, perform, (threads(cores_of_a_job(jobs)) | os.environ, lambda: bool(received)), lambda: None
 
 
 def cores_of_a_job(jobs: int) -> int:
-    """Cores that one of so many jobs on this machine may use."""
+    """Cores for each of this many jobs on this machine."""
     return max(1, usable_cores() // jobs)
 
 
 @contextmanager
 def _cluster(scheduler: str) -> Iterator[Place]:
-    distributed = _distributed(scheduler)
-    where = {"address": scheduler} if "://" in scheduler else {"scheduler_file": scheduler}
-    if "scheduler_file" in where and not Path(scheduler).is_file():
-        raise ToppoError(
-            f"--scheduler {scheduler}: no such scheduler file; give tcp://host:port, or start dask with it"
-        )
-    try:
-        client = distributed.Client(**where, timeout="10s", set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise ToppoError(f"--scheduler {scheduler}: no dask scheduler answers there ({error}); start one") from None
-    with client:
-        flag = distributed.Event(f"toppo-sweep-{uuid.uuid4()}", client=client)
+    with dask_client(scheduler) as client:
+        flag = distributed(scheduler).Event(f"toppo-sweep-{uuid.uuid4()}", client=client)
         with client.get_executor(pure=False) as pool:
             yield pool, perform_on_cluster, (flag.name,), flag.set
 
 
-def _distributed(scheduler: str) -> Any:
-    try:
-        return importlib.import_module("distributed")
-    except ImportError:
-        raise UsageError(
-            f"--scheduler {scheduler}: needs dask.distributed; pip install 'toppo[dask]', or give --jobs"
-        ) from None
-
-
 def perform_on_cluster(run: PlannedRun, root: Path, flag: str) -> Outcome:
-    """`perform` on a dask worker, which may use its machine's cores divided by its threads."""
-    distributed = importlib.import_module("distributed")
-    worker = distributed.get_worker()
-    event = distributed.Event(flag, client=distributed.get_client())
+    """`perform` on a dask worker. The run may use the cores of the machine divided by the threads of the worker."""
+    dask = importlib.import_module("distributed")
+    worker = dask.get_worker()
+    event = dask.Event(flag, client=dask.get_client())
     last = [0.0, False]
 
     def stopped() -> bool:
@@ -309,7 +299,7 @@ def perform_on_cluster(run: PlannedRun, root: Path, flag: str) -> Outcome:
         return bool(last[1])
 
     if not root.is_dir():
-        raise ToppoError(f"{root} is not on {worker.address}: a sweep needs a file system that all its machines share")
+        raise ToppoError(f"{root} is not on {worker.address}: all machines of a sweep must share a file system")
     share = max(1, usable_cores() // worker.state.nthreads)
-    # The other way round than here: a worker under a nanny is given one thread, whatever its machine has.
+    # Unlike on this machine, `threads` wins over the environment: a nanny sets the variables to 1 for its workers.
     return perform(run, root, os.environ | threads(share), stopped)

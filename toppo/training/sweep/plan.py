@@ -1,12 +1,14 @@
-"""A sweep: rungs x benchmarks x seeds in one TOML file, the runs that it stands for, and how far each of them is.
+"""What a sweep is: rungs, benchmarks and seeds in one TOML file; the runs that follow; how far each run is on disk.
+
+A rung is one variant of the method, by the paper's word. A sweep file looks like this:
 
 name = "v2"
 benchmarks = ["MT10"]
 seeds = [0, 1, 2]
-repeats = 8                # any key of `TrainConfig`, for all rungs
+repeats = 8                # any field of `TrainConfig`, for all rungs
 
 [rungs.toppo]
-preset = "toppo"           # a preset, keys of its own, or both
+preset = "toppo"           # a preset, fields of its own, or both
 """
 
 from __future__ import annotations
@@ -21,18 +23,18 @@ from typing import Any
 
 from toppo.common.errors import UsageError, unknown
 from toppo.training.config import FIELDS, PRESETS, TrainConfig, read_toml, resolve
-from toppo.training.run.directory import ROOT, RunDirectory
+from toppo.training.run.directory import ROOT, Run
 from toppo.training.run.schedule import Schedule, plan
 
 HOW = ("device", "workers")
-"""Keys that say how a run is computed, not what: an existing run keeps its own, which may differ from the sweep's."""
+"""Fields that change how a run is computed, but not what. An existing run keeps its own values of them."""
 
 _NAME = re.compile(r"[\w.-]+")
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep as its file says it: `common` holds for every rung, a rung's own keys for it alone."""
+    """The content of a sweep file. `common` holds for every rung; the fields of a rung hold for this rung alone."""
 
     path: Path
     name: str
@@ -43,7 +45,7 @@ class Sweep:
 
 
 class State(Enum):
-    """How far a run is that may already be on disk."""
+    """How far a run is on disk."""
 
     NEW = "new"
     CUT_OFF = "cut off"
@@ -52,33 +54,37 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a sweep: its directory under dumps/ and its configuration."""
+    """One run of a sweep: its directory under dumps/, its rung and its plan."""
 
     name: str
     rung: str
-    config: TrainConfig
+    schedule: Schedule
+
+    @property
+    def config(self) -> TrainConfig:
+        """Its configuration."""
+        return self.schedule.config
 
     @property
     def path(self) -> Path:
-        """dumps/<name>, relative to where the sweep was started."""
+        """dumps/<name>, relative to the directory where the sweep is started."""
         return ROOT / self.name
 
-    @property
-    def schedule(self) -> Schedule:
-        """Its plan; `expand` has checked that there is one."""
-        return plan(self.config)
+    def as_dict(self) -> dict[str, Any]:
+        """Directory, rung and configuration as plain values."""
+        return {"run": str(self.path), "rung": self.rung, "config": self.config.to_dict()}
 
 
 def read_sweep(path: Path) -> Sweep:
-    """A sweep from its file.
+    """The content of a sweep file.
 
     Raises:
-        UsageError: no such file, no TOML, an unknown key, nothing to run.
+        UsageError: the file is missing or is not TOML, has an unknown key, or nothing to run.
     """
     values = read_toml(path)
     for key in values:
         if key in ("seed", "benchmark"):
-            raise UsageError(f"{path}: {key} is the sweep's own to set; give {key}s = [...]")
+            raise UsageError(f"{path}: a sweep sets {key} itself; give {key}s = [...]")
         if key not in ("name", "benchmarks", "seeds", "rungs", *FIELDS):
             raise UsageError(f"{path}: {unknown('key', key, ['name', 'benchmarks', 'seeds', 'rungs', *FIELDS])}")
     name = values.pop("name", None)
@@ -108,25 +114,28 @@ def _check_rung(label: str, rung: str, settings: Mapping[str, Any], common: Mapp
         raise UsageError(f'{label}: a rung\'s name is made of letters, digits, ".", "_" and "-"')
     for key in settings:
         if key in ("seed", "benchmark"):
-            raise UsageError(f"{label}: {key} is the sweep's own to set; give {key}s = [...] above the rungs")
+            raise UsageError(f"{label}: a sweep sets {key} itself; give {key}s = [...] above the rungs")
         if key not in ("preset", *FIELDS):
             raise UsageError(f"{label}: {unknown('key', key, ['preset', *FIELDS])}")
     preset = settings.get("preset")
     if preset is not None and preset not in PRESETS:
         raise UsageError(f"{label}: {unknown('preset', str(preset), PRESETS)}")
     if preset is not None and (both := sorted(PRESETS[preset].keys() & common.keys() - settings.keys())):
-        raise UsageError(f"{label}: preset {preset!r} sets {both[0]}, and so does the sweep; say it in the rung alone")
+        raise UsageError(f"{label}: both preset {preset!r} and the sweep set {both[0]}; set it in the rung instead")
 
 
 def expand(sweep: Sweep, cores: int) -> tuple[PlannedRun, ...]:
-    """The runs of a sweep. Seeds come outermost, so that what is done is at any time a whole ladder of fewer seeds.
+    """The runs of a sweep. All rungs of the first seed come first, then those of the next seed.
+
+    A sweep that is cut short thus leaves whole ladders of fewer seeds.
 
     Args:
         sweep: what to run.
-        cores: for one run; where the sweep does not set `workers`, a run gets so many, at most one an environment.
+        cores: number of cores for each run. It becomes `workers` if the sweep does not set this field, with at most one
+            worker per environment.
 
     Raises:
-        UsageError: settings that make no run, or two runs of one name.
+        UsageError: wrong settings, or two runs of one name.
     """
     runs: dict[str, PlannedRun] = {}
     for seed in sweep.seeds:
@@ -147,8 +156,7 @@ def _planned(sweep: Sweep, seed: int, benchmark: str, rung: str, settings: Mappi
     config = resolve(given, preset=given.pop("preset", None))
     if "workers" not in given:
         config = dataclasses.replace(config, workers=min(cores, config.n_tasks * config.envs_per_task))
-    plan(config)  # budgets that fit together, or a UsageError
-    return PlannedRun(f"{sweep.name}-{rung}-{config.benchmark.replace(',', '_')}-s{seed}", rung, config)
+    return PlannedRun(f"{sweep.name}-{rung}-{config.benchmark.replace(',', '_')}-s{seed}", rung, plan(config))
 
 
 def state(run: PlannedRun, root: Path) -> State:
@@ -159,35 +167,33 @@ def state(run: PlannedRun, root: Path) -> State:
         root: the directory that holds dumps/.
 
     Raises:
-        UsageError: what is there is another run, or none.
+        UsageError: the directory holds another run, or no run.
     """
-    path = root / run.path
-    if not path.exists():
+    found = Run(root / run.path)
+    if not found.path.exists():
         return State.NEW
-    if not (path / "config.toml").exists():
+    if not found.config_file.exists():
         raise UsageError(f"{run.path} exists and holds no run")
-    directory, config = RunDirectory.open(path)
-    theirs, ours = config.to_dict(), run.config.to_dict()
-    differ = [f"{k} = {theirs[k]!r}, sweep {ours[k]!r}" for k in ours if k not in HOW and theirs[k] != ours[k]]
+    existing, planned = found.config.to_dict(), run.config.to_dict()
+    differ = [
+        f"{key} = {existing[key]!r}, sweep {planned[key]!r}"
+        for key in planned
+        if key not in HOW and existing[key] != planned[key]
+    ]
     if differ:
         raise UsageError(f"{run.path} exists with another configuration ({'; '.join(differ)})")
     last = run.schedule.collects
-    evaluated = any(line["collect"] == last for line in directory.read(directory.evaluation))
-    return State.FINISHED if evaluated and _dump_complete(directory) else State.CUT_OFF
-
-
-def _dump_complete(directory: RunDirectory) -> bool:
-    """Whether a dump lacks nothing; one that was moved away or deleted after the run does not lack anything."""
-    from toppo.dump import open_dump  # zarr: too slow for --help
-
-    return not directory.dump.exists() or open_dump(str(directory.dump)).complete
+    evaluated = any(line["collect"] == last for line in found.read(found.evaluation_log))
+    # A dump that was moved away after the run is not missing.
+    complete = not found.dump_store.exists() or found.dump.complete
+    return State.FINISHED if evaluated and complete else State.CUT_OFF
 
 
 def states(runs: Sequence[PlannedRun], root: Path) -> dict[str, State]:
-    """How far every run of a sweep is, by name.
+    """How far every run of a sweep is, by its name.
 
     Raises:
-        UsageError: naming the first run that is another one, and how many more there are.
+        UsageError: directories hold other runs; the message names the first, and the number of others.
     """
     found: dict[str, State] = {}
     refused: list[UsageError] = []
@@ -198,5 +204,5 @@ def states(runs: Sequence[PlannedRun], root: Path) -> dict[str, State]:
             refused.append(error)
     if refused:
         more = f"; {len(refused) - 1} more are in the way" if len(refused) > 1 else ""
-        raise UsageError(f"{refused[0]}{more}: give the sweep another name, or move what is there away")
+        raise UsageError(f"{refused[0]}{more}: give the sweep another name, or move the old runs away")
     return found

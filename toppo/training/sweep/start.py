@@ -1,0 +1,136 @@
+"""Run a sweep, or say what it would do: the functions of `import toppo` and of the command line."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from toppo.common.errors import ToppoError, UsageError
+from toppo.training.errors import Interrupted
+from toppo.training.run.start import require_training
+from toppo.training.sweep.jobs import Outcome, cores_of_a_job, run_all, skipped
+from toppo.training.sweep.plan import PlannedRun, State, expand, read_sweep, states
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """The runs of a sweep, and how far each of them is on disk."""
+
+    file: Path
+    runs: tuple[PlannedRun, ...]
+    states: dict[str, State]
+    """By the name of the run."""
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What became of each run of a sweep, in the order of the sweep. It is a sequence of outcomes."""
+
+    file: Path
+    outcomes: tuple[Outcome, ...]
+    signal_number: int | None
+    """The signal that stopped the sweep; None if it went to its end."""
+
+    def __iter__(self) -> Iterator[Outcome]:
+        return iter(self.outcomes)
+
+    def __len__(self) -> int:
+        return len(self.outcomes)
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per run: run, status, note, env_steps, mean_success, seconds. See `Outcome`."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self.outcomes))
+
+    def require_finished(self) -> None:
+        """Check that every run is finished.
+
+        Raises:
+            Interrupted: a signal stopped the sweep.
+            ToppoError: a run failed; the message names the first.
+        """
+        if self.signal_number is not None:
+            name = signal.Signals(self.signal_number).name
+            raise Interrupted(f"stopped by {name}; go on with the same command", self.signal_number)
+        failed = [outcome for outcome in self.outcomes if outcome.status == "failed"]
+        if failed:
+            raise ToppoError(
+                f"{len(failed)} of {len(self.outcomes)} runs failed, first {failed[0].run} ({failed[0].note}); "
+                "the same command goes on with them"
+            )
+
+
+def plan_sweep(file: str | os.PathLike[str], *, jobs: int | None = None) -> SweepPlan:
+    """The runs of a sweep, and how far each of them is. Nothing is started.
+
+    Args:
+        file: TOML file of rungs, benchmarks and seeds.
+        jobs: runs at a time on this machine, which share its cores; 1 by default.
+
+    Raises:
+        UsageError: a wrong file, or a directory of another run is in the way.
+    """
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"`jobs={jobs}`: must be at least 1")
+    runs = expand(read_sweep(Path(file)), cores_of_a_job(jobs or 1))
+    require_training()
+    from toppo.training.envs.metaworld import task_names
+
+    for benchmark in dict.fromkeys(run.config.benchmark for run in runs):
+        task_names(benchmark)
+    return SweepPlan(Path(file), runs, states(runs, Path.cwd()))
+
+
+def sweep(
+    file: str | os.PathLike[str],
+    *,
+    jobs: int | None = None,
+    scheduler: str | None = None,
+    progress: bool | Console = True,
+) -> SweepResult:
+    """Train every rung of a sweep on every benchmark with every seed.
+
+    Finished runs are skipped, and runs that were cut off go on. One failed run does not stop the others.
+
+    Args:
+        file: TOML file of rungs, benchmarks and seeds.
+        jobs: runs at a time on this machine, which share its cores; 1 by default.
+        scheduler: address ("tcp://host:port") or scheduler file of a dask cluster, in place of `jobs`. Each thread of
+            its workers trains one run. All machines must see the current directory.
+        progress: show the progress on the standard output, not at all, or on this rich console.
+
+    Returns:
+        The outcomes; `require_finished` raises if a run failed.
+
+    Raises:
+        UsageError: a wrong file or option, or a directory of another run is in the way.
+        ToppoError: the scheduler does not answer.
+    """
+    if jobs is not None and scheduler is not None:
+        raise UsageError("`jobs` and `scheduler` both say where runs go; give one of them")
+    plan = plan_sweep(file, jobs=jobs)
+    from toppo.training.sweep.display import SweepDisplay
+
+    outcomes = {run.name: skipped(run) for run in plan.runs if plan.states[run.name] is State.FINISHED}
+    left = [run for run in plan.runs if run.name not in outcomes]
+    names = {str(run.path): run.name for run in left}
+    console = progress if isinstance(progress, Console) else Console(quiet=not progress)
+    with SweepDisplay(left, console) as display:
+
+        def done(outcome: Outcome) -> None:
+            outcomes[names[outcome.run]] = outcome
+            display.done(outcome)
+
+        signal_number = run_all(left, jobs or 1, scheduler, done, display.tick)
+    return SweepResult(plan.file, tuple(outcomes[run.name] for run in plan.runs), signal_number)
