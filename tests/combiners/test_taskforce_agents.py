@@ -7,9 +7,9 @@ import copy
 import numpy as np
 import pytest
 
+from toppo.combiners.taskforce.buffer import ReplayBuffer, Transitions
 from toppo.combiners.taskforce.noise import SIGMA, THETA, noise_scale, ornstein_uhlenbeck
 from toppo.combiners.taskforce.observation import joint_features, joint_gram, local_rows
-from toppo.combiners.taskforce.buffer import ReplayBuffer, Transitions
 
 torch = pytest.importorskip("torch")
 agents = pytest.importorskip("toppo.combiners.taskforce.agents")

@@ -24,6 +24,7 @@ from toppo.combiners.base import (
 from toppo.combiners.blas import single_thread
 from toppo.combiners.errors import CombinerError, MissingPackageError
 from toppo.combiners.gram import check_gram, check_losses
+from toppo.combiners.taskforce.buffer import ReplayBuffer
 from toppo.combiners.taskforce.noise import noise_scale, ornstein_uhlenbeck
 from toppo.combiners.taskforce.observation import (
     Normalisation,
@@ -32,7 +33,6 @@ from toppo.combiners.taskforce.observation import (
     joint_gram,
     local_rows,
 )
-from toppo.combiners.taskforce.buffer import ReplayBuffer
 from toppo.combiners.taskforce.reward import imtl_reward, loss_reward, norm_reward
 from toppo.common.errors import UsageError
 

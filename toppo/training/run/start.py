@@ -222,7 +222,6 @@ def _train_to_end(run: Run, schedule: Schedule, learner: Learner, console: Conso
     """The run, trained to its end. Errors say how to go on."""
     import torch
 
-    from toppo.dump import DumpError
     from toppo.training.run.progress import Display
     from toppo.training.run.trainer import Trainer
 
@@ -237,7 +236,7 @@ def _train_to_end(run: Run, schedule: Schedule, learner: Learner, console: Conso
     except (torch.OutOfMemoryError, MemoryError) as error:
         first_line = (str(error) or "out of memory").splitlines()[0]
         raise ToppoError(f"{first_line}; make room, then {go_on}") from None
-    except (ToppoError, DumpError, OSError) as error:
+    except (ToppoError, OSError) as error:
         kind = WorkerDied if isinstance(error, WorkerDied) else ToppoError
         raise kind(f"{error}; {go_on}") from None
     return run

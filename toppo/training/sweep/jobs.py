@@ -24,7 +24,6 @@ from typing import Any
 
 from toppo.common.cluster import dask_client, distributed
 from toppo.common.errors import ToppoError
-from toppo.dump import DumpError
 from toppo.training.config import from_dict
 from toppo.training.errors import Interrupted, WorkerDied
 from toppo.training.run.directory import ROOT, Run
@@ -113,7 +112,7 @@ def perform(run: PlannedRun, root: Path, environment: Mapping[str, str], stopped
                 return outcome("failed", said or f"exit code {code}; see {run.path / LOG}")
             died = said or f"its process was ended by {signal.Signals(-code).name}"
         return outcome("failed", f"{died}; tried {ATTEMPTS} times")
-    except (ToppoError, DumpError, OSError) as error:
+    except (ToppoError, OSError) as error:
         return outcome("failed", str(error))
 
 
@@ -191,7 +190,7 @@ def child() -> None:
     except WorkerDied as error:
         print(error)
         code = DIED
-    except (ToppoError, DumpError, OSError) as error:
+    except (ToppoError, OSError) as error:
         print(error)
         code = 1
     except Exception as error:
