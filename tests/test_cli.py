@@ -106,7 +106,7 @@ def test_a_damaged_configuration_is_refused(toppo, tmp_path):
         assert message in err
     (run / "config.toml").unlink()
     code, _, err = toppo("train", "--benchmark", "reach-v3", "--name", "r")
-    assert (code, "delete it: it holds no run" in err) == (2, True)
+    assert (code, "delete it, because it holds no run" in err) == (2, True)
 
 
 def test_training_without_torch_says_so(toppo, monkeypatch):

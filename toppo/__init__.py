@@ -1,8 +1,8 @@
 """toppo: the microscope for multi-task gradients, and a trainer (TOPPO) for Meta-World.
 
 A multi-task network has one gradient per task. `toppo` combines them into one direction (`make`), records them while
-any training loop runs (`DumpWriter`), reads the records (`open_dump`), and trains multi-task PPO with all of that
-(`train`). The package `toppo_diag` draws and checks what was recorded.
+any training loop runs (`DumpWriter`), and reads the records (`open_dump`). It also trains multi-task PPO with these
+parts (`train`). The package `toppo_diag` draws and checks what was recorded.
 
 >>> import numpy as np
 >>> import toppo
@@ -111,7 +111,7 @@ _HOMES = {
 """Where each name is defined. All others in `__all__` are in toppo.combiners."""
 
 
-if not TYPE_CHECKING:  # a type checker would take it as a promise that every name exists
+if not TYPE_CHECKING:  # a type checker would conclude from `__getattr__` that every name exists
 
     def __getattr__(name: str) -> Any:
         """The public name, imported on its first use (PEP 562)."""

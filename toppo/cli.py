@@ -184,7 +184,7 @@ def params(as_json: AsJson = False) -> None:
 
 
 def _console(as_json: bool) -> Console:
-    """Where progress goes: JSON has the standard output for itself."""
+    """The console for the progress: stderr if JSON is printed, because stdout then holds the JSON alone."""
     return err if as_json else out
 
 

@@ -60,7 +60,7 @@ def test_losses_are_checked(name: str):
         (None, "pass losses"),
         (np.ones(2), "one loss per task"),
         (np.array([1, np.nan, 1]), "loss of task 1 is not finite"),
-        (np.array([1.0, 1.0, -2.0]), "positive losses, but that of task 2 is -2"),
+        (np.array([1.0, 1.0, -2.0]), "positive losses, but the loss of task 2 is -2"),
     ]:
         with pytest.raises(ValueError, match=says):
             combiner.combine(GOOD, losses=losses)

@@ -312,7 +312,7 @@ WRONG = {
     "mean": "the package toppo-wrong 1.2 has a combiner 'mean', which is the name of a method of toppo: "
     "rename the combiner there, or uninstall the package",
     "misnamed": "the combiner 'misnamed' of the package toppo-wrong 1.2 (toppo_tilted.methods:Misnamed) calls itself "
-    "'another', and its entry point 'misnamed': the names must be the same; update or uninstall the package",
+    "'another', but its entry point is named 'misnamed': the names must be the same; update or uninstall the package",
     "no-combiner": "the combiner 'no-combiner' of the package toppo-wrong 1.2 (toppo_tilted.methods:sys) is not a "
     "subclass of toppo.combiners.Combiner; update or uninstall the package",
     "no-module": "the combiner 'no-module' of the package toppo-wrong 1.2 (toppo_tilted.nowhere:Nothing) cannot be "

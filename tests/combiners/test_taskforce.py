@@ -241,7 +241,7 @@ def test_updates_come_every_nth_transition():
 def test_strategy_2_takes_the_same_batch_again():
     gram, losses = problem(0)
     combiner = make(f"taskforce:{FAST},strategy=same")
-    with pytest.raises(ValueError, match="call combine first"):
+    with pytest.raises(ValueError, match=r"call combine\(\) first"):
         combiner.after(gram, losses)
     combiner.combine(gram, losses=losses)
     with pytest.raises(ValueError, match="needs after"):

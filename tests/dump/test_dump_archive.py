@@ -36,7 +36,7 @@ def test_everything_but_the_slabs(complete: Path, archive: Path) -> None:
 
 def test_what_needs_slabs_says_so(archive: Path) -> None:
     copy = open_dump(archive)
-    mend = f"{archive}: this needs gradient slabs and the archive holds Grams alone; use the dump it was exported from"
+    mend = f"{archive}: this needs gradient slabs, but the archive holds Grams alone; use the dump it was exported from"
     for question in (
         lambda: copy.slab("critic", 0, 0),
         lambda: copy.layer_gram("actor", "0.bias", 0, 0),
@@ -119,7 +119,7 @@ def test_what_cannot_be_exported(complete: Path, store: Path, tmp_path: Path, ar
     with pytest.raises(DumpError, match="this needs gradient slabs"):
         export(archive, target, slabs=True)
     run.create(store).close()
-    with pytest.raises(DumpError, match="holds no snapshot yet, nothing to export"):
+    with pytest.raises(DumpError, match="holds no snapshot yet, so nothing to export"):
         export(store, target)
     damaged = tmp_path / "damaged.zarr"
     shutil.copytree(complete, damaged)
@@ -160,7 +160,7 @@ def test_archive_of_another_schema_version(complete: Path, tmp_path: Path) -> No
         record = json.loads(file["header"].asstr()[()]) | {"schema_version": 9}
         del file["header"]
         file["header"] = json.dumps(record)
-    with pytest.raises(DumpError, match="schema version 9, this toppo reads version 1; update toppo to read it"):
+    with pytest.raises(DumpError, match="schema version 9, but this toppo reads version 1; update toppo to read it"):
         open_dump(path)
     with h5py.File(path, "r+") as file:
         del file["header"]

@@ -228,7 +228,9 @@ def edited(complete: Path, folder: Path, **attributes: object) -> Path:
 def test_other_schema_versions(complete: Path, tmp_path: Path, version: object, mend: str) -> None:
     path = edited(complete, tmp_path, schema_version=version)
     for use in (open_dump, verify, DumpWriter.resume):
-        with pytest.raises(DumpError, match=f"{path}: schema version {version}, this toppo reads version 1; {mend}"):
+        with pytest.raises(
+            DumpError, match=f"{path}: schema version {version}, but this toppo reads version 1; {mend}"
+        ):
             use(path)
 
 

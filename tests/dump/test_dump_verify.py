@@ -124,7 +124,7 @@ def test_a_slab_that_is_not_its_grams(copy: Path) -> None:
     rewrite(copy, "actor_grad", "c.1.0.0.0", slab)
     (damage,) = verify(copy).damages
     assert (damage.array, damage.snapshot, damage.minibatch) == ("actor_gram", 1, 0)
-    assert "differs from the slab's own by" in damage.what
+    assert "differs from the Gram of the slab by" in damage.what
     assert "drawer-open" in damage.what
 
 
@@ -200,5 +200,5 @@ def test_leftovers_of_a_crash_are_a_note(copy: Path) -> None:
     report = verify(copy)
     assert report.ok
     assert report.notes == (
-        "2 files belong to nothing committed: being written, or left by a crash (resume clears them)",
+        "2 files belong to nothing committed: they are being written, or a crash left them (resume clears them)",
     )

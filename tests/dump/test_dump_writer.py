@@ -161,7 +161,7 @@ def test_grams_alone(store: Path) -> None:
     assert not (store / "critic_grad").exists()
     np.testing.assert_array_equal(dump.values("critic_gram")[1, 0], gram(run.slab("critic", 1, 0)))
     with pytest.raises(
-        DumpError, match="needs gradient slabs and the dump holds Grams alone; record the run with slabs"
+        DumpError, match="needs gradient slabs, but the dump holds Grams alone; record the run with slabs"
     ):
         dump.slab("critic", 0, 0)
 
@@ -299,7 +299,7 @@ def test_failing_call_after_commit_is_raised_and_the_dump_intact(store: Path) ->
         raise OSError(28, "No space left on device", "checkpoint.pt")
 
     writer.call_after_commit(fail)
-    with pytest.raises(DumpError, match=r"what was to follow the commit failed: .*No space left.*; the dump is intact"):
+    with pytest.raises(DumpError, match=r"the action after the commit failed: .*No space left.*; the dump is intact"):
         writer.flush()
     writer.abandon()
     run.assert_content(open_dump(store))
@@ -426,9 +426,9 @@ def test_wrong_minibatches_are_refused_and_leave_the_writer_usable(store: Path, 
 
 def test_wrong_order_of_calls(store: Path) -> None:
     writer = run.create(store, snapshots=1)
-    with pytest.raises(DumpError, match=r"snapshot 0 cannot be committed, minibatches \[0, 1\] were not recorded"):
+    with pytest.raises(DumpError, match=r"snapshot 0 cannot be committed: minibatches \[0, 1\] were not recorded"):
         writer.commit_snapshot(env_steps=0, collect=0, scalars={"popart_sigma": np.ones(3)})
-    with pytest.raises(DumpError, match="stream collect 3 out of order, 0 is next"):
+    with pytest.raises(DumpError, match="stream collect 3 is out of order; 0 is next"):
         writer.record_stream(3, grams={side: run.grams(0) for side in run.WIDTHS}, env_steps=0)
     with pytest.raises(DumpError, match=r"Grams of \['actor'\], expected \['actor', 'critic'\]"):
         writer.record_stream(0, grams={"actor": run.grams(0)}, env_steps=0)
@@ -465,7 +465,7 @@ def test_close_with_a_snapshot_begun(store: Path) -> None:
         ({"minibatch_scalars": {"env_steps": ScalarSpec()}}, "the name 'env_steps' is taken"),
         ({"minibatch_scalars": {"task": ScalarSpec()}}, "the name 'task' is taken"),
         ({"snapshot_scalars": {"loss": ScalarSpec()}}, "the name 'loss' is taken"),
-        ({"minibatch_scalars": {"kl": ScalarSpec(("layer",))}}, "scalar 'kl': dims are of task, task_j, other"),
+        ({"minibatch_scalars": {"kl": ScalarSpec(("layer",))}}, "scalar 'kl': dims are out of task, task_j, other"),
         ({"keepbits": 24}, r"`keepbits=24`: must lie in 1\.\.23"),
         ({"minibatches": 0}, "`minibatches=0`: must be 1 or more"),
         ({"snapshots": -1}, "`snapshots=-1`: must be 0 or more, or None if unknown"),

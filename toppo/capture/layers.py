@@ -44,7 +44,7 @@ class _Linear(torch.autograd.Function):
 
 
 class _OneHotLinear(torch.autograd.Function):
-    """`_Linear` on obs (K, n, obs) with the one-hot appended.
+    """`_Linear` on observations (K, n, obs_dim) with the one-hot of the task appended.
 
     The one-hot of task i picks one column w_i of W. So the output for task i is [obs, 1] [W_obs, w_i + b]', and the
     backward pass needs the same small product.
@@ -105,7 +105,7 @@ class _LayerNorm(torch.autograd.Function):
 
 
 class _ReLU(torch.autograd.Function):
-    """max(x, 0), in place forward and backward. This saves a fortieth of a minibatch's time, through the caches.
+    """max(x, 0), in place forward and backward. This saves a fortieth of a minibatch's time, thanks to the caches.
 
     Safe only if no other operation needs x or dy. x must be the output of a task layer, because task layers do not keep
     their output. dy must come from a single next layer. Autograd reports the first mistake but not the second: a sum
@@ -184,7 +184,7 @@ def _room(task_grads: dict[str, Tensor], x: Tensor) -> dict[str, Tensor]:
     """The slab's tensors for the gradients of the tasks in x.
 
     Raises:
-        ValueError: x has another number of tasks. Its gradients would go into the rows of other tasks.
+        ValueError: x has another number of tasks, so its gradients would go into the rows of other tasks.
     """
     n_tasks = len(task_grads["weight"])
     if x.dim() != 3 or len(x) != n_tasks:

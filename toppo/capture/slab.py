@@ -14,7 +14,8 @@ from toppo.dump import ParameterSlice
 GRAM_CHUNK = 2_048
 """Columns of J that are multiplied in float32 before their products are summed in float64.
 
-Cosines of MT10 gradients are then good to 3e-7, at the cost of a plain float32 product. With 16k columns it is 6e-6.
+Cosines of MT10 gradients then have an error of 3e-7, at the cost of a plain float32 product. With 16k columns the error
+is 6e-6.
 """
 GRAM_ROWS = 32
 """Rows of G that are computed at a time, up to the diagonal. At K = 50 this takes a tenth less time than all of G."""

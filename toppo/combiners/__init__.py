@@ -8,9 +8,10 @@ d = J'w.
 >>> make("fairgrad:alpha=1").combine(np.diag([4.0, 1.0])).weights
 array([0.5, 1. ])
 
-`make` makes a combiner from its spec, `Combiner.combine` takes a Gram, and `Combination` is the result. `register` and
-the entry-point group `toppo.combiners` add methods of your own. Each method has a file of its own. The shared files are
-`base`, `gram` (checks), `geometry` (what a Gram says about the tasks), `cone` (quadratic programs) and `registry`.
+`make` makes a combiner from its spec, a text such as "fairgrad:alpha=1" with its name and options. `Combiner.combine`
+takes a Gram and returns a `Combination`. `register` and the entry-point group `toppo.combiners` add methods of your
+own. Each method has a file of its own. The shared files are `base`, `gram` (checks), `geometry` (what a Gram says about
+the tasks), `cone` (quadratic programs) and `registry`.
 """
 
 from toppo.combiners.aligned_mtl import AlignedMTL

@@ -16,7 +16,7 @@ class AlignedMTL(Combiner):
     """Aligned-MTL: w = sqrt(lambda_min) G^(-1/2) 1 / K.
 
     Senushkin et al., Independent Component Alignment for Multi-Task Learning, CVPR 2023, Algorithm 1. G^(-1/2) and
-    lambda_min use the eigenvalues of G above K eps lambda_max only. Dead tasks fall under this cut and get weight 0,
+    lambda_min use the eigenvalues of G above K eps lambda_max only. Dead tasks fall under this cut. They get weight 0
     and still count in K. If every task is dead, the weights are 1 / K with status NO_GRADIENT.
 
     Weights have either sign. The method is not scale-invariant.

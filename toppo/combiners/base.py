@@ -1,8 +1,9 @@
 """What a combiner is: a map from the Gram of the per-task gradients to one weight per task.
 
 J (K, P) holds the per-task gradients g_i, one per row. G = J J' (K, K) is their Gram. The weights w (K,) make the
-direction d = J'w = sum_i w_i g_i. A combiner reads G and, where it needs them, the losses, its own state and an
-explicit order. It never reads J. So the trainer and a replay from a dump run the same code.
+direction d = J'w = sum_i w_i g_i. A combiner reads G. Where it needs them, it also reads the losses, its own state and
+an order (a permutation of the tasks, drawn outside). It never reads J. So the trainer and a replay from a dump run the
+same code.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Status(IntEnum):
     UNIFORM = 5
     """Tier 3 of Algorithm C.2 answered: 1 / K. The solver failed."""
     NO_GRADIENT = 6
-    """Every task is dead. The weights are zero, or what the method gives a dead task."""
+    """Every task is dead. The weights are zero, or those that the method gives to dead tasks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,8 @@ class Record:
         residual: distance of the weights from the method's own equation, without units. 0 where nothing is solved.
         iterations: steps of the outermost loop; 0 for closed forms.
         status: a `Status`.
-        ridge: what was added to the diagonal of the correlation matrix diag(G)^(-1/2) G diag(G)^(-1/2), so that the
-            problem has a solution.
+        ridge: number that was added to the diagonal of the correlation matrix diag(G)^(-1/2) G diag(G)^(-1/2), so that
+            the problem has a solution.
         floor: the residual that rounding the entries of G to float64 can cause by itself.
     """
 
@@ -152,13 +153,13 @@ class Combiner(ABC):
     Class attributes:
         name: the method's name in specs.
         dead_tasks: what `combine` does with dead tasks, those with G_ii = 0 or below the normal numbers of float64.
-            "drop": they get weight 0, and `_combine` sees the Gram of the other tasks alone. If every task is dead,
-            `combine` answers by itself, with status NO_GRADIENT. "count": the same, except that d starts from the mean
-            over all K tasks. So the other weights are multiplied by their number over K, and a dead task gets
+            "drop": dead tasks get weight 0, and `_combine` sees the Gram of the live tasks alone. If every task is
+            dead, `combine` answers by itself, with status NO_GRADIENT. "count": the same, except that d starts from the
+            mean over all K tasks. So the weights of n live tasks are multiplied by n / K, and a dead task gets
             `_weight_of_dead`. "keep": `_combine` sees every task. Methods with an order or a state must say "keep",
-            because these are about all K tasks.
+            because an order or a state is about all K tasks.
         needs_losses: whether `combine` must be given the losses.
-        needs_order: whether `combine` must be given what `draw_order` draws.
+        needs_order: whether `combine` must be given an order from `draw_order`.
         needs_torch: whether `combine` imports torch.
         state_names: the arrays that a call leaves for the next call.
         reports: the method's own numbers in `Combination.reports`, each with its meaning.
@@ -219,7 +220,7 @@ class Combiner(ABC):
         """
 
     def draw_order(self, rng: np.random.Generator, n_tasks: int) -> Int[np.ndarray, "..."] | None:
-        """The random part of one call, to be passed to `combine` and kept for a replay. None for most methods.
+        """The random order for one call of `combine`, which a replay needs too. None for most methods.
 
         Args:
             rng: the source of randomness.
@@ -245,7 +246,7 @@ class Combiner(ABC):
             Weights (K,) and a record. A problem without a solution is a status of the record, not an exception.
 
         Raises:
-            CombinerError: the Gram, the losses or the order are not what they should be. It is also a ValueError.
+            CombinerError: the Gram, the losses or the order are missing or wrong. It is also a ValueError.
         """
         gram = check_gram(gram)
         n_tasks = len(gram)
@@ -271,7 +272,7 @@ class Combiner(ABC):
             orders: what `draw_order` drew for each call, for methods with `needs_order`.
 
         Raises:
-            CombinerError: as `combine`, with the number of the Gram at fault.
+            CombinerError: see `combine`. The message names the number of the wrong Gram.
         """
         grams = check_grams(grams)
         with single_thread():
@@ -334,7 +335,7 @@ class Combiner(ABC):
         """The weights for checked arguments. K counts live tasks only, unless `dead_tasks` is "keep"."""
 
     def _weight_of_dead(self, n_tasks: int) -> float:
-        """The weight of a dead task with `dead_tasks` "count": the mean's 1 / K. It moves nothing."""
+        """The weight of a dead task with `dead_tasks` "count": 1 / K, as in a mean. It moves nothing."""
         return 1 / n_tasks
 
     def _combine_live(
@@ -343,7 +344,7 @@ class Combiner(ABC):
         losses: Float[np.ndarray, "K"] | None,
         order: Int[np.ndarray, "..."] | None,
     ) -> Combination:
-        """`_combine` for the live tasks, and the dead tasks' weights: the one place that deals with dead tasks."""
+        """The weights of all tasks, where `_combine` weighs the live ones. Only this method deals with dead tasks."""
         if self.dead_tasks == "keep" or all_alive(gram):
             return self._combine(gram, losses, order)
         n_tasks = len(gram)
@@ -363,7 +364,7 @@ class Combiner(ABC):
         losses: Float[np.ndarray, "T K"] | None,
         orders: Int[np.ndarray, "T ..."] | None,
     ) -> Combinations:
-        """`solve_many` for checked Grams, one after another. A method may have something faster."""
+        """`solve_many` for checked Grams, one after another. A method may override it with something faster."""
         out = Combinations.zeros(*grams.shape[:2])
         for t, gram in enumerate(grams):
             loss = None if losses is None else losses[t]
@@ -380,7 +381,7 @@ def require_positive(owner: str, **options: float) -> None:
         options: each option's value.
 
     Raises:
-        UsageError: one is not. The message names the method, the option and the value.
+        UsageError: an option is not. The message names the method, the option and the value.
     """
     for name, value in options.items():
         if not (math.isfinite(value) and value > 0):
@@ -395,7 +396,7 @@ def require_at_least_zero(owner: str, **options: float) -> None:
         options: each option's value.
 
     Raises:
-        UsageError: one is. The message names the method, the option and the value.
+        UsageError: an option is. The message names the method, the option and the value.
     """
     for name, value in options.items():
         if not (math.isfinite(value) and value >= 0):
@@ -410,8 +411,8 @@ def option_error(owner: str, name: str, value: object, rule: str) -> UsageError:
     Args:
         owner: the method's name.
         name: the option's name.
-        value: what it was given.
-        rule: what it must be.
+        value: the value that the option was given.
+        rule: what the value must be.
     """
     return UsageError(f"{owner}: {name} {rule}, not {value!r}", option=name, value=value)
 
@@ -422,7 +423,7 @@ def option_fields(kind: type[Combiner]) -> list[dataclasses.Field[Any]]:
 
 
 def _option(value: object) -> str:
-    """An option as a spec writes it: 1.0 as 1, and every float so that it reads back exactly."""
+    """The text of an option in a spec: 1.0 becomes 1, and every float reads back exactly."""
     if isinstance(value, float) and float(short := f"{value:g}") == value:
         return short
     return str(value)

@@ -1,7 +1,7 @@
 """One BLAS thread for linear algebra on K x K matrices.
 
-A Cholesky factor of a 50 x 50 matrix takes 10 us on one thread. Waking a second thread costs more than it saves, and up
-to forty times as much where the threads of another library spin.
+A Cholesky factor of a 50 x 50 matrix takes 10 us on one thread. Waking a second thread costs more than it saves. It
+costs up to forty times as much while the threads of another library wait in a busy loop.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _libraries() -> list[LibController]:
 
 @contextmanager
 def single_thread() -> Iterator[None]:
-    """A context in which the BLAS of numpy and of scipy runs on one thread. At the end each gets its number back."""
+    """A context in which the BLAS of numpy and of scipy runs on one thread. At the end both get their numbers back."""
     threaded = [(library, n) for library in _libraries() if (n := library.get_num_threads()) != 1]
     for library, _ in threaded:
         library.set_num_threads(1)

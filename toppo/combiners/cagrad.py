@@ -15,10 +15,12 @@ from toppo.combiners.cone import min_norm_point, project_on_dual_cone, unit_fact
 from toppo.combiners.geometry import gradient_norms
 
 _STATIONARY = 1e-7
-"""||g_w|| over sum_i w_i ||g_i|| that counts as zero. A Gram holds squares, so lengths are good to sqrt(eps) = 1.5e-8.
+"""Ratio of ||g_w|| to sum_i w_i ||g_i|| that counts as zero.
+
+A Gram holds squares, so lengths are good to sqrt(eps) = 1.5e-8.
 """
 _ZERO = 1e-15
-"""rho over the longest ||g_i|| that counts as zero: the gradients cancel in their mean."""
+"""Ratio of rho to the longest ||g_i|| that counts as zero. The gradients then cancel in their mean."""
 _MARGIN = 1e-3
 """How much the bracket of log tau is widened at each end, so that rounding there does not lose the root."""
 _GAP_TOLERANCE = 1e-8
@@ -35,11 +37,11 @@ class CAGrad(Combiner):
 
     Set tau = ||g_w|| / rho. Then g_w + tau g_0 is the shortest convex combination of the g_i + tau g_0. So tau is the
     root of ||g_w(tau)|| = tau rho, and each tau needs one exact active set. Where the tasks are Pareto-stationary and
-    the ball reaches the dual cone, every d in both is equally good. The method then returns the d nearest to g_0 (as
-    DualProj) with status PARETO_STATIONARY.
+    the ball reaches the dual cone, every d in both is equally good. The method then returns the d nearest to g_0, as
+    DualProj does, with status PARETO_STATIONARY.
 
-    Weights are non-negative (TOPPO, Theorem C.1), at least 1 / K / (1 + c^2), which is also a dead task's weight. The
-    method is not scale-invariant.
+    Weights are non-negative (TOPPO, Theorem C.1). Each is at least 1 / K / (1 + c^2), and a dead task has exactly this
+    weight. The method is not scale-invariant.
 
     Args:
         c: radius of the ball over ||g_0||, >= 0.
@@ -94,7 +96,7 @@ def _worst_task_share(
 
     Args:
         vectors: the g_i in coordinates, one per column.
-        g_0: their mean.
+        g_0: the mean of the g_i.
         rho: radius of the ball, > 0.
 
     Returns:

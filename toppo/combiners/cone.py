@@ -13,7 +13,7 @@ from scipy.optimize import lsq_linear, nnls
 from toppo.combiners.geometry import cosines, gradient_norms
 
 _GAP = 1e-10
-"""Largest optimality gap, over ||b||, of an answer of NNLS that is accepted. An exact one is within some K eps."""
+"""Largest optimality gap, over ||b||, of an accepted answer of NNLS. The gap of an exact answer is about K eps."""
 
 
 def unit_factor(gram: Float[np.ndarray, "K K"]) -> Float[np.ndarray, "K K"]:
@@ -40,7 +40,7 @@ def least_squares_in_cone(A: Float[np.ndarray, "n K"], b: Float[np.ndarray, "n"]
     try:
         y = nnls(unit, b, maxiter=100 * len(columns))[0]
         solved = _optimality_gap(unit, b, y) <= _GAP * float(np.linalg.norm(b))
-    except RuntimeError:  # it cycled
+    except RuntimeError:  # NNLS cycled
         solved = False
     if not solved:
         # With dependent columns, scipy 1.12 to 1.17 can stop at a wrong active set without an error.
@@ -58,8 +58,8 @@ def _optimality_gap(A: Float[np.ndarray, "n K"], b: Float[np.ndarray, "n"], z: F
 def min_norm_point(vectors: Float[np.ndarray, "n K"]) -> Float[np.ndarray, "K"]:
     """The w on the simplex that minimises ||sum_i w_i v_i||, with the v_i the columns of `vectors`.
 
-    NNLS solves it on V with one more row, filled with l > 0: it minimises ||V z||^2 + l^2 (sum z - 1)^2 over z >= 0.
-    Write z = s w with w on the simplex. The minimum over s grows with ||V w||, so the best z is proportional to the
+    NNLS gets V with one more row, filled with l > 0. So it minimises ||V z||^2 + l^2 (sum z - 1)^2 over z >= 0. Write
+    z = s w with w on the simplex. The minimum over s grows with ||V w||, so the best z is proportional to the
     best w, whatever l is. The code takes the least ||v_i|| as l, so that all rows have a similar size.
     """
     lengths = np.linalg.norm(vectors, axis=0)
@@ -92,7 +92,7 @@ def project_on_dual_cone(
 
 
 def worst_conflict(gram: Float[np.ndarray, "K K"], weights: Float[np.ndarray, "K"]) -> float:
-    """How much d = J'w conflicts with the worst task, max_i -<g_i, d> / (||g_i|| sum_j |w_j| ||g_j||).
+    """Conflict of d = J'w with the worst task, max_i -<g_i, d> / (||g_i|| sum_j |w_j| ||g_j||).
 
     Args:
         gram: G of live tasks.

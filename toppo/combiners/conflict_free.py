@@ -20,9 +20,10 @@ class ConFIG(Combiner):
     d = (sum_i <g_i, v>) v with v = U^+ 1 / ||U^+ 1||. U (K, P) holds the unit gradients g_i / ||g_i||, and U^+ is its
     pseudo-inverse. On the Gram, U^+ 1 = U' R^+ 1 with R the correlation matrix.
 
-    Weights have either sign. d is linear under scaling of the tasks, because v depends on their directions alone. It is
-    not scale-invariant. Where the gradients are independent, all <g_i, v> / ||g_i|| are equal and d conflicts with no
-    task. Where U^+ 1 = 0 the weights are 0 with status PARETO_STATIONARY. A dead task gets weight 0.
+    Weights have either sign. d is linear under scaling of the tasks, because v depends on the directions of the
+    gradients alone. It is not scale-invariant. Where the gradients are independent, all <g_i, v> / ||g_i|| are equal
+    and d conflicts with no task. Where U^+ 1 = 0 the weights are 0 with status PARETO_STATIONARY. A dead task gets
+    weight 0.
 
     Example:
         >>> ConFIG().combine(np.diag([1.0, 4.0])).weights

@@ -71,7 +71,8 @@ class UPGrad(Combiner):
     ) -> Combination:
         norms = gradient_norms(gram)
         factor = unit_factor(gram)
-        # Row i holds the projection of the unit vector e_i. Projecting is positively homogeneous: ||g_i|| comes after.
+        # Row i holds the projection of the unit vector e_i. A projection on a cone is positively homogeneous, so the
+        # factor ||g_i|| can come afterwards.
         projected = np.stack([project_on_dual_cone(factor, unit) for unit in np.eye(len(gram))])
         weights = (norms / len(gram)) @ projected / norms
         return Combination(weights, Record(residual=worst_conflict(gram, weights)))

@@ -1,4 +1,4 @@
-"""The errors of this package. A wrong spec or option is a `toppo.common.errors.UsageError`, also a ValueError."""
+"""The errors of this package. A wrong spec or option raises `toppo.common.errors.UsageError`, also a ValueError."""
 
 from __future__ import annotations
 

@@ -31,11 +31,11 @@ from toppo.combiners.gram import alive_tasks
 
 MAX_ITERATIONS = 20
 MAX_ITERATIONS_GENERAL = 300
-"""For alpha != 1, where log w may have to move far and moves by at most LONGEST_STEP per iteration."""
+"""Iteration limit at alpha != 1. There log w may have to move far, and moves by at most LONGEST_STEP per iteration."""
 STEP_TOLERANCE = 1e-7
 """Relative step after which Newton stops at alpha = 1. The remaining error is of the order of its square, 1e-14."""
 NEAR = 0.1
-"""Relative step below which a full Newton step needs no line search. There f is a parabola to a few percent."""
+"""Relative step below which a full Newton step needs no line search. So close, f is a parabola to a few percent."""
 LONGEST_STEP = 10.0
 """Largest ||Delta log u|| of one step. The exponential of a very large first step would overflow."""
 SHORTEST_STEP = 1e-10
@@ -43,11 +43,11 @@ SHORTEST_STEP = 1e-10
 ARMIJO = 0.2
 """Share of the predicted decrease of f that a step must bring. With a much smaller share, steps zigzag in a valley."""
 RESIDUAL_TOLERANCE = 1e-11
-"""Largest residual of a solution, unless rounding makes it larger."""
+"""Largest residual of a solution, unless rounding makes the residual larger."""
 CURVATURE_LIMIT = 1e-6
 """Largest eps ||u||^2 of a solution at alpha = 1, and largest floor at another alpha.
 
-Beyond it, u has grown along a direction in which the curvature of R is no larger than its rounding.
+Beyond this limit, u has grown along a direction in which the curvature of R is no larger than its rounding.
 """
 BLOCK = 64
 """Grams that `solve_many` solves at once. Their matrices stay in the cache."""
@@ -93,17 +93,17 @@ def solve(gram: Float[np.ndarray, "K K"], alpha: float = 1.0) -> Combination:
     Returns:
         w, shape (K,); at alpha = 1 its unit is 1 / the unit of the gradients. The record's residual is `kkt_residual`.
         Its floor is the residual that rounding the entries of R can cause by itself, eps max_i (|R| u)_i / p_i. For two
-        nearly anti-parallel gradients at alpha = 1 that is 2 eps max(u)^2. Where no finite solution exists, the status
-        is PARETO_STATIONARY and w solves the problem with record.ridge on the diagonal of R. The residual is then still
-        that of G.
+        nearly anti-parallel gradients at alpha = 1 the floor is 2 eps max(u)^2. Where no finite solution exists, the
+        status is PARETO_STATIONARY and w solves the problem with record.ridge on the diagonal of R. The residual is
+        then still that of G.
     """
-    # Far from alpha = 1 the weights can leave float64's range. What overflows fails its test, and is NOT_CONVERGED.
+    # Far from alpha = 1 the weights can leave float64's range. A test then fails, and the status is NOT_CONVERGED.
     with np.errstate(all="ignore"):
         return _solve(gram, gradient_norms(gram), alpha)
 
 
 def _solve(gram: Float[np.ndarray, "K K"], norms: Float[np.ndarray, "K"], alpha: float) -> Combination:
-    """`solve`, given the norms of the gradients."""
+    """The result of `solve`, given the norms of the gradients."""
     R = cosines(gram)
     m, unit = _orthogonal_solution(norms, alpha)
     u, iterations, solved = _newton(R, m, alpha)
@@ -132,8 +132,9 @@ def _has_solution(
 ) -> bool:
     """Whether R u = p(u) has a positive solution, given the result of Newton.
 
-    A solution exists when no v >= 0 has R v = 0. This condition is the same at every alpha. At alpha = 1 Newton
-    certifies its answer. At another alpha it can fail, or its solution can be lost in rounding: then alpha = 1 decides.
+    A solution exists when R v = 0 for no v >= 0 other than 0. This condition is the same at every alpha. At alpha = 1
+    Newton certifies its answer. At another alpha Newton can fail, or its solution can be lost in rounding. Then its
+    answer at alpha = 1 decides.
     """
     if alpha == 1 or (solved and _floor(R, u, m, alpha) <= CURVATURE_LIMIT):
         return solved
@@ -143,7 +144,7 @@ def _has_solution(
 def _orthogonal_solution(
     norms: Float[np.ndarray, "*T K"], alpha: float
 ) -> tuple[Float[np.ndarray, "*T K"], Float[np.ndarray, "..."]]:
-    """m divided by its largest element, and that element, the unit.
+    """m divided by its largest element, and this element, called the unit.
 
     If u solves the equation with m, then u / unit solves the equation with m / unit, in which nothing overflows.
     """
@@ -170,13 +171,15 @@ def _floor(R: Float[np.ndarray, "K K"], u: Float[np.ndarray, "K"], m: Float[np.n
 def _newton(
     R: Float[np.ndarray, "K K"], m: Float[np.ndarray, "K"], alpha: float
 ) -> tuple[Float[np.ndarray, "K"], int, bool]:
-    """The minimiser of f, from u = m: the last u, the number of iterations, and whether u is a minimiser to rounding.
+    """The last u of Newton's method from u = m, its number of iterations, and whether u minimises f up to rounding.
 
-    The last is False at alpha = 1 if f has no minimiser above its rounding, and at any alpha if Newton did not end.
+    The third value is False at alpha = 1 if f has no minimiser that can be told from rounding. It is False at any alpha
+    if Newton did not end.
     """
     K = len(R)
     general = alpha != 1
-    # Only at alpha = 1 is the residual of the order of the step. At another alpha go on until steps are rounding.
+    # At alpha = 1 the residual is of the order of the step. At another alpha it can be larger, so Newton goes on until
+    # its steps are as small as rounding.
     tolerance = 0.0 if general else STEP_TOLERANCE
     u, Ru, p, solvable = _to_ray_minimum(R, m, m, alpha)
     if not solvable:
@@ -196,8 +199,9 @@ def _newton(
         delta = x / u
         step = math.sqrt(delta.dot(delta))
         if step <= tolerance or (step <= 1e-3 and 2 * step > last_step):
-            # Steps below 1e-3 shrink quadratically, until they are rounding. They also certify that f has a minimiser:
-            # the Newton decrement is at most sqrt(K + 1) times the step, so it is below 1, and f is self-concordant.
+            # Steps below 1e-3 shrink quadratically, until they are as small as rounding. They also certify that f has a
+            # minimiser. The Newton decrement is at most sqrt(K + 1) times the step, so it is below 1. For a
+            # self-concordant f this is enough.
             return u - x, iteration, True
         last_step = step
         t = min(1.0, LONGEST_STEP / step)
@@ -221,7 +225,10 @@ def _newton(
 def _to_ray_minimum(
     R: Float[np.ndarray, "K K"], u: Float[np.ndarray, "K"], m: Float[np.ndarray, "K"], alpha: float
 ) -> tuple[Float[np.ndarray, "K"], Float[np.ndarray, "K"], Float[np.ndarray, "K"], bool]:
-    """The multiple of u that minimises f, where u'Ru = u'p, its R u and p, and whether it exists (u'Ru > 0)."""
+    """The multiple of u that minimises f, with its R u and p, and whether it exists, which needs u'Ru > 0.
+
+    At this minimum u'Ru = u'p.
+    """
     Ru = R.dot(u)
     p = _fair_share(u, m, alpha)
     energy = u.dot(Ru)
@@ -235,7 +242,7 @@ def _to_ray_minimum(
 
 
 def _objective(u: Float[np.ndarray, "K"], p: Float[np.ndarray, "K"], alpha: float) -> float:
-    """f(u) up to a constant, for u at the minimum of its ray, where u'Ru = u'p."""
+    """f(u) up to a constant, for a u from `_to_ray_minimum`, where u'Ru = u'p."""
     if alpha == 1:
         return -float(np.log(u).sum())
     return float(u.dot(p)) * (0.5 - alpha / (alpha - 1))
@@ -244,7 +251,10 @@ def _objective(u: Float[np.ndarray, "K"], p: Float[np.ndarray, "K"], alpha: floa
 def _solve_block(
     grams: Float[np.ndarray, "T K K"],
 ) -> tuple[Float[np.ndarray, "T K"], Int[np.ndarray, "T"], Float[np.ndarray, "T"], Float[np.ndarray, "T"]]:
-    """Weights, iterations, residual, floor at alpha = 1, by full steps. If they fail, the residual is NaN or large."""
+    """Weights, iterations, residual and floor at alpha = 1, by full steps.
+
+    Where full steps fail, the residual is NaN or large.
+    """
     T, K, _ = grams.shape
     R = cosines(grams)
     u = np.ones((T, K))
@@ -273,7 +283,7 @@ def _solve_block(
 
 
 def _largest(x: Float[np.ndarray, "K"]) -> float:
-    """max_i |x_i|, faster than np.abs for a short x."""
+    """max_i |x_i|, faster than with np.abs for a short x."""
     return float(max(x.max(), -x.min()))
 
 

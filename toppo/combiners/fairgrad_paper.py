@@ -18,8 +18,7 @@ MAX_ITERATIONS = 50
 BACKTRACKS = 30
 ARMIJO = 1e-4
 EPSILON = 1e-45
-"""The paper's eps. The paper gives no value. This one is small enough for a dead task to start at y_max, as its text
-says."""
+"""The paper's eps. The paper gives no value for it. With this value a dead task starts at y_max, as the paper says."""
 
 
 def absolute_residual(gram: Float[np.ndarray, "K K"], weights: Float[np.ndarray, "K"], alpha: float = 1.0) -> float:
@@ -131,14 +130,15 @@ def _record(
 class FairGradPaper(Combiner):
     """FairGrad as Algorithm C.2 of the TOPPO paper solves it, with its tiers and its tolerance (Section C.5).
 
-    It stops at an absolute residual of eta = 1e-2. So it solves G w = w^(-1/alpha), and is scale-invariant at alpha =
-    1, to that accuracy only. `Record.residual` says how accurate the weights are. Prefer `fairgrad`.
+    It stops at an absolute residual of eta = 1e-2. It solves G w = w^(-1/alpha) to this accuracy only. So its scale
+    invariance at alpha = 1 is also no better than this. `Record.residual` says how accurate the weights are. Prefer
+    `fairgrad`.
 
-    Weights are positive, also those of dead tasks, which start at the cap `y_max`.
+    All weights are positive. Dead tasks have positive weights too, and start at the cap `y_max`.
 
     Args:
         alpha: fairness exponent, > 0.
-        eta: residual ||G w - w^(-1/alpha)|| to stop at, > 0.
+        eta: residual ||G w - w^(-1/alpha)|| at which Newton stops, > 0.
         y_max: cap on log w, > 0.
         max_iterations: most steps of Newton before tier 2, >= 1.
 

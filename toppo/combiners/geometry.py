@@ -1,4 +1,4 @@
-"""What a Gram says about the tasks: norms, spread, cosines, contributions. One definition each, used everywhere.
+"""What a Gram says about the tasks: norms, spread, cosines, contributions. All of toppo uses these definitions.
 
 G = J J' is the Gram of the per-task gradients J (K, P), with rows g_i. Every function also takes a stack of Grams
 (..., K, K) and keeps its leading axes. A task with G_ii = 0 is dead. Dead tasks count in no spread and no mean.
@@ -30,7 +30,7 @@ def gradient_norms(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n K
 def spread(lengths: Float[np.ndarray, "*n K"]) -> Float[np.ndarray, "*n"]:
     """Largest length over smallest length of the live tasks, max_i / min_i.
 
-    Section 3 of the TOPPO paper takes it of gradient norms, Figure D.4 of contributions.
+    Section 3 of the TOPPO paper shows the spread of gradient norms. Figure D.4 shows that of contributions.
 
     Args:
         lengths: `gradient_norms` or `contributions`; 0 for a dead task.
@@ -85,7 +85,7 @@ def mean_abs_cosine(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n"
 def contributions(gram: Float[np.ndarray, "*n K K"], weights: Float[np.ndarray, "*n K"]) -> Float[np.ndarray, "*n K"]:
     """Length of each task's share of the direction, ||w_i g_i|| (Figure D.4 of the TOPPO paper).
 
-    At alpha = 1 and a diagonal Gram, FairGrad makes them all 1. Figure D.4 shows their `spread`.
+    At alpha = 1 and a diagonal Gram, FairGrad makes all contributions 1. Figure D.4 shows their `spread`.
 
     Args:
         gram: G = J J'.

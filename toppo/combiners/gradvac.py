@@ -1,4 +1,4 @@
-"""GradVac: raises the cosine of each pair of gradients to its running mean. On the Gram, for all tasks at once."""
+"""GradVac: raises the cosine of each pair of gradients to its running mean. It needs the Gram alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toppo.combiners.gram import alive_tasks
 from toppo.combiners.pcgrad import check_row_orders, draw_row_orders
 
 _STEEPEST = 1 - 1e-9
-"""Largest cosine aimed at. To reach 1, a gradient would need an infinite multiple of the other one."""
+"""Largest cosine that a correction aims at. To reach 1, a gradient would need an infinite multiple of the other one."""
 
 
 @dataclass
@@ -22,13 +22,14 @@ class GradVac(Combiner):
     """GradVac: gradients corrected so that each pair's cosine is at least its running mean, then averaged.
 
     Wang et al., Gradient Vaccine, ICLR 2021, Algorithm 1 and Equation 2. Task i meets the other tasks in the order of
-    row i. phi is the cosine of its gradient with g_j, and phi_hat_ij is the running mean of such cosines. Where phi <
-    phi_hat, this multiple of g_j is added to the gradient of task i, which makes its cosine with g_j phi_hat:
+    row i. phi is the cosine of task i's corrected gradient with g_j, and phi_hat_ij is the running mean of this cosine.
+    Where phi < phi_hat, a multiple of g_j is added to the gradient of task i, so that the cosine becomes phi_hat. The
+    factor on g_j is
 
         ||g_i|| (phi_hat sqrt(1 - phi^2) - phi sqrt(1 - phi_hat^2)) / (||g_j|| sqrt(1 - phi_hat^2))
 
-    Then phi_hat <- (1 - beta) phi_hat + beta phi. Weights are non-negative. The method is not scale-invariant. A dead
-    task is never met, and keeps the weight of its own gradient.
+    Then phi_hat becomes (1 - beta) phi_hat + beta phi. Weights are non-negative. The method is not scale-invariant. The
+    other tasks skip a dead task, and it keeps the weight of its own gradient.
 
     State: phi_hat, shape (K, K), zeros before the first call.
 

@@ -17,13 +17,13 @@ _LEAST_NORM = float(np.sqrt(_LEAST_SQUARE))
 def check_gram(gram: Float[np.ndarray, "K K"]) -> Float[np.ndarray, "K K"]:
     """The Gram as a symmetric float64 array.
 
-    Float32 products leave an asymmetry. Up to 1e-5 ||g_i|| ||g_j|| it is averaged away.
+    Float32 products leave an asymmetry. An asymmetry of up to 1e-5 ||g_i|| ||g_j|| is averaged away.
 
     Args:
         gram: G = J J' of the per-task gradients J (K, P).
 
     Raises:
-        CombinerError: it is not a finite symmetric (K, K) matrix with K >= 1 and a non-negative diagonal.
+        CombinerError: the Gram is not a finite symmetric (K, K) matrix with K >= 1 and a non-negative diagonal.
 
     Example:
         >>> check_gram([[1, 2], [2, 5]])
@@ -60,7 +60,7 @@ def check_grams(grams: Float[np.ndarray, "T K K"]) -> Float[np.ndarray, "T K K"]
     """A stack of Grams, each as `check_gram` returns it.
 
     Raises:
-        CombinerError: naming the number of the first Gram that fails.
+        CombinerError: a Gram is wrong. The message names the number of the first one.
     """
     grams = np.asarray(grams, dtype=np.float64)
     if grams.ndim != 3 or grams.shape[1] != grams.shape[2] or not grams.shape[1]:
@@ -81,18 +81,18 @@ def check_losses(losses: Float[np.ndarray, "K"] | None, n_tasks: int, method: st
     """The losses as float64, one per task.
 
     Args:
-        losses: what the caller gave.
+        losses: the losses that the caller gave.
         n_tasks: K.
         method: the combiner's name, for messages.
 
     Raises:
-        CombinerError: they are missing, of the wrong shape, or not finite.
+        CombinerError: the losses are missing, of the wrong shape, or not finite.
     """
     if losses is None:
         raise CombinerError(f"{method} weighs tasks by their losses: pass losses, shape ({n_tasks},)")
     losses = np.asarray(losses, dtype=np.float64)
     if losses.shape != (n_tasks,):
-        raise CombinerError(f"{method} needs one loss per task, shape ({n_tasks},), but their shape is {losses.shape}")
+        raise CombinerError(f"{method} needs one loss per task, shape ({n_tasks},), but the shape is {losses.shape}")
     if not np.isfinite(losses).all():
         i = np.flatnonzero(~np.isfinite(losses))[0]
         raise CombinerError(f"{method}: the loss of task {i} is not finite; look for NaN or overflow in the losses")
@@ -107,13 +107,13 @@ def check_positive_losses(losses: Float[np.ndarray, "K"], method: str) -> None:
         method: the combiner's name, for the message.
 
     Raises:
-        CombinerError: naming the task with the smallest loss, which is not positive.
+        CombinerError: a loss is not positive. The message names the task with the smallest loss.
     """
     if losses.min() <= 0:
         i = int(losses.argmin())
         raise CombinerError(
-            f"{method} needs positive losses, but that of task {i} is {losses[i]:g}: use it where no loss can be "
-            "negative or zero, as a critic's"
+            f"{method} needs positive losses, but the loss of task {i} is {losses[i]:g}: use {method} where every loss "
+            "is positive, such as for a critic"
         )
 
 
@@ -121,12 +121,12 @@ def check_order(order: Int[np.ndarray, "..."] | None, n_tasks: int, method: str)
     """A drawn order as an integer array.
 
     Args:
-        order: what the caller gave.
+        order: the order that the caller gave.
         n_tasks: K.
         method: the combiner's name, for messages.
 
     Raises:
-        CombinerError: it is missing, or it does not hold integers.
+        CombinerError: the order is missing, or it does not hold integers.
     """
     if order is None:
         raise CombinerError(f"{method} visits tasks in a random order: pass order=combiner.draw_order(rng, {n_tasks})")

@@ -17,11 +17,11 @@ class IMTLG(Combiner):
     """IMTL-G: weights that sum to 1 and make the projections <g_i, d> / ||g_i|| equal.
 
     Liu et al., Towards Impartial Multi-task Learning, ICLR 2021, Equation 3. With n_i = ||g_i|| and the correlation
-    matrix R this is R (n w) proportional to 1. Where gradients are dependent, the pseudo-inverse of R solves it
-    (Quinton and Rey, 2024).
+    matrix R, this condition is R (n w) proportional to 1. Where gradients are dependent, the pseudo-inverse of R solves
+    it (Quinton and Rey, 2024).
 
     Weights have either sign. The direction of d is scale-invariant, its length is not. Where the weights cannot sum to
-    1, d would be infinite: the weights are 0 with status PARETO_STATIONARY. A dead task gets weight 0.
+    1, d would be infinite. The weights are then 0 with status PARETO_STATIONARY. A dead task gets weight 0.
 
     Example:
         >>> IMTLG().combine(np.diag([1.0, 9.0])).weights

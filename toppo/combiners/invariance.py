@@ -23,8 +23,8 @@ class Invariance:
         cosine: cosine of the angle between d and d~.
         norm: ||d||, in the unit of d.
         norm_rescaled: ||d~||, in the unit of d.
-        norm_error: the larger of | ||d||^2 / K - 1 | and | ||d~||^2 / K - 1 |, with K the number of live tasks. It is 0
-            by the norm identity of Theorem 1.
+        norm_error: the larger of | ||d||^2 / K - 1 | and | ||d~||^2 / K - 1 |, with K the number of live tasks. By the
+            norm identity of Theorem 1 it is 0.
         before, after: the combiner's records of both calls.
     """
 
@@ -75,11 +75,11 @@ def invariance(
     losses: Float[np.ndarray, "K"] | None = None,
     order: np.ndarray | None = None,
 ) -> Invariance:
-    """How far d moves when each gradient g_i becomes c_i g_i. By Theorem 1 FairGrad at alpha = 1 does not move.
+    """How far d moves when each gradient g_i becomes c_i g_i. By Theorem 1, the d of FairGrad at alpha = 1 stays.
 
     Corollary 1 is the case c = `popart_scales`(sigma). Both directions are combinations of the same g_i: d = J'w and
     d~ = J'(c w~). So their difference is J'delta with delta = c w~ - w. Its length sqrt(delta'G delta) suffers no
-    cancellation, so even differences of the size of rounding are told from zero.
+    cancellation. So even a difference of the size of rounding can be told from zero.
 
     Args:
         gram: G = J J', shape (K, K).
@@ -88,7 +88,7 @@ def invariance(
         losses, order: passed to the combiner, the same for both calls.
 
     Raises:
-        CombinerError: the Gram is not one, or c is not (K,), positive and finite. It is also a ValueError.
+        CombinerError: `gram` is not a Gram, or `c` is not (K,), positive and finite. It is also a ValueError.
 
     Example:
         >>> found = invariance(np.array([[1.0, 0.5], [0.5, 4.0]]), np.array([10.0, 0.1]))

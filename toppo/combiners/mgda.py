@@ -18,11 +18,11 @@ class MGDA(Combiner):
     """MGDA: the weights on the simplex that minimise ||d||^2 = w'G w.
 
     Désidéri, C. R. Acad. Sci. 350, 2012; Sener and Koltun, Multi-Task Learning as Multi-Objective Optimization,
-    NeurIPS 2018, Equation 3. An active-set method finds the exact weights, which Frank-Wolfe only approaches.
+    NeurIPS 2018, Equation 3. An active-set method finds the exact weights. The Frank-Wolfe method only approaches them.
 
     Weights are non-negative and sum to 1. d conflicts with no task, because <g_i, d> >= ||d||^2. The method is not
-    scale-invariant: it favours the shortest gradients. A dead task gets weight 0 and leaves the problem. Otherwise it
-    would be the shortest combination by itself, and no task could move.
+    scale-invariant: it favours the shortest gradients. A dead task gets weight 0 and leaves the problem. Otherwise
+    its zero gradient would be the shortest combination, and no task could move.
 
     Example:
         >>> MGDA().combine(np.diag([1.0, 3.0])).weights

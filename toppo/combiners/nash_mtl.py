@@ -17,9 +17,9 @@ from toppo.combiners.fairgrad import solve
 class NashMTL(Combiner):
     """Nash-MTL: the bargaining solution G w = 1 / w, with d shortened to `max_norm`.
 
-    Navon et al., Multi-Task Learning as a Bargaining Game, ICML 2022, Equation 2 and Algorithm 1. The direction is that
-    of FairGrad at alpha = 1 (TOPPO, Remark C.1). Nash-MTL differs in the length of d only. As in its authors' code, the
-    equation is solved for G / ||G||_F, and d is then shortened to `max_norm`. It is solved exactly here. The published
+    Navon et al., Multi-Task Learning as a Bargaining Game, ICML 2022, Equation 2 and Algorithm 1. The direction of d is
+    the same as with FairGrad at alpha = 1 (TOPPO, Remark C.1). Only the length of d differs. As in the authors' code,
+    the equation is solved for G / ||G||_F, and d is then shortened to `max_norm`. This solver is exact. The published
     solver is `torchjd:weighting=NashMTL`.
 
     Weights are non-negative. d conflicts with no task. Its direction is scale-invariant, its length is not. A dead task

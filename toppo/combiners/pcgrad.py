@@ -1,4 +1,4 @@
-"""PCGrad: projects each gradient off those it conflicts with. Exact on the Gram, for all tasks at once."""
+"""PCGrad: projects each gradient off the gradients that it conflicts with. This is exact on the Gram alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def draw_row_orders(rng: np.random.Generator, n_tasks: int) -> Int[np.ndarray, "
 
 
 def draw_shared_order(rng: np.random.Generator, n_tasks: int) -> Int[np.ndarray, "K K-1"]:
-    """One random order of all tasks, from which row i leaves out task i. Shape as `draw_row_orders`."""
+    """One random order of all tasks, int64, shape (K, K - 1). Row i is this order without task i."""
     sequence = rng.permutation(n_tasks)
     return np.stack([sequence[sequence != i] for i in range(n_tasks)])
 
@@ -29,12 +29,12 @@ def check_row_orders(order: Int[np.ndarray, "K K-1"], n_tasks: int, method: str)
     """Reject an order whose row i is not a permutation of the tasks j != i.
 
     Args:
-        order: what the caller gave.
+        order: the order that the caller gave.
         n_tasks: K.
         method: the combiner's name, for messages.
 
     Raises:
-        CombinerError: naming the method, and the shape or the row at fault.
+        CombinerError: the order is wrong. The message names the method, and the wrong shape or row.
     """
     if order.shape != (n_tasks, n_tasks - 1):
         raise CombinerError(
@@ -51,8 +51,8 @@ def project_conflicts(gram: Float[np.ndarray, "K K"], order: Int[np.ndarray, "K 
     """Coefficients C of the projected gradients, g_i^PC = sum_j C_ij g_j (Yu et al., 2020, Algorithm 1).
 
     Task i meets the other tasks in the order of row i. Where its projected gradient so far conflicts with the original
-    g_j, the conflicting part is projected out: C_ij grows by max(0, -<g_i^PC, g_j>) / ||g_j||^2. The products V_ij =
-    <g_i^PC, g_j> are kept beside C, so only G is needed. The rows do not depend on each other.
+    g_j, the conflicting part is projected out. C_ij then grows by max(0, -<g_i^PC, g_j>) / ||g_j||^2. The code keeps
+    the products V_ij = <g_i^PC, g_j> beside C, so it needs only G. The rows do not depend on each other.
 
     Args:
         gram: G, shape (K, K).

@@ -1,4 +1,4 @@
-"""Combiners by name: `make("fairgrad:alpha=1")`, and the way for other packages to add their own.
+"""Combiners by name, such as `make("fairgrad:alpha=1")`, and the registration of further combiners.
 
 A name belongs to a built-in method, to a class that `register` added in this process, or to an installed package. A
 package lists its classes in the entry-point group `toppo.combiners`:
@@ -6,8 +6,8 @@ package lists its classes in the entry-point group `toppo.combiners`:
     [project.entry-points."toppo.combiners"]
     my-method = "my_package.module:MyMethod"
 
-Packages are looked through at the first call of `make`, `parse_spec` or `names`. A class is imported only when its name
-is asked for, or when `names` must know whether it needs torch.
+The first call of `make`, `parse_spec` or `names` looks for such packages. A class is imported only when its name is
+asked for, or when `names` must know whether it needs torch.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ _BUILT_IN: dict[str, type[Combiner]] = {
     )
 }
 _registered: dict[str, type[Combiner]] = {}
-"""What `register` added in this process."""
+"""Classes that `register` added in this process, by name."""
 _loaded: dict[str, type[Combiner]] = {}
-"""What was imported from packages so far."""
+"""Classes that were imported from packages so far, by name."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 _OPTION_TYPES = {float: "a number", int: "an integer", bool: "true or false", str: "text"}
@@ -94,7 +94,7 @@ def names(*, torch_free: bool = False) -> list[str]:
 
 
 def parse_spec(spec: str) -> tuple[type[Combiner], dict[str, Any]]:
-    """The class and the typed options of a spec `name[:key=value[,key=value]...]`. No combiner is made.
+    """The class and the typed options of a spec `name[:key=value[,key=value]...]`. It makes no combiner.
 
     Args:
         spec: for example "pcgrad:order=shared,reduction=sum".
@@ -131,7 +131,7 @@ def make(spec: str) -> Combiner:
         spec: the name, and options that differ from their defaults.
 
     Raises:
-        UsageError: as `parse_spec`, or an option's value is out of range. It is also a ValueError.
+        UsageError: see `parse_spec`; or an option's value is out of range. It is also a ValueError.
 
     Example:
         >>> make("fairgrad:alpha=2")
@@ -183,7 +183,7 @@ def _find(name: str) -> type[Combiner]:
     """The class of a name.
 
     Raises:
-        UsageError: no such name, two owners of one name, or a package's class that cannot be used.
+        UsageError: there is no such name, two packages have this name, or a package's class cannot be used.
     """
     if name in _registered:
         return _registered[name]
@@ -210,18 +210,18 @@ def _load(point: EntryPoint) -> type[Combiner]:
     """The class behind an entry point.
 
     Raises:
-        UsageError: it cannot be imported or made from a spec. The message names the package.
+        UsageError: the class cannot be imported or made from a spec. The message names the package.
     """
     label = f"the combiner {point.name!r} of the package {_package(point)} ({point.value})"
     mend = "update or uninstall the package"
     try:
         kind = point.load()
-    except Exception as error:  # whatever a stranger's module raises when it is imported
+    except Exception as error:  # another package's module can raise anything when it is imported
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise UsageError(f"{label} cannot be imported ({reason}); {mend}", value=point.name) from error
     problem = _problem(kind)
     if not problem and kind.name != point.name:
-        problem = f"calls itself {kind.name!r}, and its entry point {point.name!r}: the names must be the same"
+        problem = f"calls itself {kind.name!r}, but its entry point is named {point.name!r}: the names must be the same"
     if problem:
         raise UsageError(f"{label} {problem}; {mend}", value=point.name)
     found: type[Combiner] = kind
@@ -263,7 +263,7 @@ def _option_types(kind: type[Combiner]) -> dict[str, Any]:
 
 
 def _read(name: str, key: str, hint: Any, text: str) -> Any:
-    """One option's value as its field's type."""
+    """The value of one option, converted to the type of its field."""
     if get_origin(hint) is Literal:
         allowed = get_args(hint)
         if text not in allowed:

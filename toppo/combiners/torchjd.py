@@ -1,4 +1,4 @@
-"""TorchJD's own weightings behind the same interface, to compare with. torch is imported when one is used."""
+"""TorchJD's own weightings behind the interface of `Combiner`, for comparisons. torch is imported on first use."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ class TorchJD(Combiner):
     """TorchJD: the weights of a method of the library TorchJD, in float64.
 
     TorchJD 0.18 (Quinton and Rey, https://torchjd.org). The Gram is scaled to unit trace, because TorchJD has absolute
-    thresholds. It is checked like every Gram, because TorchJD accepts NaN without an error. PCGrad and GradVac are left
-    out, because they draw from torch's global generator: `pcgrad` and `gradvac` take an explicit order. Nothing is
-    claimed here; see TorchJD's documentation. If every gradient is exactly zero, the weights are 1 / K with status
-    NO_GRADIENT. Other dead tasks are passed on.
+    thresholds. It is checked like every Gram, because TorchJD accepts NaN without an error. TorchJD's PCGrad and
+    GradVac are left out, because they draw from torch's global generator. Use `pcgrad` and `gradvac` instead, which
+    take an explicit order. This class claims nothing about the weights; see TorchJD's documentation. If every gradient
+    is exactly zero, the weights are 1 / K with status NO_GRADIENT. Other dead tasks are passed on.
 
     NashMTL and ConFIG take J, but they depend on its Gram alone. So they get a factor F (K, K) with F F' = G. NashMTL
     clips d to length 1, here in the unit of the gradients.
 
-    State: NashMTL's last weights, from which it starts.
+    State: NashMTL's last weights. The next call of NashMTL starts from them.
 
     Args:
         weighting: TorchJD's method. UPGrad and DualProj need quadprog, NashMTL needs cvxpy and ecos. The extra

@@ -21,7 +21,7 @@ class UncertaintyWeighting(Combiner):
     The gradient is (1 - exp(-s_i) L_i) / 2, so the weights come to rest at w_i = 1 / (2 L_i).
 
     Weights are positive. They do not depend on G, so a dead task is weighed like any other. The method is not
-    scale-invariant. Losses must be positive, because s does not come to rest for others.
+    scale-invariant. Losses must be positive, because s does not come to rest for a loss <= 0.
 
     State: the log-variances, shape (K,), zeros before the first call.
 

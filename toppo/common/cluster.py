@@ -1,4 +1,4 @@
-"""The way to a dask.distributed cluster, for work that is spread over machines."""
+"""A client of a dask.distributed cluster, for work that is spread over machines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def distributed(scheduler: str) -> Any:
     """The module dask.distributed.
 
     Raises:
-        UsageError: it is not installed.
+        UsageError: dask.distributed is not installed.
     """
     try:
         return importlib.import_module("distributed")
@@ -33,17 +33,17 @@ def dask_client(scheduler: str) -> Iterator[Any]:
     """A client of a running dask scheduler, closed at the end.
 
     Args:
-        scheduler: its address ("tcp://host:8786") or its scheduler file ("cluster.json").
+        scheduler: address of the scheduler ("tcp://host:8786") or scheduler file ("cluster.json").
 
     Raises:
         UsageError: dask.distributed is not installed.
-        ToppoError: no such file, or no scheduler answers there.
+        ToppoError: the scheduler file does not exist, or no scheduler answers.
     """
     module = distributed(scheduler)
     where = {"address": scheduler} if "://" in scheduler else {"scheduler_file": scheduler}
     if "scheduler_file" in where and not Path(scheduler).is_file():
         raise ToppoError(
-            f"`scheduler={scheduler}`: no such scheduler file; give tcp://host:port, or start a dask scheduler with it"
+            f"`scheduler={scheduler}`: no such scheduler file; give tcp://host:port, or let a dask scheduler write it"
         )
     try:
         client = module.Client(**where, timeout="10s", set_as_default=False)

@@ -1,4 +1,4 @@
-"""What a docstring says of each argument, so that the command line and Python have one text."""
+"""The text of a docstring and of each of its arguments, so that the command line and Python share one text."""
 
 from __future__ import annotations
 

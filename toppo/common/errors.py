@@ -1,7 +1,7 @@
-"""Errors that a user can cause. Each message is one line that names the thing, what is wrong with it, and the mend.
+"""Errors that a user can cause. Each message is one line: the thing, what is wrong with it, and what to do instead.
 
 A message names options as Python does, in backticks: `dump_every` or `dump_every=0`. The command line turns these into
-its own flags (`toppo.common.terminal.with_flags`), so the library never mentions one.
+its own flags (`toppo.common.terminal.with_flags`), so the library never mentions a flag.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class UsageError(ToppoError, ValueError):
 
     Attributes:
         option: the option's name in Python; None where the error is about something else.
-        value: the value it was given.
-        allowed: the values it can have, where they can be listed.
+        value: the value that the option was given.
+        allowed: the values that the option can have, where they can be listed.
     """
 
     exit_code = 2
@@ -39,10 +39,10 @@ def bad_option(option: str, value: object, problem: str, allowed: Iterable[objec
     """The error for an option's value: "`dump_every=0`: must be at least 1".
 
     Args:
-        option: its name in Python.
-        value: what it was given.
-        problem: what is wrong with it, and what to give instead.
-        allowed: the values it can have, where they can be listed.
+        option: the option's name in Python.
+        value: the value that the option was given.
+        problem: what is wrong with the value, and what to give instead.
+        allowed: the values that the option can have, where they can be listed.
     """
     return UsageError(f"`{option}={value}`: {problem}", option=option, value=value, allowed=allowed)
 
@@ -51,9 +51,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not in a list. It suggests the closest name, or lists all of them.
 
     Args:
-        kind: what is named, such as "preset".
-        name: what was given.
-        known: all names there are.
+        kind: the kind of thing that the name stands for, such as "preset".
+        name: the name that was given.
+        known: all names that exist.
     """
     known = list(known)
     return UsageError(f"unknown {kind} {name!r}: {suggestion(name, known)}", value=name, allowed=known)

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 PARTIAL = ".partial"
-"""How the name of a file ends that was not finished. Only a crash leaves one behind."""
+"""End of the name of a file that is not finished. Only a crash leaves such a file behind."""
 
 
 def write_whole(path: Path, content: bytes | Callable[[BinaryIO], object]) -> Path:
     """Write a file so that a reader, or a crash at any moment, sees either the old content or the new.
 
-    The content goes to a new file of its own beside `path` (never through a link that somebody put there), is brought
-    to disk, and then takes the place of `path`.
+    The content goes to a new file beside `path`, never through a link that somebody put there. When it is on disk, the
+    new file takes the place of `path`.
 
     Args:
         path: the file to write; its directory must exist.
@@ -26,7 +26,7 @@ def write_whole(path: Path, content: bytes | Callable[[BinaryIO], object]) -> Pa
         The path.
 
     Raises:
-        OSError: the place cannot be written. What was there before is unchanged.
+        OSError: the file cannot be written. The old content is unchanged.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:

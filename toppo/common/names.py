@@ -1,4 +1,4 @@
-"""The closest known name to one that was mistyped."""
+"""The known name that is closest to a mistyped name."""
 
 from __future__ import annotations
 

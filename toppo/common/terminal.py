@@ -1,4 +1,4 @@
-"""The shape of both command lines' `main`: every error a user can cause is one line on stderr and an exit code."""
+"""How both command lines end: an error that a user can cause becomes one line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(app: typer.Typer) -> None:
     stopped. An error that no user can cause keeps its traceback.
     """
     try:
-        # Outside its standalone mode typer returns the code of an Exit, and of its own answer to Ctrl-C.
+        # Outside its standalone mode, typer returns the code of an Exit. It also answers Ctrl-C with an exit code.
         code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except (typer.Abort, KeyboardInterrupt):
@@ -36,7 +36,7 @@ def report(error: Exception, app: typer.Typer) -> int:
 
     Args:
         error: what was raised.
-        app: whose flags stand in the message in place of Python names.
+        app: the command line whose flags replace the Python names in the message.
 
     Returns:
         The exit code.
@@ -73,8 +73,8 @@ def with_flags(message: str, known: Mapping[str, str]) -> str:
     """A library's message in the words of the command line: `dump_every=0` becomes --dump-every 0.
 
     Args:
-        message: with options in backticks, as `toppo.common.errors` describes.
-        known: name in Python to flag; other names are not changed.
+        message: a message with options in backticks, as `toppo.common.errors` describes.
+        known: the flag of each name in Python. Other names are not changed.
     """
 
     def flag(match: re.Match[str]) -> str:

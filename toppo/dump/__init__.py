@@ -1,10 +1,10 @@
 """The dump store: what a run records about its per-task gradients, in one Zarr v3 store per run.
 
 A store holds the gradients J (K, P) of each side (a named group of shared parameters), their Grams G = J J', and
-whatever numbers go with them, for K tasks and P parameters. This package needs numpy and zarr, and knows neither torch
-nor the trainer.
+further numbers of your own, for K tasks and P parameters. What is recorded at one time is a snapshot. It holds one or
+more minibatches. This package needs numpy and zarr, and knows neither torch nor the trainer.
 
-A training loop of any kind records with `DumpWriter`, and `open_dump` reads, also while the loop still runs:
+A training loop of any kind records with `DumpWriter`. `open_dump` reads, also while the loop still runs:
 
 >>> import tempfile
 >>> import numpy as np

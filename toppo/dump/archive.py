@@ -1,6 +1,6 @@
 """Writing an archive: a dump as one HDF5 file that plain h5py reads.
 
-It has the same array names and shapes as the dump, with units and dimension scales.
+An archive has the same array names and shapes as the dump, with units and dimension scales.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ def export(
     keepbits: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> Path:
-    """Write what is committed of a dump to one HDF5 file, whole or not at all.
+    """Write the committed part of a dump to one HDF5 file, whole or not at all.
 
-    The configuration and logs of its run (see `run_logs`) go along, so the archive is a record of the whole run.
+    The configuration and logs of the run (see `run_logs`) go along, so the archive is a record of the whole run.
 
     Args:
         path: whatever `open_dump` takes.
         h5path: the file to make. An earlier file of that name is replaced.
-        slabs: whether the gradients go along. Everything else always does.
-        keepbits: mantissa bits of the gradients to keep, 1 to 23; None keeps those that the dump has.
+        slabs: whether the gradients J themselves (slabs) go along. Everything else is always included.
+        keepbits: mantissa bits of the gradients to keep, 1 to 23; None keeps the bits that the dump has.
         progress: called with (slabs done, slabs in all).
 
     Returns:
@@ -68,7 +68,7 @@ def export(
         dump.require_slabs()
     if dump.n_snapshots == 0:
         raise DumpError(
-            f"{dump.path}: holds no snapshot yet, nothing to export; wait for the run's first one", path=dump.path
+            f"{dump.path}: holds no snapshot yet, so nothing to export; wait for the run's first one", path=dump.path
         )
     logs = run_logs(path)
     header = dump.source.header
@@ -129,7 +129,7 @@ def _write(
 
 
 def _write_logs(file: h5py.File, logs: Mapping[str, str]) -> None:
-    # as bytes, not as HDF5 strings, which have no checksum
+    # as bytes, because HDF5 strings have no checksum
     for name, text in logs.items():
         data = np.frombuffer(text.encode(), dtype=np.uint8)
         how = {"compression": "gzip", "shuffle": False, "fletcher32": True} if data.size else {}

@@ -15,7 +15,7 @@ class Background:
     After a job fails, the later jobs are skipped, and every call from outside raises that failure.
 
     Args:
-        depth: how many jobs may wait. `submit` blocks while that many do.
+        depth: how many jobs may wait. `submit` blocks while that many wait.
         explain: turns what a job raised into the exception for the caller.
     """
 
@@ -52,7 +52,7 @@ class Background:
             try:
                 if self._failure is None:
                     job()
-            except BaseException as failure:  # of any kind: `check` raises it on the caller's thread
+            except BaseException as failure:  # any kind of failure: `check` raises it on the caller's thread
                 self._failure = failure
             finally:
                 del job

@@ -1,4 +1,4 @@
-"""Buffers that carry slabs from the training thread to the background thread."""
+"""Buffers that carry slabs (gradients J) from the training thread to the background thread."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Slot = dict[str, npt.NDArray[np.float32]]
 """One buffer: the slab J (K, P) of each side."""
 
 READY = 1
-"""Buffers made in advance. A snapshot that is recorded all at once makes the rest as it needs them."""
+"""Number of buffers made in advance. The rest are made when a snapshot needs them."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Minibatch:
 
     Attributes:
         slot: the buffer that holds its slabs, to be given back; {} if there is none.
-        sides: the sides whose slab is in it.
+        sides: the sides whose slab is in the buffer.
         small: its Grams and scalars, by array name.
     """
 
@@ -35,11 +35,11 @@ class Minibatch:
 
 
 class Buffers:
-    """As many buffers as one snapshot needs: a whole snapshot is taken without a wait, and memory stays bounded.
+    """As many buffers as one snapshot needs. So a whole snapshot is recorded without a wait, and memory stays bounded.
 
     Args:
-        layout: of the dump.
-        check: raises if the background thread failed, which then gives no buffer back.
+        layout: layout of the dump.
+        check: raises if the background thread failed, because that thread then gives no buffer back.
     """
 
     def __init__(self, layout: Layout, check: Callable[[], None]) -> None:

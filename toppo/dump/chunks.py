@@ -1,7 +1,7 @@
 """The bytes of one chunk, as the codecs of Zarr v3 define them.
 
-Zarr itself is not used here. This code runs on one thread and releases the interpreter lock while it works, so it does
-not hold up a training thread beside it. Tests compare its bytes with those that Zarr writes.
+Zarr itself is not used here. This code runs on one thread and releases the interpreter lock while it works. So it does
+not hold up the training thread. Tests compare its bytes with those that Zarr writes.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from toppo.dump import numerics
 
 
 def encode(values: npt.NDArray[Any], dtype: str) -> bytes:
-    """A plain chunk: little-endian values in C order, then their CRC-32C."""
+    """The bytes of a plain chunk: little-endian values in C order, then their CRC-32C."""
     return _checked(np.ascontiguousarray(values, np.dtype(dtype).newbyteorder("<")).tobytes())
 
 
 def encode_slab(slab: npt.NDArray[np.float32], keepbits: int | None) -> bytes:
-    """A slab as a shard: one chunk per row (blosc with zstd 1 and shuffle, then CRC-32C), then the index of the chunks.
+    """A slab as a Zarr shard: one chunk per row (blosc with zstd 1 and shuffle, CRC-32C), then the index of the chunks.
 
     Args:
         slab: J (K, P), fp32.

@@ -1,8 +1,8 @@
-"""What the background thread does: write chunks, bring them to disk, raise the marker.
+"""The work of the background thread: it writes chunks, waits until they are on disk, and raises the marker.
 
-The chunks of a snapshot are written first, and never touch a committed one. Then one atomic replacement of the root
-document raises `n_committed`, the marker, which makes them all visible together. A crash at any moment leaves what was
-committed.
+The chunks of a snapshot are written first. They never overwrite a committed chunk. Then one atomic replacement of the
+root document raises `n_committed`, the marker, and all these chunks become visible together. A crash at any moment
+leaves the committed snapshots intact.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from toppo.dump.files import Files
 from toppo.dump.schema import Header, Layout, log
 
 Values = dict[str, npt.NDArray[Any]]
-"""Array name -> what one chunk of it is to hold."""
+"""Array name -> the values of one of its chunks."""
 
 Written = dict[int, Values]
-"""Index of a minibatch whose slabs are written -> its Grams, flags and scalars, which the commit writes."""
+"""Index of a minibatch whose slabs are written -> its Grams, flags and scalars, which the commit will write."""
 
 
 class Committer:
     """Writes an open dump.
 
-    Its methods run on the background thread, one at a time; `declare` and `finish` run on the training thread while
-    the background thread has nothing to do.
+    Its methods run on the background thread, one at a time. `declare` and `finish` are the exceptions: they run on the
+    training thread while the background thread has nothing to do.
 
     Args:
         files: where the dump is.
@@ -47,12 +47,12 @@ class Committer:
         self._specs = header.layout.arrays(*header.allocated)
 
     def write_minibatches(self, snapshot: int, waiting: dict[int, Minibatch], written: Written) -> None:
-        """Write the slabs of minibatches. Nothing of them can be seen before the commit.
+        """Write the slabs of minibatches. No reader sees them before the commit.
 
         Args:
-            snapshot: index of their snapshot.
+            snapshot: index of the snapshot that the minibatches belong to.
             waiting: index -> minibatch; empty afterwards.
-            written: gets what the commit is to write.
+            written: receives the values that the commit will write.
         """
         for minibatch in sorted(waiting):
             written[minibatch] = self._write_slabs(snapshot, minibatch, waiting.pop(minibatch))
@@ -61,19 +61,19 @@ class Committer:
         """Commit a snapshot.
 
         Args:
-            snapshot: its index.
-            written: what `write_minibatches` left to write.
-            values: its own scalars.
+            snapshot: index of the snapshot.
+            written: the values of its minibatches that `write_minibatches` did not write.
+            values: the scalars of the snapshot.
         """
         parts = [written[minibatch] for minibatch in sorted(written)]
         values |= {name: np.stack([part[name] for part in parts]) for name in parts[0]}
         self._commit(values, snapshot, (snapshot + 1, self.header.stream_committed))
 
     def commit_stream(self, collect: int, values: Values) -> None:
-        """Commit one collect of the Gram stream.
+        """Commit one collect (rollout phase) of the Gram stream.
 
         Args:
-            collect: its index.
+            collect: index of the collect.
             values: its Grams and environment steps.
         """
         self._commit(values, collect, (self.header.n_committed, collect + 1))
@@ -82,8 +82,8 @@ class Committer:
         """Make further arrays of a dump that has no snapshot yet.
 
         Args:
-            layout: with these arrays.
-            names: their names.
+            layout: the layout with these arrays.
+            names: names of the further arrays.
         """
         self.header = replace(self.header, layout=layout)
         self._specs = layout.arrays(*self.header.allocated)
@@ -93,14 +93,14 @@ class Committer:
         zarr_store.write_root(self._files, self.header, self._documents)
 
     def finish(self) -> None:
-        """Trim the arrays to what is committed, mark the dump complete, consolidate its metadata."""
+        """Trim the arrays to the committed length, mark the dump complete, and consolidate its metadata."""
         zarr_store.clear_uncommitted(self._files, self.header)
         documents = zarr_store.set_length(self._files, self._documents, self.header.committed)
         self.header = replace(self.header, complete=True)
         zarr_store.write_root(self._files, self.header, documents)
 
     def call(self, action: Callable[[], object]) -> None:
-        """Run an action of the user; `explain` tells its failure from one of the writing."""
+        """Run an action of the user. `explain` can tell its failure from a failed write."""
         try:
             action()
         except Exception as error:
@@ -111,7 +111,7 @@ class Committer:
         where = self._files.where
         if isinstance(failure, _ActionError):
             return DumpError(
-                f"{where}: what was to follow the commit failed: {failure.args[0]}; the dump is intact", path=where
+                f"{where}: the action after the commit failed: {failure.args[0]}; the dump is intact", path=where
             )
         reason = (
             failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure) or repr(failure)
@@ -124,7 +124,7 @@ class Committer:
         )
 
     def _write_slabs(self, snapshot: int, minibatch: int, given: Minibatch) -> Values:
-        """Write the slabs of one minibatch; returns what goes into the arrays with one chunk per snapshot."""
+        """Write the slabs of one minibatch. Return its values for the arrays that have one chunk per snapshot."""
         layout = self.header.layout
         small = given.small
         for side in layout.sides:
@@ -149,8 +149,8 @@ class Committer:
         for name, value in values.items():
             (key,) = self._specs[name].chunk_keys(name, step)
             self._files.write(key, chunks.encode(value, self._specs[name].dtype))
-        # Every chunk of this step, all at once, after all are written: a file system does most of the work in the
-        # first wait. The axis tells a snapshot's arrays from those of the stream.
+        # Wait for all chunks of this step together, after all are written, because a file system does most of the work
+        # in the first wait. The axis tells the arrays of a snapshot from those of the Gram stream.
         axis = self._specs[next(iter(values))].dims[0]
         of_step = [s.chunk_keys(name, step) for name, s in self._specs.items() if s.steps and s.dims[0] == axis]
         self._files.sync(key for keys in of_step for key in keys)
@@ -160,4 +160,4 @@ class Committer:
 
 
 class _ActionError(Exception):
-    """What `call` was given has failed."""
+    """The action that `call` ran has failed."""

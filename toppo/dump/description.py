@@ -11,7 +11,7 @@ from toppo.dump.schema import SCHEMA_VERSION
 
 
 def describe(dump: Dump) -> dict[str, Any]:
-    """What a dump holds, as values that JSON can hold. No slab is read, so it is cheap for a dump of any size.
+    """A summary of a dump, in values that JSON can hold. It reads no gradients, so it is cheap for a dump of any size.
 
     Returns:
         A dictionary with these keys:
@@ -27,7 +27,7 @@ def describe(dump: Dump) -> dict[str, Any]:
         - attrs: what the run recorded about itself.
 
     Raises:
-        DumpError: one of the small arrays that it reads is damaged.
+        DumpError: one of the small arrays that this function reads is damaged.
     """
     source = dump.source
     layout = source.header.layout

@@ -1,4 +1,4 @@
-"""What goes wrong with a dump. Each message is one line that names the thing, what is wrong with it, and the mend."""
+"""Errors of a dump. Each message is one line: the thing, what is wrong with it, and what to do instead."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class DumpNotFoundError(DumpError, FileNotFoundError):
 
     Attributes:
         path: the path or URL.
-        filename: the same, as other errors of missing files have it.
+        filename: the same path or URL, under the name that a `FileNotFoundError` gives it.
     """
 
     def __init__(self, message: str, *, path: str | None = None) -> None:
@@ -36,7 +36,7 @@ class DumpNotFoundError(DumpError, FileNotFoundError):
         self.errno, self.filename = errno.ENOENT, path
 
     def __str__(self) -> str:
-        return str(self.args[0])  # an OSError with a file name would print both its own way
+        return str(self.args[0])  # an OSError with a file name would add its number and its name
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(type(self), path=self.path), self.args  # a worker process may hand it back
+        return partial(type(self), path=self.path), self.args  # so that a worker process can return this error

@@ -39,7 +39,7 @@ class Files(Protocol):
         """Key of every file of the dump."""
 
     def missing(self, keys: Iterable[str]) -> list[str]:
-        """Those of `keys` whose file is missing, or is empty: Zarr takes an empty shard for one never written."""
+        """The `keys` whose file is missing or empty. Zarr takes an empty shard for one that was never written."""
 
     def delete(self, key: str) -> None:
         """Remove a file, if it exists."""
@@ -106,7 +106,7 @@ class LocalFiles:
 
 
 class RemoteFiles:
-    """A place behind an fsspec URL. Each object is replaced whole; keeping it safe is the service's part.
+    """A place behind an fsspec URL. The storage service replaces each object whole, and keeps it safe.
 
     Args:
         url: the dump's URL.
@@ -146,7 +146,7 @@ class RemoteFiles:
             yield str(path)[len(self._root) :].lstrip("/")
 
     def missing(self, keys: Iterable[str]) -> list[str]:
-        """One request finds one key, and one listing finds many. A listing without sizes costs a request per key."""
+        """Make one request for one key, or one listing for many. A listing without sizes costs one request per key."""
         wanted = list(keys)
         if len(wanted) == 1:
             path = self._path(wanted[0])
@@ -189,7 +189,7 @@ def local_path(path: str | os.PathLike[str]) -> Path:
     """
     text = os.fspath(path)
     if (scheme := _FILE_URL.match(text)) is not None:
-        from urllib.request import url2pathname  # on use only: it imports Python's whole HTTP client
+        from urllib.request import url2pathname  # imported late, because it imports Python's whole HTTP client
 
         text = url2pathname(text[scheme.end() :])
     return Path(text).expanduser()

@@ -31,7 +31,7 @@ class H5Source:
         path: the .h5 file.
 
     Raises:
-        DumpError: not an archive, an archive of another schema version, or a damaged one.
+        DumpError: the file is not an archive, is damaged, or has another schema version.
     """
 
     kind = "archive"
@@ -47,7 +47,8 @@ class H5Source:
         def get() -> npt.NDArray[Any]:
             with open_h5(self.path) as file:
                 array = file[name].asstr() if self.specs[name].dtype == "str" else file[name]
-                # h5py takes one increasing list of indices only: read the range of each list, numpy picks from it
+                # h5py takes only one list of indices, in increasing order. So h5py reads the range of each list, and
+                # numpy picks from it.
                 ranges = tuple(slice(int(i.min()), int(i.max()) + 1) if isinstance(i, np.ndarray) else i for i in index)
                 values = np.asarray(array[ranges])
             if self.specs[name].dtype == "str":
@@ -98,7 +99,7 @@ def archived_logs(path: Path) -> dict[str, str]:
     """The logs that an archive keeps of its run: file name -> text. {} for the archive of a bare dump.
 
     Raises:
-        DumpError: not an archive, or a damaged one.
+        DumpError: the file is not an archive, or is damaged.
     """
 
     def get() -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""What the training thread does: check what it is given, copy it, hand it over."""
+"""The work of the training thread: it checks the values that it is given, copies them, and hands them over."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ Given = Mapping[str, Any]
 
 
 class Intake:
-    """Takes the values of one minibatch, snapshot or collect at a time.
+    """Takes the values of one minibatch, snapshot or collect (rollout phase) at a time.
 
     A value that does not fit raises a `DumpError` that names it, and changes nothing.
 
     Args:
         where: path or URL of the dump, for messages.
-        committer: gets what was taken, through `background`.
+        committer: gets the values, through `background`.
         background: runs the committer.
-        buffers: where slabs are copied.
+        buffers: slabs (gradients J) are copied into these.
     """
 
     def __init__(self, where: str, committer: Committer, background: Background, buffers: Buffers) -> None:
         self._where, self._committer, self._background, self._buffers = where, committer, background, buffers
         self._layout = committer.header.layout
         self._allocated = committer.header.allocated
-        # counts what was handed over; the committer counts what is committed
+        # These count what was handed over. The committer counts what is committed.
         self.snapshot, self._collect = committer.header.committed
-        # of the current snapshot: all that was recorded, what waits to be handed over, what the committer wrote
+        # Minibatches of the current snapshot: all recorded ones, those not handed over yet, those that are written.
         self._recorded: set[int] = set()
         self._waiting: dict[int, Minibatch] = {}
         self._written: Written = {}
@@ -78,7 +78,7 @@ class Intake:
         small |= {
             f"{side}_gram": self._shaped(value, (K, K), "f8", f"{at}: {side} gram") for side, value in grams.items()
         }
-        # a slab that is neither kept nor needed for its Gram is not worth a copy
+        # A slab is copied only if the dump keeps it or needs it for the Gram.
         wanted = {side: _host(slab) for side, slab in slabs.items() if layout.slabs or side not in grams}
         for side, slab in wanted.items():
             if slab.shape != (K, layout.parameters(side)) or slab.dtype.kind != "f":
@@ -113,7 +113,7 @@ class Intake:
         at = f"snapshot {self.snapshot}"
         missing = sorted(set(range(layout.minibatches)) - self._recorded)
         if missing:
-            raise self._error(f"{at} cannot be committed, minibatches {missing} were not recorded")
+            raise self._error(f"{at} cannot be committed: minibatches {missing} were not recorded")
         values = self._conform(scalars, layout.snapshot_scalars, at)
         values |= {"env_steps": np.array(int(env_steps)), "collect": np.array(int(collect))}
         self.hand_over()
@@ -126,15 +126,15 @@ class Intake:
         """Copy one collect of the Gram stream, and let the background thread commit it.
 
         Args:
-            collect: its index, which must be the next.
-            grams: side -> G of each entry (n, K, K), for every side.
+            collect: index of the collect, which must be the next one.
+            grams: side -> Grams (n, K, K) of the n entries of a collect, for every side.
             env_steps: environment steps taken so far.
         """
         layout = self._layout
         if layout.stream_entries is None:
             raise self._error("made without a Gram stream; create it with `stream` as (collects, entries)")
         if collect != self._collect:
-            raise self._error(f"stream collect {collect} out of order, {self._collect} is next")
+            raise self._error(f"stream collect {collect} is out of order; {self._collect} is next")
         self._check_room(collect, self._allocated[1], "stream collects")
         if grams.keys() != layout.sides.keys():
             raise self._error(f"stream collect {collect}: Grams of {sorted(grams)}, expected {sorted(layout.sides)}")
@@ -195,11 +195,11 @@ class Intake:
         array = _host(value)
         if array.shape != shape or array.dtype.kind not in "fiub" or (dtype[0] == "i" and array.dtype.kind == "f"):
             raise self._error(f"{what} is {array.dtype} {array.shape}, expected {np.dtype(dtype)} {shape}")
-        return array.astype(dtype)  # always a copy: the caller may go on to change its own
+        return array.astype(dtype)  # always a copy, because the caller may change its array afterwards
 
 
 def _host(value: Any) -> npt.NDArray[Any]:
-    """A value as a numpy array. A torch tensor, known by its `detach`, is fetched from its device."""
+    """A value as a numpy array. A torch tensor is copied from its device. Its method `detach` tells it from others."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         if "bfloat16" in str(value.dtype):

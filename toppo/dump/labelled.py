@@ -1,4 +1,4 @@
-"""The labelled arrays of a dump, as xarray. Imported only where labels are asked for, as xarray loads slowly."""
+"""The labelled arrays of a dump, as xarray. This module is imported on use only, because xarray loads slowly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _LazyArray(BackendArray):
     """One array of a source, read through xarray's lazy indexing.
 
     Args:
-        source: what to read from.
+        source: the dump or archive to read from.
         name: the array's name.
     """
 
@@ -39,12 +39,12 @@ class _LazyArray(BackendArray):
 
 
 def dataset(source: Source) -> xr.Dataset:
-    """Every array of a source with its coordinates. Indices and task names are in memory, the rest is read on use."""
+    """Every array of a source with its coordinates. Indices and task names are in memory. The rest is read on use."""
     variables = {}
     for name, spec in source.specs.items():
         attrs = {"units": spec.units, "long_name": spec.description}
         if spec.steps == 0:
-            # from the header, which has a checksum: a lost chunk would read as empty names
+            # from the header, which has a checksum; names from a lost chunk would read as empty
             data: Any = np.array(source.header.layout.coordinate(spec))
         else:
             data = indexing.LazilyIndexedArray(_LazyArray(source, name))
@@ -59,12 +59,12 @@ def slab(
     """A slab with its labels: (task, {side}_param), fp32.
 
     Args:
-        source: what the slab was read from.
+        source: the dump or archive that the slab was read from.
         side: name of its group of parameters.
         snapshot: index of its snapshot, kept as a coordinate.
         minibatch: index of its minibatch, kept as a coordinate.
         values: J (K, P), or the columns of one tensor.
-        parameter: name of that tensor, kept as a coordinate; None for all of P.
+        parameter: name of this tensor, kept as a coordinate; None for all of P.
     """
     env_steps = int(source.read("env_steps", (slice(snapshot, snapshot + 1),))[0])
     coords: dict[str, Any] = {
@@ -83,7 +83,7 @@ def square(slab: xr.DataArray, gram: npt.NDArray[np.float64]) -> xr.DataArray:
     """The Gram of a labelled slab, with its labels: (task, task_j), fp64.
 
     Args:
-        slab: what `slab` returned.
+        slab: a result of `slab`.
         gram: G = J J' (K, K).
     """
     kept = {name: coord.values for name, coord in slab.coords.items() if coord.ndim == 0}

@@ -1,8 +1,9 @@
 """One writer at a time for each local dump.
 
-The lock is on a file beside the store, `.NAME.lock`. A store can so be built under another name and renamed, which
-Windows refuses for a directory that holds an open file, and no reader ever sees the lock. The system drops the lock
-with its process, however the process ends; a forked child does not have it (both as `filelock` promises since 3.30).
+The lock is on a file beside the store, `.NAME.lock`, and not inside it. So no reader sees the lock file. A store can
+also be built under another name and then be renamed, which Windows refuses for a directory that holds an open file.
+The system releases the lock when the process ends, however it ends. A forked child does not hold the lock. `filelock`
+promises both since version 3.30.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ class WriterLock:
     """The right to write one local dump, taken at once or not at all.
 
     Args:
-        store: the dump; it need not exist yet, its directory must.
+        store: path of the dump. The dump need not exist yet, but the directory around it must.
 
     Raises:
-        DumpError: another writer has it, in this process or in another one.
+        DumpError: another writer has the lock, in this process or in another one.
         OSError: the directory cannot be written.
     """
 
@@ -43,12 +44,12 @@ class WriterLock:
             ) from None
 
     def release(self) -> None:
-        """Let others write, and remove the file. A second call does nothing, nor does one in a forked child."""
+        """Let others write, and remove the lock file. A second call, or a call in a forked child, does nothing."""
         if not self._lock.is_locked:
             return
         if os.name != "nt":
-            # While it is held: whoever opened the file meanwhile finds it without a name, and takes a new one.
-            # On Windows `filelock` removes the file itself.
+            # The file is removed while the lock is held. A process that has already opened the file then finds that
+            # it has no name, and takes a new file. On Windows `filelock` removes the file itself.
             with contextlib.suppress(OSError):
                 Path(self._lock.lock_file).unlink()
         self._lock.release()

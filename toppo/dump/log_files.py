@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from toppo.dump.errors import DumpError
 
 LOGS = ("config.toml", "progress.jsonl", "evaluation.jsonl")
-"""What an archive keeps of a run directory, byte for byte."""
+"""Files of a run directory that an archive keeps, byte for byte."""
 
 
 def as_text(logs: Mapping[str, bytes], where: str) -> dict[str, str]:
@@ -15,10 +15,10 @@ def as_text(logs: Mapping[str, bytes], where: str) -> dict[str, str]:
 
     Args:
         logs: the bytes of each log, by file name.
-        where: path or URL they were read from.
+        where: path or URL that the logs were read from.
 
     Raises:
-        DumpError: one of them is not UTF-8.
+        DumpError: a log is not UTF-8.
     """
     texts = {}
     for name, data in logs.items():

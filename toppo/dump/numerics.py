@@ -1,6 +1,6 @@
-"""The arithmetic of slabs and successes that recorders and readers share.
+"""The arithmetic of gradients and success rates that recorders and readers share.
 
-A slab is J (K, P): row i is g_i, the flat gradient of task i's loss.
+A slab is the matrix J (K, P). Its row i is g_i, the flat gradient of task i's loss.
 """
 
 from __future__ import annotations

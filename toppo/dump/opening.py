@@ -1,4 +1,4 @@
-"""The way to a dump, from whatever a path leads to."""
+"""Opening a dump, from any kind of path that leads to one."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def open_dump(path: str | os.PathLike[str]) -> Dump:
 
     Args:
         path: a run directory that holds dump.zarr, the .zarr itself, an exported archive (.h5), an fsspec URL of a
-            store, or a `Dump`, to see what was added since it was opened.
+            store, or a `Dump`. A `Dump` is opened again, to see what was added since.
 
     Raises:
         DumpNotFoundError: no dump is there.
-        DumpError: not a dump, a dump of another schema version, or a damaged header.
+        DumpError: there is something other than a dump, its schema version is another one, or its header is damaged.
     """
     if is_url(path):
         url = os.fspath(path).rstrip("/")

@@ -1,4 +1,4 @@
-"""Reading a dump: labelled arrays of exactly what is committed. A live run and an archive read the same."""
+"""Reading a dump: labelled arrays of exactly what is committed. A live run and an archive are read in the same way."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class Dump:
-    """What a run had committed when its dump was opened. `open_dump` makes it.
+    """What a run had committed when its dump was opened. `open_dump` makes this object.
 
-    It is read like a mapping from names to labelled arrays: `dump["critic_gram"]`, `"loss" in dump`, `list(dump)`.
-    It stays the same while the run goes on; `open_dump(dump)` shows what was added.
+    Read it like a mapping from names to labelled arrays: `dump["critic_gram"]`, `"loss" in dump`, `list(dump)`. It
+    stays the same while the run goes on. `open_dump(dump)` shows what was added.
 
     Args:
-        source: what to read from; `open_dump` finds it.
+        source: the Zarr store or archive to read from. `open_dump` finds it.
     """
 
     def __init__(self, source: Source) -> None:
@@ -71,32 +71,32 @@ class Dump:
 
     @property
     def n_snapshots(self) -> int:
-        """S, the committed snapshots."""
+        """S, the number of committed snapshots. A snapshot is what is recorded at one rollout phase (a collect)."""
         return self.source.header.n_committed
 
     @property
     def n_planned(self) -> int | None:
-        """Planned snapshots; None if the run did not know."""
+        """Number of planned snapshots; None if the run did not know it."""
         return self.source.header.n_planned
 
     @property
     def n_minibatches(self) -> int:
-        """M, dumped minibatches per snapshot."""
+        """M, the number of dumped minibatches per snapshot."""
         return self.source.header.layout.minibatches
 
     @property
     def n_stream(self) -> int:
-        """Committed collects of the Gram stream."""
+        """Number of committed collects of the Gram stream, which holds Grams of every collect."""
         return self.source.header.stream_committed
 
     @property
     def complete(self) -> bool:
-        """Whether the run ended and its dump was closed. If not, it is being written or was interrupted."""
+        """Whether the run ended and its dump was closed. If not, the dump is being written or was interrupted."""
         return self.source.header.complete
 
     @property
     def has_slabs(self) -> bool:
-        """Whether the dump holds gradients. If not, it holds only their Grams."""
+        """Whether the dump holds gradients (slabs). If not, it holds only their Grams."""
         return self.source.header.layout.slabs
 
     @property
@@ -128,7 +128,7 @@ class Dump:
         """One named tensor of a side.
 
         Raises:
-            DumpError: the dump has no such side, or the side no such parameter.
+            DumpError: the dump has no such side, or the side has no such parameter.
         """
         parts = {part.name: part for part in self.parameters(side)}
         if name not in parts:
@@ -140,7 +140,7 @@ class Dump:
         return parts[name]
 
     def values(self, name: str) -> npt.NDArray[Any]:
-        """All of an array as plain numpy, in memory: the cheap way to a small one.
+        """All of an array as plain numpy, in memory. This is the cheapest way to read a small array.
 
         Raises:
             DumpError: the dump has no such array, or the array is damaged.
@@ -194,8 +194,8 @@ class Dump:
 
         Args:
             side: name of a group of parameters, one of `sides`.
-            snapshot: its index, 0 to S - 1.
-            minibatch: its index within the snapshot, 0 to M - 1.
+            snapshot: index of the snapshot, 0 to S - 1.
+            minibatch: index of the minibatch within the snapshot, 0 to M - 1.
             parameter: the columns of this named tensor only; None for all.
 
         Raises:
@@ -208,7 +208,7 @@ class Dump:
         return slab(self.source, side, snapshot, minibatch, values, parameter)
 
     def slab_values(self, side: str, snapshot: int, minibatch: int) -> npt.NDArray[np.float32]:
-        """`slab` as a plain numpy array J (K, P), which is faster in a loop over many.
+        """The result of `slab` as a plain numpy array J (K, P). In a loop over many slabs this is faster.
 
         Raises:
             DumpError: see `slab`.
@@ -251,7 +251,7 @@ class Dump:
         return square(cut, numerics.gram(cut.values))
 
     def require_slabs(self) -> None:
-        """Raise DumpError, with the mend, if the dump holds no gradients."""
+        """Raise DumpError if the dump holds no gradients. The message says what to do."""
         if not self.has_slabs:
             mend = (
                 "use the dump it was exported from, or export that dump again with `slabs`"
@@ -259,7 +259,7 @@ class Dump:
                 else "record the run with slabs"
             )
             raise DumpError(
-                f"{self.path}: this needs gradient slabs and the {self.source.kind} holds Grams alone; {mend}",
+                f"{self.path}: this needs gradient slabs, but the {self.source.kind} holds Grams alone; {mend}",
                 path=self.path,
             )
 

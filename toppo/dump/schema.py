@@ -26,7 +26,7 @@ UNPLANNED: Final = 10_000
 """Snapshots (or stream collects) allocated where their number is not known. An unwritten chunk costs nothing."""
 
 GRAM_TOLERANCE: Final = 1e-5
-"""The bound on |G_ij - (J J')_ij| / sqrt(G_ii G_jj) for a lossless slab. A Gram may be accumulated in fp32 chunks."""
+"""Bound on |G_ij - (J J')_ij| / sqrt(G_ii G_jj) for a lossless slab. A Gram may be accumulated in fp32 chunks."""
 
 log = logging.getLogger("toppo.dump")
 
@@ -68,7 +68,7 @@ class ScalarSpec:
     Attributes:
         dims: its dimensions, out of "task" (K), "task_j" (K) and "other" (K - 1, the other tasks in some order); () for
             a single number.
-        dtype: "f8", "f4", "i8", "i4" or "i1". What was never written reads as NaN, or as -1 for integers.
+        dtype: "f8", "f4", "i8", "i4" or "i1". Values that were never written read as NaN, or as -1 for integers.
         units: its unit, for labels.
         description: one line about it.
     """
@@ -89,7 +89,8 @@ class ArraySpec:
         dtype: numpy type code, or "str".
         units: its unit, for labels.
         description: one line about it.
-        steps: how many leading axes are cut into chunks of 1, so that a commit adds whole chunks. 0 for a coordinate.
+        steps: how many leading axes are cut into chunks of length 1, so that a commit adds whole chunks. It is 0 for a
+            coordinate.
         by_row: whether each chunk is a shard with one chunk per task, so that one task's row can be read alone.
     """
 
@@ -125,7 +126,7 @@ class ArraySpec:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a run records: everything about the arrays of the store, except how many snapshots there are.
+    """Everything about the arrays of a store, except how many snapshots there are.
 
     Attributes:
         tasks: K task names.
@@ -153,7 +154,7 @@ class Layout:
 
     @property
     def gram_tolerance(self) -> float:
-        """How far G_ij may differ from the stored slab's own, over sqrt(G_ii G_jj). Rounding to b bits adds 2^-b."""
+        """How far G_ij may be from the Gram of the stored slab, over sqrt(G_ii G_jj). Rounding to b bits adds 2^-b."""
         return GRAM_TOLERANCE + (0.0 if self.keepbits is None else 2.0**-self.keepbits)
 
     def sizes(self, snapshots: int, collects: int) -> dict[str, int]:
@@ -213,7 +214,7 @@ class Layout:
         return list(self.tasks) if spec.dtype == "str" else list(range(spec.shape[0]))
 
     def check(self) -> None:
-        """Raise DumpError, with the cause, unless the layout can be stored."""
+        """Raise DumpError if the layout cannot be stored. The message names the cause."""
         if not self.tasks or len(set(self.tasks)) != len(self.tasks) or not all(isinstance(t, str) for t in self.tasks):
             raise DumpError(f"`tasks={list(self.tasks)}`: give one or more distinct names")
         if not self.sides:
@@ -231,7 +232,7 @@ class Layout:
         for name, spec in (*self.minibatch_scalars.items(), *self.snapshot_scalars.items()):
             if spec.dtype not in _DTYPES or not set(spec.dims) <= {"task", "task_j", "other"}:
                 raise DumpError(
-                    f"scalar {name!r}: dims are of task, task_j, other; dtype is one of {', '.join(_DTYPES)}"
+                    f"scalar {name!r}: dims are out of task, task_j, other; dtype is one of {', '.join(_DTYPES)}"
                 )
         if self.minibatches < 1:
             raise DumpError(f"`minibatches={self.minibatches}`: must be 1 or more")
@@ -242,7 +243,7 @@ class Layout:
         self.arrays(1, 1)
 
     def to_json(self) -> dict[str, Any]:
-        """The layout as values that JSON can hold; `from_json` undoes it."""
+        """The layout as values that JSON can hold. `from_json` turns them back into a layout."""
         record = {f.name: getattr(self, f.name) for f in fields(self)}
         record["tasks"] = list(self.tasks)
         record["sides"] = {s: [[p.name, list(p.shape), p.offset] for p in parts] for s, parts in self.sides.items()}
@@ -276,7 +277,7 @@ class Header:
 
     Attributes:
         layout: what is recorded.
-        attrs: configuration, seed, versions of the run: whatever JSON can hold.
+        attrs: configuration, seed and versions of the run, in values that JSON can hold.
         n_planned: planned snapshots; None if unknown.
         n_committed: how many snapshots a reader may see. Raising this number is the commit.
         stream_planned: planned stream collects; None if unknown.
@@ -305,7 +306,7 @@ class Header:
         return self.n_committed, self.stream_committed
 
     def to_json(self, documents: Mapping[str, Any]) -> dict[str, Any]:
-        """The root attributes, with a checksum of themselves and one of each array's metadata.
+        """The root attributes, with a checksum of themselves and a checksum of the metadata of each array.
 
         Args:
             documents: array name -> its metadata document.
@@ -323,10 +324,10 @@ class Header:
 
         Args:
             record: the root attributes of the dump.
-            where: its path or URL.
+            where: path or URL of the dump.
 
         Raises:
-            DumpError: not a dump, a dump of another schema version, or a damaged header.
+            DumpError: this is not a dump, its schema version is another one, or its header is damaged.
         """
         if record.get("schema") != SCHEMA:
             raise DumpError(
@@ -338,7 +339,7 @@ class Header:
             newer = isinstance(version, int) and version > SCHEMA_VERSION
             mend = "update toppo to read it" if newer else "read it with the toppo that wrote it, or record it again"
             raise DumpError(
-                f"{where}: schema version {version}, this toppo reads version {SCHEMA_VERSION}; {mend}", path=where
+                f"{where}: schema version {version}, but this toppo reads version {SCHEMA_VERSION}; {mend}", path=where
             )
         if record.get("checksum") != checksum(record):
             log.warning(
@@ -374,7 +375,7 @@ def checksum(value: Mapping[str, Any]) -> str:
 
 
 def array_checksum(document: Mapping[str, Any]) -> str:
-    """`checksum` of an array's metadata, without the length of its growing axis, which closing trims."""
+    """`checksum` of an array's metadata, without the length of its growing axis, because closing the dump trims it."""
     dims, shape = document.get("dimension_names"), document.get("shape")
     if isinstance(dims, list) and isinstance(shape, list) and dims[:1] in (["snapshot"], ["stream_collect"]):
         document = {**document, "shape": shape[1:]}

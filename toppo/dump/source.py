@@ -1,4 +1,4 @@
-"""What a dump reads from: its Zarr store, or an archive. Both look the same from above."""
+"""What a dump reads from: its Zarr store, or an archive. Both have the interface `Source`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Source(Protocol):
 
     @property
     def kind(self) -> str:
-        """What to call it in a message: "dump" or "archive"."""
+        """The word for this source in a message: "dump" or "archive"."""
 
     @property
     def where(self) -> str:
@@ -34,7 +34,7 @@ class Source(Protocol):
 
     @property
     def specs(self) -> Mapping[str, ArraySpec]:
-        """Every array by name, cut to what is committed."""
+        """Every array by name, cut to its committed length."""
 
     def read(self, name: str, index: Index) -> npt.NDArray[Any]:
         """Part of an array.
@@ -44,7 +44,7 @@ class Source(Protocol):
             index: one int, slice or array of integers per axis.
 
         Raises:
-            DumpError: a part is missing or damaged. The message names the array and the snapshot.
+            DumpError: this part is missing or damaged. The message names the array and the snapshot.
         """
 
     def open(self, name: str) -> None:
@@ -54,10 +54,10 @@ class Source(Protocol):
         """Bytes on disk."""
 
     def damaged_metadata(self) -> list[tuple[str, str]]:
-        """(array, what is wrong) wherever metadata differ from what was written."""
+        """(array, what is wrong) for all metadata that differ from what was written."""
 
     def leftovers(self) -> list[str]:
-        """Lines about files that belong to nothing committed."""
+        """Lines about files that belong to nothing that is committed."""
 
 
 def guarded(read: Callable[[], T], what: str, path: str) -> T:
@@ -65,11 +65,11 @@ def guarded(read: Callable[[], T], what: str, path: str) -> T:
 
     Args:
         read: reads something that may be damaged.
-        what: names it in the message.
-        path: the dump it is of.
+        what: name of this thing in the message.
+        path: path or URL of the dump.
 
     Raises:
-        DumpError: in place of any exception of `read`. Codecs answer damage with half a dozen types.
+        DumpError: `read` raised any exception. Codecs raise half a dozen types when they meet damage.
     """
     try:
         return read()

@@ -1,4 +1,4 @@
-"""Making the store of a new dump, and taking an old one back to where its run goes on."""
+"""Making the store of a new dump, and cutting the store of an old dump back to where its run goes on."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Place(NamedTuple):
 
     Attributes:
         files: the store.
-        header: what is committed in it.
-        lock: held, to be released at the end; None for a URL, which has no lock.
+        header: what is committed in the store.
+        lock: the lock that is held, to be released at the end; None for a URL, which has no lock.
     """
 
     files: Files
@@ -30,11 +30,11 @@ class Place(NamedTuple):
 def start(path: str | os.PathLike[str], header: Header) -> Place:
     """A new store, with every array made and nothing committed.
 
-    A local one is built under another name and then renamed, so that no reader ever sees half a store.
+    A local store is built under another name and then renamed, so that no reader ever sees half a store.
 
     Args:
-        path: of the store; a local path or an fsspec URL.
-        header: of the new dump.
+        path: local path or fsspec URL of the store.
+        header: header of the new dump.
 
     Raises:
         DumpError: the path is taken.
@@ -67,10 +67,10 @@ def start(path: str | os.PathLike[str], header: Header) -> Place:
 
 
 def go_back(path: str | os.PathLike[str], snapshots: int | None, stream: int | None) -> Place:
-    """An old store, cleared of everything past a point.
+    """An old store, after everything past a point was deleted.
 
     Args:
-        path: of the store; a local path or an fsspec URL.
+        path: local path or fsspec URL of the store.
         snapshots: how many committed snapshots to keep; None for all.
         stream: how many committed stream collects to keep; None for all.
 
@@ -79,7 +79,7 @@ def go_back(path: str | os.PathLike[str], snapshots: int | None, stream: int | N
         DumpError: fewer are committed than asked for, the metadata are damaged, or another process is writing the dump.
     """
     files = files_at(path)
-    zarr_store.read_header(files)  # before the lock, which a place that holds no dump does not need
+    zarr_store.read_header(files)  # before the lock, so that a place without a dump gets no lock file
     lock = WriterLock(files.root) if isinstance(files, LocalFiles) else None
     try:
         header = zarr_store.read_header(files)  # again: a writer may just have ended
@@ -100,7 +100,7 @@ def go_back(path: str | os.PathLike[str], snapshots: int | None, stream: int | N
                 f"{files.where}: cannot resume, {name}: {what}; restore its zarr.json from a copy", path=files.where
             )
         documents = zarr_store.read_documents(files, header.layout)
-        # the marker first: from here on, nothing that is deleted below can be seen
+        # The marker comes first, so that no reader sees what is deleted below.
         zarr_store.write_root(files, header, documents)
         zarr_store.set_length(files, documents, header.allocated)
         zarr_store.clear_uncommitted(files, header)
@@ -113,5 +113,5 @@ def go_back(path: str | os.PathLike[str], snapshots: int | None, stream: int | N
 
 def _build(files: Files, header: Header) -> None:
     zarr_store.create_arrays(files, header.layout, header.allocated)
-    # the root comes last: without it there is no dump
+    # The root comes last, because the dump exists from then on.
     zarr_store.write_root(files, header, zarr_store.read_documents(files, header.layout))

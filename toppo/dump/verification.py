@@ -19,7 +19,7 @@ Progress = Callable[[int, int], object]
 """Called with (steps done, steps in all)."""
 
 _UNDERFLOW = float(np.finfo(np.float32).tiny)
-"""A Gram accumulated in fp32 loses products below this, so a difference below it does not count."""
+"""A Gram accumulated in fp32 loses products below this number. So a smaller difference does not count."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class Report:
         n_stream: how many collects of the Gram stream are committed; all of them were checked.
         complete: whether the run ended and the dump was closed.
         slabs: how many Grams were recomputed from their slab.
-        gram_error: the largest |G_ij - (J J')_ij| / sqrt(G_ii G_jj) among those that passed.
-        gram_tolerance: the largest that passes.
+        gram_error: the largest |G_ij - (J J')_ij| / sqrt(G_ii G_jj) of the Grams that passed.
+        gram_tolerance: the largest error that passes.
         damages: what is wrong; empty for a sound dump.
-        notes: what is worth knowing and not wrong.
+        notes: lines that are worth knowing, about things that are not wrong.
     """
 
     path: str
@@ -91,11 +91,11 @@ class Report:
 
 
 def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Report:
-    """A report of everything that is wrong with a dump, from reading all that is committed.
+    """A report of everything that is wrong with a dump. All that is committed is read and checked:
 
     - Every chunk exists and matches its checksum, and so do the metadata.
     - Coordinates are what the header says.
-    - A row of a slab is finite exactly where it was flagged as finite.
+    - A row of a slab (the gradients J) is finite exactly where it was flagged as finite.
     - Each Gram is that of its slab, within `Report.gram_tolerance`.
 
     Args:
@@ -104,7 +104,7 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Re
 
     Raises:
         DumpNotFoundError: no dump is there.
-        DumpError: it cannot be opened at all.
+        DumpError: the dump cannot be opened at all.
     """
     dump = open_dump(path)
     check = _Check(dump)
@@ -141,7 +141,7 @@ class _Check:
         self._odd_values: dict[str, int] = {}
 
     def run(self) -> Iterator[None]:
-        """Check everything; yields after the metadata and after each snapshot."""
+        """Check everything. Yields after the metadata and after each snapshot."""
         source = self.dump.source
         self.damages += [Damage(array, what) for array, what in source.damaged_metadata()]
         self.notes += source.leftovers()
@@ -201,7 +201,7 @@ class _Check:
             self.damages.append(Damage(name, self._reason(error), step))
             return None
         odd = int(np.size(values) - np.isfinite(values).sum())
-        if odd and not name.endswith("_gram"):  # in a Gram the flagged rows explain them
+        if odd and not name.endswith("_gram"):  # in a Gram, the flagged rows explain these values
             self._odd_values[name] = self._odd_values.get(name, 0) + odd
         return np.asarray(values)
 
@@ -263,7 +263,7 @@ class _Check:
         try:
             return self.dump.slab_values(side, snapshot, minibatch), np.ones(len(tasks), bool)
         except DumpError:
-            pass  # then row by row, to name the tasks
+            pass  # read row by row below, to name the damaged tasks
         name = f"{side}_grad"
         slab = np.zeros(self.dump.source.specs[name].shape[2:], np.float32)
         readable = np.zeros(len(tasks), bool)
@@ -306,5 +306,5 @@ class _Check:
             kept[k] for k in np.unravel_index(int(np.nanargmax(error)) if not np.isnan(error).all() else 0, error.shape)
         )
         names = self.dump.tasks
-        what = f"differs from the slab's own by {worst:.1e} |g_i| |g_j| at {names[i]}, {names[j]}"
+        what = f"differs from the Gram of the slab by {worst:.1e} |g_i| |g_j| at {names[i]}, {names[j]}"
         self.damages.append(Damage(f"{side}_gram", what, snapshot, minibatch))

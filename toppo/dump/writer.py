@@ -21,13 +21,13 @@ from toppo.dump.starting import Place, go_back, start
 
 
 class DumpWriter:
-    """Records one run. `create` or `resume` makes it.
+    """Records one run. `create` or `resume` makes the writer.
 
-    As a context manager it closes the dump at the end. When an exception leaves the block, it keeps what was committed,
-    and the dump can be resumed.
+    As a context manager it closes the dump at the end of the block. When an exception leaves the block, the writer
+    stops without closing the dump. What was committed is kept, and the dump can be resumed.
 
     Args:
-        place: the store to write.
+        place: the store to write to.
     """
 
     def __init__(self, place: Place) -> None:
@@ -60,15 +60,15 @@ class DumpWriter:
             path: the store to make, such as dumps/run1/dump.zarr; a local path or an fsspec URL.
             tasks: K distinct task names.
             sides: name of a group of shared parameters -> these parameters in flat order, or only their number P.
-            snapshots: how many are planned; None if unknown.
+            snapshots: number of planned snapshots; None if unknown.
             minibatches: M, dumped minibatches per snapshot.
-            attrs: configuration, seed, versions of the run: whatever JSON can hold.
-            slabs: whether to keep the gradients. If not, only their Grams are kept.
+            attrs: configuration, seed and versions of the run, in values that JSON can hold.
+            slabs: whether to keep the gradients J (slabs). If not, only their Grams are kept.
             keepbits: mantissa bits of the slabs to keep, 1 to 23; None keeps all. Grams are of the unrounded slabs.
             stream: (planned collects or None, Grams per side and collect) of the Gram stream, which holds Grams of
-                every collect; None for no stream.
-            minibatch_scalars: what each `record_minibatch` brings besides slabs and Grams.
-            snapshot_scalars: what each `commit_snapshot` brings.
+                every collect (rollout phase); None for no stream.
+            minibatch_scalars: numbers that each `record_minibatch` brings besides slabs and Grams.
+            snapshot_scalars: numbers that each `commit_snapshot` brings.
 
         Raises:
             DumpError: the path is taken, or an argument cannot be stored.
@@ -110,7 +110,7 @@ class DumpWriter:
 
         Raises:
             DumpNotFoundError: no dump is there.
-            DumpError: not a dump, fewer are committed than asked for, or another process is writing it.
+            DumpError: this is not a dump, fewer are committed than asked for, or another process is writing the dump.
             OSError: the place cannot be written.
         """
         return cls._at(go_back(path, snapshots, stream))
@@ -150,9 +150,9 @@ class DumpWriter:
         """Add one dumped minibatch to the current snapshot. The values are copied before the call returns.
 
         Args:
-            minibatch: its index within the snapshot, 0 to M - 1.
+            minibatch: index of the minibatch within the snapshot, 0 to M - 1.
             slabs: side -> J (K, P), fp32: numpy, or torch on any device. A row that is not finite is kept and flagged.
-            grams: side -> G (K, K). For a side left out, the background thread computes it from the slab.
+            grams: side -> G (K, K). Where a side is left out, the background thread computes G from the slab.
             scalars: a value for each declared minibatch scalar, in the declared shape.
 
         Raises:
@@ -164,8 +164,8 @@ class DumpWriter:
     def start_writing(self) -> None:
         """Let the background thread write the minibatches recorded so far, which frees their buffers.
 
-        It is for a loop whose minibatches lie far apart. Without it they wait for the commit, so that writing one does
-        not slow down the copy of the next. In both cases nothing of them can be seen before the commit.
+        Use it in a loop whose minibatches lie far apart. Without this call they wait for the commit, so that writing
+        one minibatch does not slow down the copy of the next. In both cases no reader sees them before the commit.
 
         Raises:
             DumpError: the background thread failed.
@@ -191,8 +191,8 @@ class DumpWriter:
         """Add one collect to the Gram stream, and commit it.
 
         Args:
-            collect: its index, which is the number of collects recorded before it.
-            grams: side -> Grams (n, K, K), for every side; n as in `create`.
+            collect: index of the collect, which is the number of collects recorded before it.
+            grams: side -> Grams (n, K, K), for every side, with n from `stream` of `create`.
             env_steps: environment steps taken so far.
 
         Raises:
@@ -208,8 +208,8 @@ class DumpWriter:
         Args:
             step: optimiser (or environment) steps taken so far.
             values: the slab J (K, P) of every side, under its name, and any further (K,), (K, K) or single numbers
-                under names of your own. The first call declares those that `create` did not. Every call has the same
-                names.
+                under names of your own. The first call declares the names that `create` did not declare. Every call has
+                the same names.
 
         Raises:
             DumpError: a value is unknown, missing or has another shape; or the background thread failed.
@@ -224,10 +224,11 @@ class DumpWriter:
     def call_after_commit(self, action: Callable[[], object]) -> None:
         """Run `action` on the background thread once everything recorded so far is committed.
 
-        It does not run if the writing failed. If it fails itself, the next call on this writer raises the failure.
+        The action does not run if the writing failed. If the action fails, the next call on this writer raises the
+        failure.
 
         Args:
-            action: takes nothing. It must not call this writer.
+            action: a function without arguments. It must not call this writer.
 
         Raises:
             DumpError: the background thread failed.
@@ -248,9 +249,9 @@ class DumpWriter:
         self._background.flush()
 
     def close(self) -> None:
-        """End the dump: write the rest, trim the arrays to what is committed, mark the dump complete.
+        """End the dump: write the rest, trim the arrays to the committed length, and mark the dump complete.
 
-        A second call does nothing. If this one raises, the dump can be resumed.
+        A second call does nothing. If the call raises, the dump can be resumed.
 
         Raises:
             DumpError: a snapshot was begun and not committed; or the background thread failed.
@@ -270,7 +271,7 @@ class DumpWriter:
             self.abandon()
 
     def abandon(self) -> None:
-        """Stop writing and leave the dump open; `resume` goes on from what is committed. Raises nothing."""
+        """Stop writing and leave the dump open. `resume` goes on from what is committed. Raises nothing."""
         self._ended = True
         self._background.stop()
         if self._lock is not None:

@@ -27,7 +27,7 @@ class ZarrSource:
 
     Raises:
         DumpNotFoundError: no dump is there.
-        DumpError: not a dump, a dump of another schema version, or a damaged header.
+        DumpError: this is not a dump, its schema version is another one, or its header is damaged.
     """
 
     kind = "dump"
@@ -109,14 +109,17 @@ class ZarrSource:
             known.update(key for step in steps for key in spec.chunk_keys(name, step))
         extra = sum(key not in known for key in self.files.listing())
         return (
-            [f"{extra} files belong to nothing committed: being written, or left by a crash (resume clears them)"]
+            [
+                f"{extra} files belong to nothing committed: they are being written, or a crash left them "
+                "(resume clears them)"
+            ]
             if extra
             else []
         )
 
 
 def _bounded(index: int | slice | npt.NDArray[np.int64], length: int) -> int | slice | npt.NDArray[np.int64]:
-    """An index cut to the committed `length`, in a form that Zarr takes: it knows no slice with a step."""
+    """An index cut to the committed `length`, in a form that Zarr takes. Zarr takes no slice with a step."""
     if not isinstance(index, slice):
         return index
     bounds = index.indices(length)

@@ -1,7 +1,7 @@
 """A dump as a Zarr v3 store: making its arrays, and writing and reading its metadata.
 
-Replacing the root document is the commit. Every chunk carries a CRC-32C and the root document a checksum of all
-metadata, so that damage is found and never read as data.
+Replacing the root document is the commit. Every chunk carries a CRC-32C. The root document carries a checksum of all
+metadata. So damage is found and never read as data.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def create_array(files: Files, name: str, spec: ArraySpec) -> None:
         fill_value=fill,
         dimension_names=spec.dims,
         attributes=attributes,
-        # "." keeps the chunks of an array in one directory: fewer directories to make and to list
+        # "." keeps the chunks of an array in one directory, so that fewer directories are made and listed
         chunk_key_encoding={"name": "default", "separator": "."},
         overwrite=True,
     )
@@ -67,8 +67,8 @@ def create_arrays(files: Files, layout: Layout, allocated: tuple[int, int]) -> N
     """Make every array of a layout, and write the coordinates.
 
     Args:
-        files: where the dump is to be.
-        layout: which arrays.
+        files: where the dump will be.
+        layout: describes the arrays.
         allocated: how many (snapshots, stream collects) to make room for.
     """
     specs = layout.arrays(*allocated)
@@ -96,7 +96,7 @@ def read_documents(files: Files, layout: Layout) -> dict[str, Document]:
 
 
 def set_length(files: Files, documents: Mapping[str, Document], lengths: tuple[int, int]) -> dict[str, Document]:
-    """The metadata documents after giving the growing arrays another length. No chunk is touched.
+    """The metadata documents, after the growing arrays were given another length. No chunk is touched.
 
     Args:
         files: where the dump is. One small file is replaced for each array whose length changes.
@@ -129,7 +129,7 @@ def root_document(header: Header, documents: Mapping[str, Document]) -> Document
 
 
 def write_root(files: Files, header: Header, documents: Mapping[str, Document]) -> None:
-    """Commit what the header says, by replacing the root document whole."""
+    """Commit what the header says: replace the root document whole."""
     files.replace(ROOT, json.dumps(root_document(header, documents), indent=2, allow_nan=False).encode())
 
 
@@ -137,8 +137,8 @@ def read_root(files: Files) -> Document:
     """The root zarr.json.
 
     Raises:
-        DumpNotFoundError: there is none.
-        DumpError: it is damaged, or of something other than a dump.
+        DumpNotFoundError: there is no root document.
+        DumpError: the document is damaged, or belongs to something other than a dump.
     """
     data = files.read(ROOT)
     if data is None:
@@ -159,13 +159,13 @@ def read_header(files: Files) -> Header:
 
     Raises:
         DumpNotFoundError: no dump is there.
-        DumpError: not a dump, a dump of another schema version, or a damaged header.
+        DumpError: this is not a dump, its schema version is another one, or its header is damaged.
     """
     return Header.from_json(read_root(files)["attributes"], files.where)
 
 
 def clear_uncommitted(files: Files, header: Header) -> None:
-    """Delete every chunk past what is committed, and every file that a crash left half written."""
+    """Delete every chunk that is not committed, and every file that a crash left half written."""
     specs = header.layout.arrays(*header.allocated)
     for key in list(files.listing()):
         name, _, chunk = key.rpartition("/")
@@ -182,7 +182,7 @@ def open_group(files: Files, *, read_only: bool) -> Group:
     """The dump's root group, as Zarr sees it."""
     import zarr
 
-    # consolidated metadata is for other tools, and a live dump has none
+    # Consolidated metadata is for other tools, and a live dump has none.
     return zarr.open_group(files.store(read_only=read_only), mode="r" if read_only else "r+", use_consolidated=False)
 
 
@@ -190,7 +190,7 @@ def open_array(group: Group, name: str) -> Array[Any]:
     """One array of the dump.
 
     Raises:
-        DumpError: a group has its name.
+        DumpError: there is a group with this name, not an array.
     """
     from zarr import Array
 

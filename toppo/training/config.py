@@ -1,4 +1,4 @@
-"""The configuration of a run: one frozen, typed class with the paper's Table B.1 as defaults; presets; TOML in and out.
+"""The configuration of a run: one frozen, typed class with the defaults of the paper's Table B.1, presets, and TOML.
 
 A `TrainConfig` is always complete: every field has its final value. `resolve` builds one from several sources. An
 option given explicitly wins over a TOML file, the file over a preset, and the preset over the benchmark's defaults.
@@ -39,19 +39,19 @@ PRESETS: dict[str, dict[str, str]] = {
     },
     "toppo": {"layernorm": "critic", "popart": "welford", "critic_combiner": "fairgrad", "actor_combiner": "pcgrad"},
 }
-"""The rungs of the paper's ladder (Figure 4): the steps from plain multi-task PPO to TOPPO, each with its options."""
+"""The rungs (variants) of the paper's ladder from plain multi-task PPO to TOPPO (Figure 4), each with its options."""
 
 
 def _option(
     default: Any, help: str, panel: str, choices: tuple[str, ...] | None = None, stands_for: str | None = None
 ) -> Any:
-    """A field, with what the command line says about it.
+    """A field of the configuration, with its help text for the command line.
 
     Args:
-        default: its value when it is not given; 0 or None where the value follows from other fields.
+        default: value of the field when it is not given; 0 or None where the value follows from other fields.
         help: one sentence. Options in backticks become flags on the command line.
-        panel: the heading it stands under.
-        choices: its allowed values, where they can be listed.
+        panel: the heading that lists the field.
+        choices: allowed values of the field, where they can be listed.
         stands_for: what a default of 0 means.
     """
     return field(default=default, metadata={"help": help, "panel": panel, "choices": choices, "stands_for": stands_for})
@@ -69,11 +69,12 @@ _DUMP = "Dump of the gradients"
 class TrainConfig:
     """All settings of one run. The fields are the options of the command line and the keys of the TOML file.
 
-    Fields that are left out get the paper's values for the benchmark; 0 means "left out" in a field whose default is 0.
-    `hidden`, `benchmark` and the combiners also take what the command line takes, and lists.
+    Fields that are left out get the paper's values for the benchmark. In the fields of `FROM_OTHERS`, 0 also means
+    "left out". `hidden` and `benchmark` take a list, or text as on the command line. The combiner fields take a spec (a
+    text such as "fairgrad:alpha=1") or a combiner.
 
     Raises:
-        UsageError: a value of the wrong type or out of range, or a wrong combiner.
+        UsageError: a value has the wrong type or is out of range, or a combiner is wrong.
 
     >>> config = TrainConfig(benchmark=["reach-v3", "push-v3"], hidden="400,400", popart="off")
     >>> config.benchmark, config.hidden, config.env_steps
@@ -215,7 +216,7 @@ class TrainConfig:
 
 
 ADDED = {"backend": "metaworld"}
-"""Keys that runs of earlier versions lack, with the value those runs had."""
+"""Keys that runs of earlier versions lack, with the values that those runs had."""
 
 FIELDS = {f.name: f for f in dataclasses.fields(TrainConfig)}
 TYPES: dict[str, Any] = get_type_hints(TrainConfig)
@@ -224,7 +225,7 @@ STEPS_PER_TASK = {"env_steps": 2_000_000, "env_steps_per_epoch": 20_000, "env_st
 """Table B.1's budgets per task: on MT10 20M, 200,000 and 100,000 steps; on MT50 100M, 1,000,000 and 500,000 steps."""
 
 FROM_OTHERS = ("workers", "envs_per_task", "gram_every", *STEPS_PER_TASK)
-"""Fields whose default is 0: their value follows from other fields."""
+"""Fields whose default of 0 stands for a value that follows from other fields."""
 
 
 def resolve(
@@ -233,12 +234,12 @@ def resolve(
     """The configuration that a user asked for.
 
     Args:
-        options: fields given explicitly; None means not given.
+        options: fields that are given explicitly. None means that the field is not given.
         preset: name of a rung of the paper's ladder, see `PRESETS`.
-        file: TOML file of fields, and of `preset` too.
+        file: TOML file of fields. It can also set `preset`.
 
     Raises:
-        UsageError: an unknown preset or field (the message suggests the closest), or a wrong value.
+        UsageError: a preset or field is unknown (the message suggests the closest name), or a value is wrong.
     """
     values = read_toml(file) if file else {}
     from_file = values.pop("preset", None)
@@ -266,7 +267,7 @@ def read_toml(file: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any]) -> TrainConfig:
-    """The configuration with these values; other fields get their defaults.
+    """The configuration with these values. Other fields get their defaults.
 
     Raises:
         UsageError: see `resolve`.
@@ -293,24 +294,24 @@ def _filled(config: TrainConfig) -> dict[str, Any]:
 
 
 def _copies(backend: str, env_steps_per_collect: int, n_tasks: int) -> int:
-    """Environments per task: one for each episode of a collect, so that the episodes can be shared out among workers.
+    """Number of environments per task: one per episode of a collect (rollout phase), so that workers can share them.
 
-    EnvPool's environments take 20 MB each and have threads of their own, so a few are enough.
+    EnvPool's environments take 20 MB each and have threads of their own. So EnvPool gets at most 4 per task.
     """
     episodes, rest = divmod(env_steps_per_collect, n_tasks * HORIZON)
     if rest or episodes < 1:
-        return 1  # `plan` refuses this budget later
+        return 1  # `plan` rejects this number of steps later
     return math.gcd(episodes, 4) if backend == "envpool" else episodes
 
 
 def _typed(key: str, value: Any) -> Any:
-    """The value as the field's type.
+    """The value, converted to the type of the field.
 
-    Accepted besides the type itself: integers for floats, numpy's numbers, lists or text for `hidden` and `benchmark`,
-    combiners for their specs, a torch device for its name.
+    Besides values of the type itself, it accepts integers for floats, numpy's numbers, and a torch device for its name.
+    It accepts lists or text for `hidden` and `benchmark`, and a combiner in place of its spec.
 
     Raises:
-        UsageError: any other value; the message names the field.
+        UsageError: any other value. The message names the field.
     """
     if key == "hidden":
         return _widths(value)
@@ -362,10 +363,11 @@ def _benchmark(value: Any) -> str:
 
 
 def _combiner(spec: str, n_tasks: int, seed: int, on_actor: bool) -> str:
-    """The spec with all options of its combiner.
+    """The spec (name and options of a combiner) with all options filled in.
 
-    Options that are not given follow the paper: FairGrad's alpha of this side (Table B.1) and CAGrad's c (Section B.4).
-    TaskForce gets the run's seed, and on the actor loss=raw, because the actor's losses can be negative.
+    Options that are not given follow the paper: FairGrad's alpha for the actor or the critic (Table B.1), and CAGrad's
+    c (Section B.4). TaskForce gets the run's seed. On the actor it also gets loss=raw, because the actor's losses can
+    be negative.
     """
     from toppo.combiners import CAGrad, FairGrad, FairGradPaper, TaskForce, parse_spec  # scipy: too slow for help texts
 
@@ -398,7 +400,7 @@ def _check(config: TrainConfig) -> None:
     """Check every value against its range.
 
     Raises:
-        UsageError: for the first value out of range.
+        UsageError: a value is out of range. The message names the first one.
     """
     for key, f in FIELDS.items():
         choices = f.metadata["choices"]

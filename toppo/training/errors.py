@@ -13,7 +13,7 @@ class Interrupted(ToppoError):
     """The user or the system stopped the run. Its last checkpoint is intact.
 
     Attributes:
-        signal_number: the signal that stopped it.
+        signal_number: number of the signal that stopped the run.
         exit_code: what a shell expects after this signal: 130 for SIGINT, 143 for SIGTERM.
     """
 

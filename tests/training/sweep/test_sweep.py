@@ -296,7 +296,8 @@ def test_one_failure_stops_no_other_run_and_is_the_exit_code(monkeypatch, capsys
     code, out, err = run_cli(cli, ("sweep", "sweep.toml", "--json"), monkeypatch, capsys)
     assert code == 1
     assert [(o["status"], o["note"]) for o in json.loads(out)] == [("failed", "no luck"), ("finished", "")]
-    assert err.splitlines()[-1].startswith("error: 1 of 2 runs failed, first dumps/tiny-ln-reach-v3-s0 (no luck)")
+    last = "error: 1 of 2 runs failed, the first is dumps/tiny-ln-reach-v3-s0 (no luck)"
+    assert err.splitlines()[-1].startswith(last)
 
 
 def test_jobs_share_the_cores(monkeypatch):

@@ -1,6 +1,6 @@
 """TaskForce: cooperative reinforcement-learning agents, one per task, weigh the tasks from the Gram.
 
-`combiner` holds the method and its options. `observation`, `reward`, `noise` and `replay` are its parts in numpy.
+`combiner` holds the method and its options. `observation`, `reward`, `noise` and `buffer` are its parts in numpy.
 `agents` holds the networks. It is the only part that imports torch, and only when TaskForce is used.
 """
 

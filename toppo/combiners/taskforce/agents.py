@@ -24,7 +24,8 @@ from toppo.combiners.taskforce.buffer import Transitions
 Stage = Literal["single", "ma", "ct", "de"]
 
 LAST_LAYER = 3e-3
-"""Bound of an actor's initial last layer (Lillicrap et al., 2016, Section 7). So the first weights are almost equal."""
+"""Bound of an actor's initial last layer (Lillicrap et al., 2016, Section 7). It makes the first weights almost equal.
+"""
 
 MOMENTS = {"first_moment": "exp_avg", "second_moment": "exp_avg_sq"}
 """Adam's two moments: their names in the state, and in torch."""
@@ -32,7 +33,7 @@ MOMENTS = {"first_moment": "exp_avg", "second_moment": "exp_avg_sq"}
 
 @dataclass(frozen=True)
 class Settings:
-    """Sizes and rates. `TaskForce` documents the options they come from."""
+    """Sizes and rates of the agents. They come from options of `TaskForce`, which documents them."""
 
     stage: Stage
     shared_critic: bool
@@ -57,7 +58,7 @@ def one_torch_thread() -> Iterator[None]:
 
 
 class Agents:
-    """The actors and critics of all agents, their targets, and Adam.
+    """The actors and critics of all agents, their target networks, and Adam.
 
     Args:
         rows: the places in the joint observation that each agent sees, (K, L), from `local_rows`.
@@ -149,7 +150,7 @@ class Agents:
         """The actions mu (B, K) for joint observations (B, D)."""
         x = joint.expand(self._actors, *joint.shape)
         if self._rows is not None:
-            rows = joint.index_select(1, self._rows)  # several times as fast as joint[:, rows] of rows (K, L)
+            rows = joint.index_select(1, self._rows)  # several times as fast as joint[:, rows] with rows (K, L)
             x = rows.view(len(joint), self.n_tasks, -1).transpose(0, 1)
         h = torch.baddbmm(p["actor_b1"], x, p["actor_w1"]).relu_()
         h = torch.baddbmm(p["actor_b2"], h, p["actor_w2"]).relu_()
@@ -157,7 +158,7 @@ class Agents:
         return out[0] if self.settings.stage == "single" else out[..., 0].T
 
     def _own(self, actions: Tensor) -> Tensor:
-        """Each agent's own part of actions (B, K), as (E, B, 1). A single agent owns all of them, (1, B, K)."""
+        """Each agent's own action, (E, B, 1), out of actions (B, K). A single agent owns all actions, (1, B, K)."""
         return actions[None] if self.settings.stage == "single" else actions.T[..., None]
 
     def _own_weights(self, p: Mapping[str, Tensor]) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 _FIRST = 256
-"""Transitions with room at first. The room doubles until it holds the capacity."""
+"""Number of transitions that the arrays can hold at first. It doubles until it reaches the capacity."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ReplayBuffer:
     names = ("observations", "actions", "rewards", "transitions")
 
     def __init__(self, capacity: int, n_tasks: int, size: int, stride: int) -> None:
-        self._slots = capacity + 1  # the newest may be open
+        self._slots = capacity + 1  # one more for a transition that is still open
         self._capacity, self._stride = capacity, stride
         self.transitions = 0
         """Number of transitions completed so far, overwritten ones included."""
@@ -88,7 +88,7 @@ class ReplayBuffer:
         """Mean and standard deviation of the rewards in the buffer. The deviation is 1 where all rewards are equal."""
         rewards = self._rewards[: self.transitions].astype(np.float64)
         if self.transitions >= self._slots:
-            rewards = np.delete(rewards, self.transitions % self._slots)  # the slot of the open one
+            rewards = np.delete(rewards, self.transitions % self._slots)  # the slot of the open transition
         deviation = float(rewards.std())
         return float(rewards.mean()), deviation if deviation > 0 else 1.0
 

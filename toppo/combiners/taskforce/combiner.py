@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from toppo.combiners.taskforce.agents import Agents
 
 _INIT, _NOISE, _SAMPLE = range(3)
-"""Random streams. Each is also keyed by the number of the call, so no generator has to be part of the state."""
+"""Keys of random streams. The number of the call is part of each key too, so the state holds no generator."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class _Scene:
 
 @dataclass
 class _Memory:
-    """Everything that a call leaves for the next."""
+    """Everything that a call keeps for the next call."""
 
     agents: Agents
     buffer: ReplayBuffer
@@ -92,12 +92,13 @@ class TaskForce(Combiner):
     - r_L is the mean over tasks of the drop in log loss.
     - r_G is taken of the normalised gradients, so lambda_g means the same at every scale.
     - The agents see normalised gradients, as in MGDA's code, but d is made of the gradients themselves. With
-      step=normalised it is made of the normalised ones, and the weights of the g_t do not sum to 1.
+      step=normalised, d is made of the normalised gradients, and the weights of the g_t do not sum to 1.
     - The softmax and the bound of the action are our choice. With sharpness = 3 one weight can be 400 times another.
     - The noise is DDPG's Ornstein-Uhlenbeck noise with theta = 0.15 and sigma = 0.2, times a factor that falls from
       noise_start to noise_end in noise_steps calls. Noisy actions are clipped to [-1, 1].
     - Rewards are normalised by the mean and the standard deviation of all rewards in the buffer.
-    - An actor climbs its critic before the critic's own step. The other actions are those in the buffer.
+    - An actor climbs its critic as it is before the critic's own step. The actions of the other agents come from the
+      buffer.
     - Networks have ReLU, and a tanh at the end of an actor. An actor's last layer starts within +-0.003.
     - The joint observation holds the upper triangle of the symmetric Gram only.
     - Learning starts when the buffer holds `batch` transitions.
@@ -105,13 +106,13 @@ class TaskForce(Combiner):
     Losses must be positive. With loss=raw they can have either sign, and the agents see and are paid for L itself.
     PPO's actor losses need this, and `toppo train` sets it for the actor. `Combination.reports` holds R, r_L and r_G of
     the transition that this call's observation ended. With strategy=same, it is the transition that `after` ended last.
-    Before the first one ends, they are NaN. A dead task is weighed like any other.
+    Before the first transition ends, these numbers are NaN. A dead task is weighed like any other.
 
     State: parameters, targets and Adam of the networks, the replay buffer, the noise, the open transition, and the
     number of calls, which keys all randomness. At K = 50 a full buffer takes half a gigabyte. Set `buffer` for less.
 
     Args:
-        r_g: r_G. "norm" is -||d||^2, "imtl" is Equation 23, "none" leaves it out.
+        r_g: kind of r_G. "norm" is -||d||^2, "imtl" is Equation 23, "none" means no r_G.
         lambda_l: lambda_L, the weight of r_L, >= 0.
         lambda_g: lambda_G with r_g=norm, >= 0.
         lambda_imtl: lambda_G with r_g=imtl, >= 0.
@@ -121,9 +122,10 @@ class TaskForce(Combiner):
             possible because all agents share R.
         observation: "gram", or "raw" for the gradients themselves (Equation 14). Then call `show` before each call.
         strategy: which observation ends a transition. "next": the Gram and losses of the next call (Strategy 1).
-            "same": those of the same batch after the step (Strategy 2, Algorithm 2). Then call `after` after each step.
+            "same": the Gram and losses of the same batch after the step (Strategy 2, Algorithm 2). Then call `after`
+            after each step.
         every: number of transitions between updates of the agents, >= 1.
-        normalise: what divides the gradients: l2, loss, loss+ or none (see `gradient_scales`).
+        normalise: divisor of the gradients: l2, loss, loss+ or none (see `gradient_scales`).
         loss: "log", or "raw" for losses that can be zero or negative.
         step: "raw" makes d = sum_t w_t g_t, "normalised" makes d = sum_t w_t g_t / scale_t.
         sharpness: factor inside the softmax, > 0.
@@ -136,7 +138,7 @@ class TaskForce(Combiner):
         noise_start: first factor on the noise, >= 0.
         noise_end: last factor on the noise, >= 0.
         noise_steps: number of calls from noise_start to noise_end, >= 1.
-        seed: of networks, noise and sampling. `toppo train` sets it to the seed of the run, unless it is given.
+        seed: seed of networks, noise and sampling. `toppo train` sets it to the seed of the run, unless it is given.
     """
 
     name: ClassVar[str] = "taskforce"
@@ -150,8 +152,8 @@ class TaskForce(Combiner):
     )
     reports: ClassVar[Mapping[str, str]] = {
         "reward": "R of the transition that ended with this observation",
-        "reward_loss": "its r_L, mean drop of the (log) loss",
-        "reward_gradient": "its r_G",
+        "reward_loss": "r_L of that transition, the mean drop of the (log) loss",
+        "reward_gradient": "r_G of that transition",
     }
 
     r_g: Literal["norm", "imtl", "none"] = "norm"
@@ -206,13 +208,13 @@ class TaskForce(Combiner):
         return Claims(nonnegative=True, equivariant=False)  # agents differ, so tasks cannot be exchanged
 
     def check_use(self, n_tasks: int) -> None:
-        """Reject a single task, observation=raw and strategy=same, which a loop calling only `combine` cannot support.
+        """Reject a single task, observation=raw and strategy=same. A loop calling only `combine` cannot support them.
 
         Args:
             n_tasks: K.
 
         Raises:
-            UsageError: one of them.
+            UsageError: there is a single task, or one of these options is set.
         """
         self._check_tasks(n_tasks)
         for option, value, wanted in (
@@ -239,7 +241,7 @@ class TaskForce(Combiner):
         features = np.asarray(features, dtype=np.float64)
         if features.ndim != 2 or not np.isfinite(features).all():
             raise CombinerError(
-                f"{self.name}: show needs finite features (K, F), one row per task, but their shape is {features.shape}"
+                f"{self.name}: show() needs finite features (K, F), one row per task, but the shape is {features.shape}"
             )
         self._shown = features
 
@@ -251,12 +253,12 @@ class TaskForce(Combiner):
             losses: the losses of the same batch after the step, one per task.
 
         Raises:
-            CombinerError: as `combine`, or another strategy, or no `combine` before.
+            CombinerError: see `combine`; or the strategy is another one, or `combine` was not called before.
         """
         if self.strategy != "same":
-            raise CombinerError(f"{self.name}: after is for strategy=same, not strategy={self.strategy}")
+            raise CombinerError(f"{self.name}: after() is for strategy=same, not strategy={self.strategy}")
         if self._mind is None or not self._mind.open:
-            raise CombinerError(f"{self.name}: after ends the transition that combine began: call combine first")
+            raise CombinerError(f"{self.name}: after() ends the transition that combine() began; call combine() first")
         gram = check_gram(gram)
         with single_thread():
             self._end(self._mind, self._look(gram, check_losses(losses, len(gram), self.name)))
@@ -271,7 +273,7 @@ class TaskForce(Combiner):
         scene = self._look(gram, losses)
         mind = self._mind = self._mind or self._begin(len(gram), len(scene.joint))
         if mind.open and self.strategy == "same":
-            raise CombinerError(f"{self.name}: strategy=same needs after(gram, losses) between two calls of combine")
+            raise CombinerError(f"{self.name}: strategy=same needs after(gram, losses) between two calls of combine()")
         if mind.open:
             self._end(mind, scene)
         self._require_same_tasks(mind, scene)
@@ -324,8 +326,8 @@ class TaskForce(Combiner):
         """The agents' view of a Gram, losses and, with observation=raw, the features.
 
         Raises:
-            CombinerError: a loss has no logarithm, or observation=raw and `show` was not called.
-            UsageError: a single task.
+            CombinerError: a loss has no logarithm, or `show` was not called with observation=raw.
+            UsageError: there is a single task.
         """
         self._check_tasks(len(gram))
         if self.loss == "log":

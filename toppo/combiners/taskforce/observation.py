@@ -1,4 +1,4 @@
-"""What the agents see: normalised gradients and losses, in one joint vector, of which each agent sees a part."""
+"""What the agents see: normalised gradients and losses in one joint vector. Each agent sees a part of this vector."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def gradient_scales(
     Args:
         gram: G = J J'.
         losses: L, one per task.
-        how: "l2" gives ||g_i||, "loss" L_i, "loss+" L_i ||g_i||, and "none" 1.
+        how: "l2" for ||g_i||, "loss" for L_i, "loss+" for L_i ||g_i||, "none" for 1.
         method: the combiner's name, for messages.
 
     Returns:
@@ -88,14 +88,14 @@ def local_rows(n_tasks: int, size: int, raw: bool) -> Int[np.ndarray, "K L"]:
 def project(gradients: Float[np.ndarray, "K P"], size: int, seed: int = 0) -> Float[np.ndarray, "K F"]:
     """Features of the gradients that are short enough to observe. Their inner products are right in the mean.
 
-    Each row is multiplied with `size` fixed random vectors of signs over sqrt(size) (Achlioptas, Database-friendly
-    Random Projections, 2003). Rows with P <= size are returned unchanged. A training loop needs this for `TaskForce`
-    with observation=raw, because a combiner never sees J.
+    Each row is multiplied with `size` fixed vectors of random signs, divided by sqrt(size) (Achlioptas,
+    Database-friendly Random Projections, 2003). Rows with P <= size are returned unchanged. A training loop needs this
+    for `TaskForce` with observation=raw, because a combiner never sees J.
 
     Args:
         gradients: J (K, P).
         size: F, the length of a feature row.
-        seed: of the random signs.
+        seed: seed of the random signs.
     """
     if gradients.shape[1] <= size:
         return np.asarray(gradients, dtype=np.float64)

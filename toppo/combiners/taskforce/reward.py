@@ -13,7 +13,7 @@ def loss_reward(before: Float[np.ndarray, "K"], after: Float[np.ndarray, "K"]) -
 
     Args:
         before: losses or log losses of the first observation, one per task.
-        after: those of the second.
+        after: losses or log losses of the second observation, one per task.
     """
     return float(np.mean(before - after))
 

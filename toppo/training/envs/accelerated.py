@@ -1,12 +1,12 @@
 """Meta-World's own environments at twice the speed, with the same results bit for bit.
 
-Four fifths of an official step are Python: it looks arrays up by name, walks contacts one object at a time, joins
-observations from many small pieces, and computes a quaternion by way of a determinant and an orthogonality test.
+Four fifths of an official step are Python code. It looks arrays up by name, walks contacts one object at a time, and
+joins observations from many small pieces. It also computes a quaternion with a determinant and an orthogonality test.
 
 `accelerated` derives a class from an official one. The derived class reads its numbers from views of MuJoCo's memory
-(`_Cached`). The official functions, above all the rewards, run unchanged, but with four library functions replaced by
-ones that do the same arithmetic on plain floats (`_REPLACEMENTS`). Nothing is patched: the official classes remain
-usable next to these.
+(`_Cached`). The official functions, above all the rewards, run with their own code. Only the library functions that
+they call are replaced by functions that do the same arithmetic on plain floats (`_REPLACEMENTS`). Nothing is patched:
+the official classes can be used at the same time.
 """
 
 from __future__ import annotations
@@ -132,13 +132,13 @@ _REPLACEMENTS = {
 }
 
 
-@lru_cache(maxsize=32)  # 21 MB each: all 50 would take a gigabyte per worker; with two workers, each needs half of them
+@lru_cache(maxsize=32)  # 50 models of 21 MB would take a gigabyte per worker. Each of two workers needs half of them.
 def _compiled(path: str) -> mujoco.MjModel:
     return mujoco.MjModel.from_xml_path(path)
 
 
 class _Model:
-    """An environment's own copy of a compiled model. Once restored, another environment can take it over."""
+    """An environment's own copy of a compiled MuJoCo model. After it is restored, another environment can use it."""
 
     spare: ClassVar[deque[_Model]] = deque(maxlen=5)
     """Copies of closed environments, as many as a worker steps at a time (`toppo.training.envs.units.LANES`)."""
@@ -147,7 +147,7 @@ class _Model:
         compiled = _compiled(path)
         self.path, self.model = path, copy.copy(compiled)
         arrays = {name: getattr(self.model, name) for name in dir(compiled)}
-        # No environment writes to the longer arrays: meshes, textures and bounding boxes, most of the 21 MB.
+        # No environment writes to the longer arrays, which hold meshes, textures and bounding boxes: most of the 21 MB.
         self._arrays = [
             (array, getattr(compiled, name))
             for name, array in arrays.items()
@@ -156,7 +156,7 @@ class _Model:
 
     @classmethod
     def take(cls, path: str) -> _Model:
-        """A model in its compiled state. Compiling takes 0.1 s, copying 0.01 s, restoring a spare copy 0.001 s."""
+        """A model in its compiled state. Compiling takes 0.1 s, a copy 0.01 s, and restoring a spare copy 0.001 s."""
         for model in cls.spare:
             if model.path == path:
                 cls.spare.remove(model)
@@ -234,7 +234,7 @@ class _Cached(SawyerXYZEnv):
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         # An official reset calls reset_model twice: on the data of the last episode and on fresh data. The place where
-        # the hand settles the first time has no effect, so the first call does not settle it.
+        # the hand settles the first time has no effect. So the first call here does not settle the hand.
         self.curr_path_length = 0
         self._settles = False
         self.reset_model()

@@ -1,4 +1,4 @@
-"""CPU time of one step of each task. Workers use it to start with equal shares of the work."""
+"""CPU time of one step of each task. With these times, all workers start with equal shares of the work."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ STEP_MICROSECONDS = {
     "window-open-v3": 115,
     "window-close-v3": 146,
 }
-"""CPU time of one accelerated step of each task under random actions, with 1/500 of a reset. Only the ratios matter.
+"""CPU time of one accelerated step of each task under random actions, plus 1/500 of a reset. Only the ratios matter.
 
 Measured with metaworld 3.1.1 and mujoco 3.3.0 on one core of an AMD EPYC at 2.6 GHz
 (`python -m tests.benchmarks.bench_envs --costs`).
@@ -63,13 +63,13 @@ Measured with metaworld 3.1.1 and mujoco 3.3.0 on one core of an AMD EPYC at 2.6
 ACTING = 25
 """CPU time of one row of a policy call with five rows, in microseconds; the same for every task.
 
-Measured: 11 with the weights in the caches, 20 to 45 after the environments have displaced them.
+Measured values are 11 with the weights in the caches, and 20 to 45 after the environments have displaced the weights.
 """
 
 TYPICAL = 160
-"""Assumed for a task that was never measured."""
+"""CPU time in microseconds that is assumed for a task that was never measured."""
 
 
 def step_cost(task: str) -> float:
-    """Relative cost of one environment step of a task, acting included."""
+    """Relative cost of one environment step of a task, including the policy call."""
     return STEP_MICROSECONDS.get(task, TYPICAL) + ACTING

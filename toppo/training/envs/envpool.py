@@ -1,7 +1,8 @@
 """EnvPool's Meta-World in C++: for quick training, never as the reference.
 
-EnvPool has V2 rewards only and a MuJoCo of its own. It draws a new goal at every reset; the benchmark has 50 goals per
-task. Some tasks differ from Meta-World (`ROUTED`): the official package plays them. It also plays every evaluation.
+EnvPool has V2 rewards only and a MuJoCo of its own. It draws a new goal at every reset, while the benchmark has 50
+goals per task. Some tasks of EnvPool differ from Meta-World (`ROUTED`). The official package plays these tasks, and
+every evaluation.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ from toppo.training.envs.workers import MetaWorldBackend
 VERSION = "1.2.5"
 
 _DRIFT = "the goal drifts from the second reset on"
-_PADS = "gripper pads frozen where they were at the start shift the reward"
+_PADS = "the gripper pads stay frozen where they were at the start, which shifts the reward"
 _SETTLED = "the scene settles once, not twice, before an episode"
-_CONTACTS = "contacts differ under its MuJoCo, and the scripted expert fails"
+_CONTACTS = "contacts differ under EnvPool's MuJoCo, and the scripted expert fails"
 ROUTED = {
     "hammer-v3": _DRIFT,
     "shelf-place-v3": _DRIFT,
@@ -43,10 +44,10 @@ ROUTED = {
 
 
 def require_envpool() -> None:
-    """Check that the known version of EnvPool is installed; other versions behave differently.
+    """Check that the known version of EnvPool is installed. Other versions behave differently.
 
     Raises:
-        UsageError: it is not; the message says what to install.
+        UsageError: this version is not installed. The message says what to install.
     """
     try:
         installed = version("envpool")
@@ -62,9 +63,9 @@ class EnvPoolBackend:
 
     Args:
         benchmark: MT10, MT25, MT50 or task names separated by commas.
-        seed: of environments and exploration.
-        workers: processes of the official package, and threads of EnvPool.
-        copies: environments per task; EnvPool is fastest with 4 to 16.
+        seed: seed of environments and exploration.
+        workers: number of processes of the official package, and of threads of EnvPool.
+        copies: environments per task. EnvPool is fastest with 4 to 16.
         episodes_per_env: episodes that each environment plays in a rollout.
         eval_episodes: goals per task in an evaluation.
     """
@@ -167,12 +168,12 @@ class TaskPool:
         self.index, self._task = index, task
         env = environment_class(task, not not_compared())(reward_function_version="v2")
         env._partially_observable = False
-        del env.sawyer_observation_space  # computed before there was a goal space
+        del env.sawyer_observation_space  # it was computed before there was a goal space
         self._space = env.sawyer_observation_space
         self._pool: Any = None
 
     def build(self, seeds: list[int], threads: int) -> None:
-        """Make new environments, so that nothing remains of the rollout before."""
+        """Make new environments, so that nothing of the previous rollout remains."""
         import envpool
 
         self._pool = envpool.make_gymnasium(

@@ -1,6 +1,6 @@
 """What the trainer needs of a simulator: whole episodes of every task under a policy, and an evaluation of the policy.
 
-Another simulator is one more class with the methods of `Backend`. Its processes and threads are its own affair.
+Another simulator is one more class with the methods of `Backend`. It manages its own processes and threads.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float, Int
 class Rollout:
     """Whole episodes of every task under one policy: K tasks, E episodes of each, T steps of each episode.
 
-    Every Meta-World episode ends by truncation at T. Its last observation is kept, so that the value of the state
-    after it can be bootstrapped.
+    Every Meta-World episode ends by truncation at T. The observation after the last step is kept, so that the value of
+    this state can be bootstrapped.
     """
 
     obs: Float[np.ndarray, "K E T+1 obs"]
@@ -63,15 +63,17 @@ class Evaluation:
 
 
 Progress = Callable[[int], None]
-"""Called several times during a rollout or an evaluation with the environment steps done so far. It may raise, which
-abandons the call."""
+"""Called several times during a rollout or an evaluation, with the environment steps done so far.
+
+If it raises, the rollout or evaluation is abandoned.
+"""
 
 Arrived = Callable[[int, slice], None]
-"""Called with the index of a task and with those of its episodes that are finished."""
+"""Called with the index of a task and with the indices of its finished episodes."""
 
 
 def unheeded(_task: int, _episodes: slice) -> None:
-    """Nothing: an `Arrived` for callers that wait for the whole rollout."""
+    """Do nothing. This is the `Arrived` of callers that wait for the whole rollout."""
 
 
 class Backend(Protocol):
@@ -84,12 +86,12 @@ class Backend(Protocol):
 
     @property
     def obs_dim(self) -> int:
-        """Numbers in an observation, without the task's one-hot."""
+        """Length of an observation, without the task's one-hot."""
         ...
 
     @property
     def action_dim(self) -> int:
-        """Numbers in an action."""
+        """Length of an action."""
         ...
 
     @property
@@ -104,7 +106,7 @@ class Backend(Protocol):
 
     @property
     def notices(self) -> tuple[str, ...]:
-        """What the user should know about differences from the official package; one line each."""
+        """Lines for the user about differences from the official package."""
         ...
 
     @property
@@ -121,7 +123,7 @@ class Backend(Protocol):
             policy: plays the episodes.
             collect: the number of the collect.
             progress: see `Progress`.
-            arrived: told once about every episode, when it stands in `arrays`.
+            arrived: called once for every episode, when the episode is complete in `arrays`.
 
         Returns:
             `arrays`, valid until the next call.

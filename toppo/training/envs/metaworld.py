@@ -4,8 +4,9 @@ This module avoids two traps:
 
 - `make_mt_envs` gives every environment the same seed, so all tasks and copies draw the same goal indices. Here each
   copy has a seed of its own.
-- A Meta-World reset depends on the episode before: the hand settles while the fixtures are still where that episode
-  left them. Here environments are built anew for every rollout and every evaluation, so both depend on the seed alone.
+- A Meta-World reset depends on the previous episode, because the hand settles while the fixtures are still where that
+  episode left them. Here environments are built anew for every rollout and every evaluation. So both depend on the seed
+  alone.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ _BENCHMARKS = {"MT10": MT10_V3, "MT25": MT25_V3, "MT50": MT50_V3}
 
 
 def task_names(benchmark: str) -> tuple[str, ...]:
-    """The tasks of MT10, MT25 or MT50 in Meta-World's own order, or those of a list separated by commas.
+    """The tasks of MT10, MT25 or MT50 in Meta-World's own order, or the tasks of a list separated by commas.
 
     Raises:
-        UsageError: an unknown name; the message suggests the closest one.
+        UsageError: a name is unknown. The message suggests the closest one.
     """
     if benchmark in _BENCHMARKS:
         return tuple(_BENCHMARKS[benchmark])
@@ -68,7 +69,7 @@ def task_specs(benchmark: str, seed: int) -> tuple[TaskSpec, ...]:
 
 
 COMPARED = {"metaworld": ("3.1.1",), "mujoco": ("3.3.0",)}
-"""Versions with which the 50 accelerated classes were compared with the official ones: equal bits, whole episodes."""
+"""Versions for which the 50 accelerated classes gave the same bits as the official ones, over whole episodes."""
 
 
 def not_compared() -> str:
@@ -88,7 +89,7 @@ def environment_class(name: str, accelerated: bool) -> type[SawyerXYZEnv]:
     official = ALL_V3_ENVIRONMENTS[name]
     if not accelerated:
         return official
-    from toppo.training.envs import accelerated as module  # imported for known versions only: it uses their internals
+    from toppo.training.envs import accelerated as module  # uses internals of the known versions
 
     return module.accelerated(official)
 
@@ -99,8 +100,8 @@ class Episode:
     Args:
         spec: the task.
         reward: "v1" or "v2".
-        seed: of the environment's generator, which draws the goals.
-        accelerated: use the faster class.
+        seed: seed of the environment's generator, which draws the goals.
+        accelerated: whether to use the faster class.
     """
 
     def __init__(self, spec: TaskSpec, reward: str, seed: int, accelerated: bool) -> None:
@@ -130,23 +131,23 @@ class Episode:
         return obs, float(reward), bool(info["success"]), bool(truncated)
 
     def close(self) -> None:
-        """Release the simulator's memory. The next environment of the task takes it over and is built faster."""
+        """Release the simulator's memory. The next environment of the task reuses it, and is then built faster."""
         self._env.close()
 
 
 def environment_seed(seed: int, *key: int) -> int:
-    """Seed of an environment; every key, such as (collect, task, copy), gives another one."""
+    """Seed of an environment. Every key, such as (collect, task, copy), gives another seed."""
     return int(np.random.SeedSequence(seed, spawn_key=key).generate_state(1)[0])
 
 
 def seconds_per_cost(reward: str, steps: int = 300) -> float:
     """CPU seconds on this machine for one unit of `toppo.training.envs.costs.step_cost`.
 
-    Measured with a reset and a few hundred steps of one task.
+    It is measured with a reset and a few hundred steps of one task.
 
     Args:
         reward: "v1" or "v2".
-        steps: to measure.
+        steps: number of steps to measure.
     """
     name = "drawer-close-v3"
     (spec,) = task_specs(name, seed=0)

@@ -1,6 +1,7 @@
-"""What a worker process does with a unit of work: it plays the episodes and writes them to the shared arrays.
+"""What a worker process does with a unit (a few environments of one task): play episodes, write to shared arrays.
 
-The outcome depends on the seeds and on the policy alone. Neither the number of workers nor who plays a unit matters.
+The outcome depends on the seeds and on the policy alone. The number of workers does not matter, nor which worker plays
+a unit.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ ROLLOUT, EVALUATION, NOISE = 0, 1, 2
 
 
 def exploration_noise(seed: int, collect: int, task: int, copy: int, n_episodes: int) -> np.ndarray:
-    """Standard normal (n_episodes, T, A) float32 for one copy of a task in one collect."""
+    """Standard normal noise (n_episodes, T, A) float32 for one copy of a task in one collect (rollout phase)."""
     generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(NOISE, collect, task, copy)))
     return generator.standard_normal((n_episodes, HORIZON, ACTION_DIM), dtype=np.float32)
 
@@ -36,13 +37,13 @@ def log_prob_of_drawn(noise: np.ndarray, std: np.ndarray) -> np.ndarray:
 
 
 class Player:
-    """Plays units: the environments of a unit in lockstep, with one policy call per step.
+    """Plays units. The environments of a unit run in lockstep, with one policy call per step.
 
     Args:
         assignment: the units, and how environments are built.
         arrays: the shared arrays, see `Assignment.shapes`.
         status: shared with the trainer: environment steps done in this call, and the index of the task being stepped.
-        parent: process number of the trainer. The player ends its process when the trainer has gone.
+        parent: process number of the trainer. The player ends its process when the trainer has ended.
     """
 
     def __init__(self, assignment: Assignment, arrays: dict[str, np.ndarray], status: np.ndarray, parent: int) -> None:
@@ -54,12 +55,12 @@ class Player:
         """Play units as long as there are any to take.
 
         Args:
-            policy: plays them.
-            collect: the number of the collect; None for an evaluation.
-            take: gives the index of the next unit, or None.
+            policy: the policy that plays them.
+            collect: number of the collect; None for an evaluation.
+            take: returns the index of the next unit, or None.
 
         Yields:
-            The index of each unit once it is played. At the end None, or what went wrong as a string.
+            The index of each unit once it is played. At the end None, or an error message.
         """
         try:
             while (unit := take()) is not None:
@@ -74,7 +75,7 @@ class Player:
             yield None
 
     def rollout(self, unit: Unit, policy: Policy, collect: int) -> None:
-        """Play every episode of these copies of a task."""
+        """Play every episode of the unit's copies of a task."""
         assignment, status, k = self._assignment, self._status, unit.spec.index
         shared = Rollout(**{field.name: self.arrays[field.name][k] for field in fields(Rollout)})
         n_episodes, copies, m = assignment.episodes_per_env, np.array(unit.members), len(unit.members)

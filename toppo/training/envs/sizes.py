@@ -1,4 +1,4 @@
-"""The sizes of Meta-World, without importing it: the configuration and the help texts need them at once."""
+"""The sizes of Meta-World. They are here so that the configuration and the help texts need not import Meta-World."""
 
 from __future__ import annotations
 

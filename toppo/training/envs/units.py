@@ -1,7 +1,8 @@
 """Units of work: how a rollout phase or an evaluation is cut into pieces, and which worker plays which piece.
 
-A unit is a few environments of one task, stepped in lockstep with one policy call per step. Every worker has units of
-its own, with an equal share of the measured cost. A worker that has finished its own takes over units of others.
+A unit is a few environments of one task, stepped in lockstep with one policy call per step. Every worker starts with
+units of its own, with an equal share of the measured cost. A worker that has finished its units takes units of other
+workers.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ from toppo.training.envs.metaworld import TaskSpec
 from toppo.training.envs.sizes import ACTION_DIM, HORIZON, N_GOALS, OBS_DIM
 
 LANES = 5
-"""Environments of a unit. In a policy call of five rows, a row costs half of what it costs alone."""
+"""Number of environments in a unit. In a policy call of five rows, a row costs half of what it costs alone."""
 LANE_GOALS = 2
-"""Goals that each environment of a unit plays in an evaluation. Units of both kinds then take about a second."""
+"""Goals that each environment of a unit plays in an evaluation.
+
+With 2 goals, a unit of an evaluation takes about a second, as a unit of a rollout does.
+"""
 
 
 @dataclass(frozen=True)
@@ -33,9 +37,9 @@ class Unit:
 
 @dataclass(frozen=True)
 class Agenda:
-    """All units of a rollout or of an evaluation, and the consecutive ones that each worker owns.
+    """All units of a rollout or of an evaluation, and the range of units that each worker owns.
 
-    Consecutive units are mostly of the same task, so a worker holds the models of few tasks.
+    Consecutive units are mostly of the same task. So a worker holds the MuJoCo models of few tasks.
     """
 
     units: tuple[Unit, ...]
@@ -83,7 +87,7 @@ def units(specs: Sequence[TaskSpec], n_members: int, size: int) -> tuple[Unit, .
 
 
 def shares(every: Sequence[Unit], n_workers: int) -> tuple[range, ...]:
-    """Consecutive units for each worker, with about the same cost for all workers."""
+    """The range of units of each worker, with about the same cost for all workers."""
     costs = np.array([len(unit.members) * step_cost(unit.spec.name) for unit in every])
     ends = np.cumsum(costs)
     middles = (ends - costs / 2) / ends[-1:]
@@ -92,14 +96,14 @@ def shares(every: Sequence[Unit], n_workers: int) -> tuple[range, ...]:
 
 
 def take_unit(worker: int, left: np.ndarray, lock: Any) -> int | None:
-    """Index of the unit that a worker plays next; None if there is none left.
+    """Index of the unit that a worker plays next; None if no unit is left.
 
     A worker takes its own units first, in order. Then it takes the last unit of the worker with most units left.
 
     Args:
         worker: number of the worker that asks.
-        left: for each worker, its first unit that nobody has taken yet, and one past its last; changed in place.
-        lock: held while `left` is read and changed.
+        left: for each worker, its first unit that nobody has taken yet, and one past its last unit. Changed in place.
+        lock: lock that is held while `left` is read and changed.
     """
     with lock:
         if left[worker, 0] < left[worker, 1]:

@@ -39,13 +39,13 @@ class MetaWorldBackend:
     Args:
         benchmark: MT10, MT25, MT50 or task names separated by commas.
         reward: "v1" or "v2".
-        seed: of goals, environments and exploration.
+        seed: seed of goals, environments and exploration.
         workers: number of processes, at most one per unit.
         copies: environments per task.
         episodes_per_env: episodes that each environment plays in a rollout.
         eval_episodes: goals per task in an evaluation.
         collected: tasks to play in rollouts; all by default.
-        accelerated: use the faster classes, if the installed version is one they were compared with.
+        accelerated: whether to use the faster classes, where they were compared with the installed version.
     """
 
     obs_dim, action_dim, horizon = OBS_DIM, ACTION_DIM, HORIZON
@@ -70,7 +70,7 @@ class MetaWorldBackend:
         self.versions = versions(accelerated)
         self.notices = (
             f"{unknown} is not tested with the accelerated environments; using the official ones. They compile a model "
-            "for every copy, so one copy per task is fastest (envs_per_task = 1)",
+            "for every copy, so one copy per task is fastest (`envs_per_task=1`)",
         ) * bool(unknown)
         self._eval_episodes = eval_episodes
         played = [spec for spec in specs if collected is None or spec.name in collected]
@@ -84,7 +84,7 @@ class MetaWorldBackend:
             for name, (shape, t) in self._assignment.shapes.items()
         }
         self._arrays = self._assignment.views(memory)
-        self._lock = context.Lock()  # kept: workers open it by name
+        self._lock = context.Lock()  # kept alive, because workers open the lock by its name
         self._pool = [_Worker(context, i, self.tasks, memory, self._lock) for i in range(n_workers)]
         for worker in self._pool:
             worker.send(self._assignment)
@@ -94,8 +94,9 @@ class MetaWorldBackend:
         return self.finish(progress, arrived)
 
     def start(self, policy: Policy, collect: int) -> None:
-        """Begin a rollout; `finish` waits for it. Until then the caller may write the rows of tasks that are not in
-        `collected`.
+        """Begin a rollout. `finish` waits for its end.
+
+        Until then the caller may write the rows of tasks that are not in `collected`.
         """
         self._send(self._assignment.collect, policy, collect)
 
@@ -134,19 +135,19 @@ class MetaWorldBackend:
         self._pool = []
 
     def _send(self, agenda: Agenda, policy: Policy, collect: int | None) -> None:
-        """Let the workers play a collect; with None, an evaluation."""
+        """Let the workers play the rollout of a collect, or an evaluation if `collect` is None."""
         self._arrays["left"][:] = [(part.start, part.stop) for part in agenda.parts]
         for worker in self._pool:
             worker.status[0] = 0
             worker.send((policy, collect))
 
     def _wait(self, progress: Progress, played: Callable[[int], None]) -> None:
-        """Wait until all workers are done; `played` is told the index of every finished unit."""
+        """Wait until all workers are done. `played` is called with the index of every finished unit."""
         pending: dict[Any, _Worker] = {worker.connection: worker for worker in self._pool}
         sentinels: dict[Any, _Worker] = {worker.process.sentinel: worker for worker in self._pool}
         while pending:
             for ready in wait([*pending, *sentinels], timeout=0.1):
-                progress(self.steps)  # first: a signal that ended the workers has reached this process too
+                progress(self.steps)  # called first, because a signal that ended the workers came to this process too
                 if ready in pending:
                     unit = pending[ready].receive()
                     if unit is None:
@@ -188,7 +189,7 @@ class _Worker:
 
     def send(self, message: Any) -> None:
         try:
-            self.connection.send_bytes(pickle.dumps(message))  # by value: torch's own pickler would share descriptors
+            self.connection.send_bytes(pickle.dumps(message))  # by value: the pickler of torch would share descriptors
         except (BrokenPipeError, ConnectionResetError):
             raise self.death() from None
 
@@ -214,14 +215,14 @@ class _Worker:
 
 @contextmanager
 def _children_ignore_signals() -> Iterator[None]:
-    """Processes that start within this context ignore `STOPPING` from their first instruction.
+    """A context. Processes that start within it ignore the signals `STOPPING` from their first instruction.
 
-    They inherit the blocked signals. Windows cannot block signals; `_serve` ignores Ctrl-C there as soon as it runs.
+    They inherit the blocked signals. Windows cannot block signals. There `_serve` ignores Ctrl-C as soon as it runs.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # before the signals are blocked: its start would unblock them
+    resource_tracker.ensure_running()  # before the signals are blocked, because its start would unblock them
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
@@ -233,7 +234,7 @@ def _serve(connection: Connection, number: int, memory: dict[str, Any], status: 
     """A worker process: receive the assignment, then answer commands until the trainer goes away."""
     if not hasattr(signal, "pthread_sigmask"):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    keep_freed_memory()  # of models, 21 MB each
+    keep_freed_memory()  # of MuJoCo models, 21 MB each
     try:
         assignment: Assignment = pickle.loads(connection.recv_bytes())
         player = Player(assignment, assignment.views(memory), np.frombuffer(status, np.int64), parent)

@@ -1,1 +1,1 @@
-"""One update of TOPPO, from a batch of rollouts to an optimizer step. Start with `update`; the others are its parts."""
+"""One update of TOPPO, from a batch of rollouts to an optimizer step. Start with `update`. The others are its parts."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def normalise_per_task(advantage: Tensor) -> Tensor:
-    """Advantages (K, n) with mean 0 and standard deviation 1 per task (Section 2); 0 where a task's are all equal."""
+    """Advantages (K, n) with mean 0 and standard deviation 1 per task (Section 2). If all are equal, they become 0."""
     centred = advantage - advantage.mean(1, keepdim=True)
     return centred / (centred.square().mean(1, keepdim=True).sqrt() + 1e-8)
 
@@ -36,8 +36,8 @@ def policy_loss(log_ratio: Tensor, advantage: Tensor, clip: float) -> tuple[Tens
 def value_loss(value: Tensor, old_value: Tensor, target: Tensor, clip: float | None) -> tuple[Tensor, Tensor]:
     """Squared value error L_i^c of every task with PPO's value clip, and the share of samples that are clipped.
 
-    L_i^c is the mean of the larger of two squared errors: of the value, and of the value clipped around the old one.
-    There is no factor 1/2. Values and targets are in the critic's units: normalised with PopArt, raw without.
+    L_i^c is the mean of the larger of two squared errors: of the value, and of the value clipped around the old value.
+    There is no factor 1/2. Values and targets are in the critic's units: normalised with PopArt, raw without it.
 
     Args:
         value: predictions (K, n).

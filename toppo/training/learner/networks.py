@@ -13,7 +13,7 @@ from toppo.capture import OneHotLinear, TaskLayerNorm, TaskLinear, TaskReLU
 
 @dataclass(frozen=True)
 class NetworkShape:
-    """Sizes of both networks: K tasks, numbers in an observation and in an action, widths of the hidden layers."""
+    """Sizes of both networks: K tasks, lengths of an observation and of an action, and widths of the hidden layers."""
 
     n_tasks: int
     obs_dim: int
@@ -24,7 +24,7 @@ class NetworkShape:
 class _Trunk(nn.Sequential):
     """Hidden layers: Linear, LayerNorm if asked for, ReLU.
 
-    A Linear before a LayerNorm has no bias, because LayerNorm subtracts the mean and so removes it.
+    A Linear before a LayerNorm has no bias, because LayerNorm adds a shift of its own.
     """
 
     def __init__(self, shape: NetworkShape, layernorm: bool) -> None:
@@ -48,7 +48,7 @@ class _Trunk(nn.Sequential):
 
 
 def _initialise(network: nn.Module, output: TaskLinear, output_gain: float, generator: torch.Generator) -> None:
-    """Set orthogonal weights with gain sqrt(2) and zero biases; scale the output layer's weights by `output_gain`."""
+    """Set orthogonal weights with gain sqrt(2), and zero biases. Scale the output layer's weights by `output_gain`."""
     for layer in network.modules():
         if isinstance(layer, TaskLinear):
             nn.init.orthogonal_(layer.weight, gain=sqrt(2), generator=generator)

@@ -1,6 +1,6 @@
 """The actor for simulators: a frozen copy in numpy on the CPU.
 
-A call has only a few rows. For these, numpy takes half the time of torch.
+A policy call has only a few rows. For so few rows, numpy takes half the time of torch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Layer:
 class ActorPolicy:
     """A frozen copy of an actor, for simulators. See `toppo.training.envs.interface.Policy`.
 
-    Limit numpy's BLAS to one thread around its calls: with more threads they take three times as long.
+    Limit numpy's BLAS to one thread around the calls of `act`. With more threads these take three times as long.
     """
 
     def __init__(self, actor: Actor) -> None:

@@ -1,4 +1,4 @@
-"""PopArt: value targets normalised per task, without a change of the values themselves (Sections 4.1 and B.5)."""
+"""PopArt: value targets are normalised per task, and the values themselves do not change (Sections 4.1 and B.5)."""
 
 from __future__ import annotations
 
@@ -58,8 +58,9 @@ class PopArt(nn.Module):
 
     @torch.no_grad()
     def update(self, targets: Tensor) -> None:
-        """Add the raw value targets (K, N) of one collect to the statistics, and adjust W_i and b_i so that no V_i
-        changes.
+        """Add the raw value targets (K, N) of one collect (rollout phase) to the statistics.
+
+        W_i and b_i are adjusted so that no V_i changes.
         """
         if self.statistics == "off":
             return
@@ -89,5 +90,5 @@ class PopArt(nn.Module):
 
 
 def _rows(per_task: Tensor, like: Tensor) -> Tensor:
-    """(K,) shaped to broadcast against (K, ...)."""
+    """The (K,) numbers, shaped to broadcast against (K, ...)."""
     return per_task.view(-1, *[1] * (like.dim() - 1))

@@ -30,7 +30,7 @@ class Batch:
         """Copy these episodes of these tasks from a rollout.
 
         Args:
-            rollout: of the same shapes as the one given to `empty`.
+            rollout: a rollout of the same shapes as the one given to `empty`.
             tasks: rows of the first axis; all by default.
             episodes: rows of the second axis; all by default.
         """
@@ -43,7 +43,7 @@ def generalised_advantage(rewards: Tensor, values: Tensor, gamma: float, lam: fl
 
     Args:
         rewards: (..., T).
-        values: V of every state, (..., T + 1). The last one stands for the rewards after the truncation.
+        values: V of every state, (..., T + 1). The last V stands for the rewards after the truncation.
         gamma: discount.
         lam: GAE lambda.
 
@@ -66,9 +66,9 @@ def stratified_minibatches(
 ) -> Iterator[Tensor]:
     """Sample indices (K, n) of each minibatch of one repeat, that is, of one pass over the data.
 
-    Each task has a permutation of its own, which is cut into nearly equal parts. Every minibatch thus has equally many
-    samples n of each task (n_samples // n_minibatches, or one more): the batch is a dense (K, n, ...) block, and every
-    g_i is defined. The indices are drawn on the CPU and moved to `device` once per repeat.
+    Each task has a permutation of its own, which is cut into nearly equal parts. So every minibatch has equally many
+    samples of each task: n = n_samples // n_minibatches, or one more. The batch is then a dense (K, n, ...) block, and
+    the gradient of every task is defined. The indices are drawn on the CPU and moved to `device` once per repeat.
     """
     permutations = torch.rand(n_tasks, n_samples, generator=generator, dtype=torch.float64).argsort(dim=1)
     yield from permutations.to(device).tensor_split(n_minibatches, dim=1)

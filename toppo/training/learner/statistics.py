@@ -1,4 +1,4 @@
-"""Summaries over the minibatches of one collect, for progress.jsonl."""
+"""Summaries over the minibatches of one collect (rollout phase and updates), for progress.jsonl."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class UpdateStatistics:
         return means | {f"{side}_grad_norm": np.mean(norms, axis=0) for side, norms in self._norms.items()}
 
     def summary(self) -> dict[str, Any]:
-        """The mean clip factor, and for each side the norm spread, the mean |cos| and the combiner's report."""
+        """The mean clip factor, and for each side the norm spread, the mean |cos| and the combiner's worst records."""
         line: dict[str, Any] = {"clip_factor": float(np.mean(self._clip_factors))}
         for side in SIDES:
             residual, iterations, status, ridge = (

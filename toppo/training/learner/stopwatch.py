@@ -9,14 +9,16 @@ from dataclasses import dataclass
 
 PHASES = ("environment", "values", "update", "dump", "evaluation")
 UPDATE_PARTS = ("gradients", "grams", "combiners", "step")
-"""Parts of a minibatch update: forward and backward pass; Grams, with their transfer from the device; combiners;
+"""Parts of a minibatch update.
+
+"gradients" is the forward and backward pass. "grams" includes the transfer of the Grams from the device. "step" is the
 direction and Adam. The rest of "update" is shuffling and bookkeeping.
 """
 
 
 @dataclass(frozen=True)
 class Lap:
-    """Seconds in each of `PHASES`, and in each of the `UPDATE_PARTS`, which "update" includes."""
+    """Seconds in each of `PHASES` and in each of `UPDATE_PARTS`. The phase "update" includes the parts."""
 
     phases: dict[str, float]
     update_parts: dict[str, float]

@@ -4,8 +4,8 @@
         per-task losses -> one backward pass -> J (K, P) of each side -> G = J J' (K, K) -> combiner's weights w (K,)
         -> d = J'w -> joint clip of both sides -> Adam
 
-A repeat is one pass over the data. A side is the actor or the critic. The slab of a side holds its J, the gradients g_i
-of all K tasks as rows.
+A collect is a rollout phase with its update phase. A repeat is one pass over the data. A side is the actor or the
+critic. The slab of a side holds its J, with the gradients g_i of all K tasks as rows.
 
 The update stays on the device, with two exceptions per minibatch: the Grams and per-task numbers go to the host, where
 the combiners solve, and the weights come back.
@@ -39,9 +39,10 @@ PER_TASK = ("loss_actor", "loss_critic", "entropy", "ratio_clip_fraction", "valu
 """Numbers that every minibatch reports per task."""
 
 BLOCK_ROWS = 8_192
-"""Rows of a minibatch in one forward and backward pass on a CPU, in whole tasks: all of K = 10, half of K = 50.
+"""Rows of a minibatch in one forward and backward pass on a CPU, in whole tasks.
 
-More rows would not fit in the caches. A GPU takes all rows at once.
+These are all tasks of MT10, and half of the tasks of MT50. More rows would not fit in the caches. A GPU takes all rows
+at once.
 """
 FORWARD_ROWS = {"cpu": 1_024, "cuda": 65_536}
 """Rows of one forward pass over the data of a collect, limited by the caches of a CPU and by the memory of a GPU."""
@@ -49,15 +50,15 @@ FORWARD_ROWS = {"cpu": 1_024, "cuda": 65_536}
 STANDS = "the last checkpoint is intact"
 
 MINIBATCH_STREAM, ORDER_STREAM, INIT_STREAM = 3, 4, 5
-"""Keys of random streams. The environments have 0 to 2 (`toppo.training.envs.player`)."""
+"""Keys of random streams. The environments have the keys 0 to 2 (`toppo.training.envs.player`)."""
 
 
 @dataclass(frozen=True)
 class SideUpdate:
-    """One side of one minibatch: what the combiner received, and what it answered."""
+    """One side of one minibatch: what the combiner received, and what it returned."""
 
     gram: np.ndarray
-    """G of the paper's g_i (without c_v), (K, K) float64."""
+    """G of the paper's g_i, (K, K) float64. The critic's g_i are without the weight c_v of the value loss."""
     combination: Combination
     """Weights w for the scaled gradients (`gradient_scale` times g_i), and the record of the solution."""
     order: np.ndarray | None
@@ -79,10 +80,10 @@ class MinibatchUpdate:
 
 @dataclass(frozen=True)
 class Targets:
-    """Advantages, values and value targets under the critic of the last (re)compute, (K, N) float64 each."""
+    """Advantages, values and value targets under the critic when they were computed last, (K, N) float64 each."""
 
     advantage: Tensor
-    value: Tensor  # in the critic's units: normalised with PopArt, raw without
+    value: Tensor  # in the critic's units: normalised with PopArt, raw without it
     target: Tensor  # in the critic's units
 
 
@@ -121,8 +122,10 @@ class Learner:
             [self.theta, *self.popart.parameters()], lr=config.learning_rate, eps=config.adam_eps, fused=True
         )
         self.worst_norm_deviation = torch.zeros(2, dtype=torch.float64, device=device)
-        """Largest | ||d^c|| / sqrt(K) - 1 | before clipping in the last update phase, and the same where K counts only
-        tasks with a gradient. See `pins_norm`."""
+        """Largest | ||d^c|| / sqrt(K) - 1 | before clipping in the last update phase.
+
+        The second number is the same, with K the number of tasks that have a gradient. See `pins_norm`.
+        """
 
     def _flatten(self) -> None:
         """Move all parameters to one vector theta = [theta^a | theta^c | log sigma], so that Adam makes one step."""
@@ -148,8 +151,8 @@ class Learner:
 
         Args:
             batch: the data of this collect.
-            collect: its number. It is part of the key of the random streams, so the phase depends on the state, the
-                batch and this number alone.
+            collect: number of the collect. It is part of the key of the random streams. So the phase depends on the
+                state, the batch and this number alone.
             observer: called after each minibatch's step, while the slabs still hold its gradients.
 
         Raises:
@@ -203,7 +206,7 @@ class Learner:
 
         Args:
             batch: the data of the collect.
-            targets: of the last (re)compute.
+            targets: the targets that were computed last.
             samples: indices (k, n) into the N samples of each of these tasks.
             tasks: the tasks; all by default.
         """
@@ -236,9 +239,9 @@ class Learner:
 
         Args:
             batch: the data of the collect.
-            targets: of the last (re)compute.
+            targets: the targets that were computed last.
             samples: indices (K, n) of the minibatch.
-            index: of the minibatch in the update phase.
+            index: number of the minibatch in the update phase.
             orders: draws the random orders that combiners ask for.
 
         Raises:
@@ -258,23 +261,24 @@ class Learner:
         return self.step_from_slabs(losses, index, orders)
 
     def _fill_slabs(self, batch: Batch, targets: Targets, samples: Tensor, tasks: slice) -> dict[str, Tensor]:
-        """The losses of these tasks, detached. Their gradients are then in the slabs and in `.grad` of the per-task
-        parameters.
+        """The losses of these tasks, detached.
+
+        Afterwards the gradients are in the slabs, and in `.grad` of the per-task parameters.
         """
         with self.slabs["actor"].attached(tasks), self.slabs["critic"].attached(tasks):
             losses = self.losses(batch, targets, samples, tasks)
-            # Every loss enters with weight 1, so the rows of the slabs are the g_i themselves. c_v and 1/K come with
-            # the weights.
+            # Every loss enters with weight 1, so the rows of the slabs are the g_i themselves. The factors c_v and 1/K
+            # come later, with the weights.
             total = losses["loss_actor"] - self.config.entropy_coef * losses["entropy"] + losses["loss_critic"]
             total.sum().backward()
         return {name: numbers.detach() for name, numbers in losses.items()}
 
     def step_from_slabs(self, losses: dict[str, Tensor], index: int, orders: np.random.Generator) -> MinibatchUpdate:
-        """Combine the gradients in the slabs and in `.grad` of the per-task parameters, and step (lines 13-15).
+        """Combine the gradients in the slabs and in `.grad` of the per-task parameters. Then step (lines 13-15).
 
         Args:
-            losses: of this minibatch, as `losses` gives them.
-            index: of the minibatch in the update phase.
+            losses: losses of this minibatch, as `losses` returns them.
+            index: number of the minibatch in the update phase.
             orders: draws the random orders that combiners ask for.
 
         Raises:
@@ -284,7 +288,7 @@ class Learner:
         with self.clock.phase("grams"):
             numbers = torch.stack([losses[name].detach().double() for name in PER_TASK], dim=1)
             on_device = torch.cat([*(self.slabs[side].gram() for side in SIDES), numbers], dim=1)
-            host = on_device.cpu().numpy()  # the one transfer
+            host = on_device.cpu().numpy()  # the only transfer to the host
         grams = {"actor": host[:, :k], "critic": host[:, k : 2 * k]}
         per_task = dict(zip(PER_TASK, np.ascontiguousarray(host[:, 2 * k :].T), strict=True))
         self._require_finite(grams, per_task)
@@ -322,10 +326,10 @@ class Learner:
             assert p.grad is not None
             p.grad.mul_(clip_factor * self.config.value_coef / k)
         if self.pins_norm:
-            # Theorem 1 assumes independent gradients. Without a gradient of some tasks, the norm is the root of the
-            # number of tasks that have one.
+            # Theorem 1 assumes independent gradients. Where some tasks have no gradient, the norm is the square root of
+            # the number of the other tasks.
             live = max(1, int(np.count_nonzero(np.diagonal(sides["critic"].gram))))
-            realised = self._direction["critic"].square().sum().double().sqrt() / clip_factor  # sums pairwise
+            realised = self._direction["critic"].square().sum().double().sqrt() / clip_factor  # torch sums pairwise
             deviation = torch.stack([realised / sqrt(k) - 1, realised / sqrt(live) - 1]).abs()
             torch.maximum(self.worst_norm_deviation, deviation, out=self.worst_norm_deviation)
         self.optimizer.step()
@@ -363,7 +367,7 @@ class Learner:
 
 
 def _gather(x: Tensor, samples: Tensor) -> Tensor:
-    """x[i, samples[i]] for every task i: (K, N, ...) and (K, n) to (K, n, ...)."""
+    """x[i, samples[i]] for every task i, (K, n, ...), from x (K, N, ...) and samples (K, n)."""
     k, n = samples.shape
     offsets = torch.arange(k, device=x.device)[:, None] * x.shape[1]
     return x.flatten(0, 1).index_select(0, (samples + offsets).flatten()).view(k, n, *x.shape[2:])

@@ -1,7 +1,8 @@
 """Checkpoints: everything that a run continues from, in one file of plain arrays. Loading it runs no code.
 
-A checkpoint is the state between two collects. Environments need no state, because they are built anew for every
-collect. Random streams need none either, because their keys are the seed and the number of the collect.
+A checkpoint is the state between two collects (rollout phases with their updates). Environments need no state, because
+they are built anew for every collect. Random streams need none either, because their keys are the seed and the number
+of the collect.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from toppo.common.files import write_whole
 from toppo.training.learner.update import SIDES, Learner
 
 KEPT = 2
-"""Checkpoints that stay on disk. If the newest is damaged, the run goes on from the one before."""
+"""Number of checkpoints that stay on disk. If the newest is damaged, the run goes on from the previous one."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ def load_latest(directory: Path, note: Callable[[str], object]) -> Checkpoint | 
     """The newest readable checkpoint of a run; None if there are no checkpoints.
 
     Args:
-        directory: of the checkpoints.
-        note: told about every newer checkpoint that cannot be read.
+        directory: directory of the checkpoints.
+        note: called with a line about every newer checkpoint that cannot be read.
 
     Raises:
         ToppoError: there are checkpoints, but none can be read.
@@ -89,7 +90,8 @@ def load(path: Path) -> Checkpoint:
         meta = json.loads(str(arrays.pop("meta")))
         return Checkpoint(meta["collect"], meta["config"], arrays)
     except (OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
-        # A damaged zip raises one of these, depending on the byte. RuntimeError: "encrypted", "unknown compression".
+        # A damaged zip raises one of these, depending on the damaged byte. RuntimeError says "encrypted" or "unknown
+        # compression".
         raise ToppoError(f"{path} is not a readable checkpoint ({error})") from None
 
 
@@ -109,7 +111,7 @@ def learner_state(learner: Learner) -> dict[str, np.ndarray]:
 
 
 def restore_learner(learner: Learner, arrays: Mapping[str, np.ndarray]) -> None:
-    """Set a learner to the state that `learner_state` gave, exactly."""
+    """Set a learner to exactly the state that `learner_state` returned."""
     with torch.no_grad():
         learner.theta.copy_(torch.from_numpy(arrays["theta"]))
     learner.popart.load_state_dict({name: torch.from_numpy(value) for name, value in _under("popart/", arrays).items()})

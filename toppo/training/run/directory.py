@@ -1,7 +1,8 @@
 """A run on disk: configuration, dump, logs and checkpoints in one directory.
 
-config.toml, dump.zarr, progress.jsonl, timings.jsonl, evaluation.jsonl and checkpoint/. All except timings.jsonl follow
-from the configuration alone: a run that was stopped and resumed leaves the same bytes as one that never stopped.
+The directory holds config.toml, dump.zarr, progress.jsonl, timings.jsonl, evaluation.jsonl and checkpoint/. All except
+timings.jsonl follow from the configuration alone. So a run that was stopped and resumed leaves the same bytes as one
+that never stopped.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Run:
     """One run: its directory, its configuration and what it has recorded so far.
 
     `toppo.train` and `toppo.resume` return it. `Run("dumps/run1")` opens one that is already there, also while it is
-    still training. The object holds no results: every property reads the directory anew.
+    still training. The object holds no results: every property except `config` reads the directory anew.
 
     Args:
         path: the run's directory.
@@ -41,7 +42,7 @@ class Run:
         config_file: config.toml.
         dump_store: dump.zarr, the store of the per-task gradients.
         checkpoints: directory of the checkpoints.
-        progress_log: progress.jsonl, one line per collect.
+        progress_log: progress.jsonl, one line per collect (rollout phase with its updates).
         timings_log: timings.jsonl, one line per collect.
         evaluation_log: evaluation.jsonl, one line per evaluation.
     """
@@ -60,7 +61,7 @@ class Run:
         """A new run in dumps/<name>, by default in the next free dumps/runN.
 
         Raises:
-            UsageError: the directory exists, or cannot be written.
+            UsageError: the directory exists already, or cannot be written.
         """
         if name is not None and not re.fullmatch(r"[\w.-]+", name):
             raise bad_option("name", repr(name), "use letters, digits, '.', '_' and '-'")
@@ -71,7 +72,7 @@ class Run:
             write_whole(run.config_file, config.to_toml().encode())
         except FileExistsError:
             holds_run = run.config_file.exists()
-            mend = f"go on with it by `toppo resume {run.path}`" if holds_run else "delete it: it holds no run"
+            mend = f"go on with it by `toppo resume {run.path}`" if holds_run else "delete it, because it holds no run"
             raise UsageError(f"{run.path} exists: give another `name`, or {mend}") from None
         except OSError as error:
             raise UsageError(f"cannot write {run.path}: {error.strerror}") from None
@@ -105,12 +106,12 @@ class Run:
 
     @property
     def dump(self) -> Dump:
-        """The dump of the run, opened anew: it holds what is recorded up to now.
+        """The dump of the run, opened anew. It holds what is recorded up to now.
 
         Raises:
             DumpError: there is no dump, because the run has not begun or the dump was moved away.
         """
-        from toppo.dump import open_dump  # zarr: too slow for help texts
+        from toppo.dump import open_dump  # imports zarr, which is too slow for help texts
 
         return open_dump(self.dump_store)
 
@@ -124,8 +125,8 @@ class Run:
         - Of the task: success and episode_return of the collect's episodes; success_ema, the moving average of success;
           loss_actor, loss_critic, entropy, ratio_clip_fraction, value_clip_fraction, approx_kl, actor_grad_norm and
           critic_grad_norm, which are means over the minibatches; popart_mu, popart_sigma, popart_count.
-        - Of the collect, so equal in all its rows: mean_success, worst_10_success, clip_factor, and for each side
-          (actor, critic) norm_spread, mean_abs_cosine and the combiner's report, such as critic_norm_spread_median.
+        - Of the collect, so equal in all its rows: mean_success, worst_10_success and clip_factor. For each side
+          (actor, critic), norm spread, mean |cos| and the combiner's worst records, such as critic_norm_spread_median.
 
         `run.progress.groupby("env_steps")["success"].mean()` is the success curve.
 
@@ -202,14 +203,14 @@ class Run:
                 write_whole(log, "".join(json.dumps(line) + "\n" for line in kept).encode())
 
     def require_same_config(self, config: TrainConfig, stored: dict[str, Any]) -> None:
-        """Check that a checkpoint is of this run's configuration. The device may differ.
+        """Check that a checkpoint has this run's configuration. The device may differ.
 
         Args:
-            config: of the run.
+            config: configuration of the run.
             stored: the configuration in the checkpoint.
 
         Raises:
-            ToppoError: the configurations differ; the message names the keys.
+            ToppoError: the configurations differ. The message names the keys.
         """
         ours, stored = config.to_dict(), {**ADDED, **stored}
         keys = sorted((ours.keys() | stored.keys()) - {"device"})

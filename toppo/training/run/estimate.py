@@ -20,7 +20,7 @@ from toppo.training.run.schedule import Schedule
 
 @dataclass(frozen=True)
 class Estimate:
-    """A run's plan and its cost. Its text lists both."""
+    """The plan of a run, and its cost. `print` lists both."""
 
     schedule: Schedule
     tasks: tuple[str, ...]
@@ -29,7 +29,7 @@ class Estimate:
     disk_bytes: int
     """Size of the dump at the end."""
     environment_seconds: float
-    """Seconds per collect in environments and policy."""
+    """Seconds per collect (rollout phase with its updates) in environments and policy."""
     update_seconds: float
     """Seconds per collect in updates."""
 
@@ -61,9 +61,9 @@ def measure(schedule: Schedule, learner: Learner, disk_bytes: int) -> Estimate:
     """The estimate for a run, from a few minibatch updates of the real size and a few hundred environment steps.
 
     Args:
-        schedule: of the run.
-        learner: freshly initialised. The measured updates change it.
-        disk_bytes: what its dump takes.
+        schedule: plan of the run.
+        learner: a freshly initialised learner. The measured updates change it.
+        disk_bytes: size of the dump at the end.
     """
     config = schedule.config
     mean_cost = float(np.mean([step_cost(task) for task in learner.tasks]))

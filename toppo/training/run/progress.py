@@ -1,4 +1,4 @@
-"""What a person sees during a run: a live panel on a terminal, one plain line per collect elsewhere."""
+"""What a person sees during a run: a live panel on a terminal, or elsewhere one plain line per collect."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Display:
     """Shows the progress of a run.
 
     Args:
-        title: of the panel.
+        title: title of the panel.
         schedule: the plan of the run.
         console: where to draw; the panel is live if it is a terminal.
     """
@@ -41,7 +41,7 @@ class Display:
             self._live.stop()
 
     def begin(self, collect: int) -> None:
-        """Note that the run starts, or goes on, after this collect."""
+        """Note that the run starts or goes on after this collect (rollout phase with its updates)."""
         self._start, self._start_steps = time.perf_counter(), collect * self._schedule.config.env_steps_per_collect
         self._steps = self._start_steps
 
@@ -50,8 +50,8 @@ class Display:
 
         Args:
             what: one word, such as "collecting".
-            done: finished units of it.
-            total: all units of it.
+            done: finished part of this work.
+            total: all of this work, in the same unit.
             steps: environment steps of the run so far, if they changed.
         """
         self._activity = f"{what} {100 * done / total:.0f}%"
@@ -66,11 +66,11 @@ class Display:
         """Show the numbers of a finished collect.
 
         Args:
-            collect: its number.
+            collect: number of the collect.
             lap: seconds in each phase.
-            rates: as `toppo.training.run.trainer.throughput` gives them.
+            rates: result of `toppo.training.run.trainer.throughput`.
             mean_success: success of its episodes, averaged over the tasks.
-            worst_success: the same over the ten worst tasks.
+            worst_success: success of its episodes, averaged over the ten worst tasks.
         """
         self._steps = collect * self._schedule.config.env_steps_per_collect
         self._shares, self._rates = lap, rates

@@ -67,12 +67,12 @@ def _git_revision() -> str | None:
 
 
 def snapshot_bytes(parameters: int, n_tasks: int, minibatches: int) -> int:
-    """Bytes of one snapshot's per-task gradients on disk: float32, compressed to 0.6 to 0.75 on Meta-World.
+    """Bytes of one snapshot's per-task gradients on disk. On Meta-World, float32 is compressed to 0.6 to 0.75.
 
     Args:
-        parameters: P of both sides together.
+        parameters: P of actor and critic together.
         n_tasks: K.
-        minibatches: dumped per snapshot.
+        minibatches: number of dumped minibatches per snapshot.
     """
     return int(0.75 * 4 * parameters * n_tasks * minibatches)
 
@@ -81,10 +81,10 @@ class Recorder:
     """Writes the dump of one run. Its `observe` is called with every minibatch of a learner.
 
     Args:
-        path: of the Zarr store.
+        path: path of the Zarr store.
         schedule: the plan of the run.
-        learner: its slabs, J (K, P) of each side, are dumped.
-        environment_versions: of the packages behind the environments.
+        learner: the learner whose slabs, J (K, P) of each side, are dumped.
+        environment_versions: versions of the packages behind the environments.
         committed: numbers of snapshots and of streamed collects at the checkpoint to go on from; None for a new dump.
     """
 
@@ -108,7 +108,7 @@ class Recorder:
                 minibatches=schedule.config.dump_minibatches,
                 minibatch_scalars=_minibatch_scalars(learner),
                 snapshot_scalars=SNAPSHOT_SCALARS,
-                slabs=schedule.config.dump_slabs and bool(schedule.snapshots),  # no buffers where none are dumped
+                slabs=schedule.config.dump_slabs and bool(schedule.snapshots),  # no buffers if nothing is dumped
                 keepbits=schedule.config.dump_keepbits,
                 stream=(schedule.collects, len(schedule.streamed_minibatches)),
                 attrs=_attributes(schedule, learner, environment_versions),
@@ -122,7 +122,7 @@ class Recorder:
         self._entries = {side: [] for side in SIDES}
 
     def observe(self, update: MinibatchUpdate) -> None:
-        """Record this minibatch in the stream and in the snapshot, where it belongs to them."""
+        """Record this minibatch in the Gram stream and in the snapshot, if the schedule asks for it."""
         if update.index % self._schedule.config.gram_every == 0:
             for side in SIDES:
                 self._entries[side].append(update.sides[side].gram)
@@ -137,7 +137,7 @@ class Recorder:
             self._writer.start_writing()
 
     def finish(self, env_steps: int, scalars: Mapping[str, np.ndarray]) -> None:
-        """End the updates of a collect: hand over its Grams and, if it is dumped, commit its snapshot."""
+        """End the updates of a collect: hand over its Grams, and commit its snapshot if it has one."""
         self._writer.record_stream(
             self._collect - 1,
             grams={side: np.stack(grams) for side, grams in self._entries.items()},
@@ -159,7 +159,7 @@ class Recorder:
         self._writer.close()
 
     def abandon(self) -> None:
-        """Write what was committed, and leave the dump open for a resume."""
+        """Write what was handed over so far, and leave the dump open for a resume."""
         self._writer.abandon()
 
 

@@ -16,7 +16,7 @@ from toppo.training.envs.sizes import HORIZON
 
 @dataclass(frozen=True)
 class Schedule:
-    """The plan of a run; `plan` makes it. Collects are numbered from 1. Collect 0 is the untrained network."""
+    """The plan of a run. `plan` makes it. Collects are numbered from 1. Collect 0 is the untrained network."""
 
     config: TrainConfig
     episodes_per_env: int
@@ -26,7 +26,7 @@ class Schedule:
 
     @property
     def steps_per_task(self) -> int:
-        """Environment steps of one task per collect: N of the update's dense (K, N, ...) batch."""
+        """Environment steps of one task per collect. This is N of the update's dense (K, N, ...) batch."""
         return self.config.env_steps_per_collect // self.config.n_tasks
 
     @property
@@ -38,7 +38,7 @@ class Schedule:
     def evaluations(self) -> tuple[int, ...]:
         """Collects after which the policy is evaluated (Section B.1).
 
-        At the start, every `eval_every_epochs` epochs, and at the end.
+        There is an evaluation at the start, every `eval_every_epochs` epochs, and at the end.
         """
         every = self.config.eval_every_epochs * self.config.env_steps_per_epoch // self.config.env_steps_per_collect
         return (*range(0, self.collects, every), self.collects)
@@ -51,7 +51,7 @@ class Schedule:
 
     @property
     def dumped_minibatches(self) -> tuple[int, ...]:
-        """Updates of a dumped collect that the snapshot records, spread evenly from the first to the last."""
+        """Updates that the snapshot of a dumped collect records, spread evenly from the first to the last update."""
         return tuple(int(i) for i in np.linspace(0, self.updates - 1, self.config.dump_minibatches).round())
 
     @property
@@ -64,7 +64,7 @@ def plan(config: TrainConfig) -> Schedule:
     """The schedule of a configuration.
 
     Raises:
-        UsageError: budgets that do not fit together; the message gives the nearest that do.
+        UsageError: the numbers of steps do not fit together. The message gives the nearest number that fits.
     """
     episodes = config.n_tasks * config.envs_per_task * HORIZON
     whole = f"whole episodes: {config.n_tasks} tasks x {config.envs_per_task} `envs_per_task` x {HORIZON} steps"

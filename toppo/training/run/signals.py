@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, noted for long work to look at when it can stop."""
+"""A list of the signals of Ctrl-C and SIGTERM. Long work looks at this list when it can stop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 
 @contextmanager
 def noted_signals() -> Iterator[list[int]]:
-    """A list that receives the number of every SIGINT and SIGTERM within this context, in place of their usual effect.
+    """A list that receives the number of every SIGINT and SIGTERM in this context. They have no other effect there.
 
     Python lets only the main thread handle signals. In any other thread the list stays empty.
     """

@@ -1,4 +1,4 @@
-"""Train a run, go on with one, evaluate one: the functions of `import toppo`, of the command line and of sweeps."""
+"""Train, resume or evaluate a run: the functions for `import toppo`, for the command line and for sweeps."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ def train(
 ) -> Run:
     """A new run in dumps/<name>, trained to its end.
 
-    Ctrl-C and SIGTERM stop it with `Interrupted`; `resume` then goes on with it.
+    Ctrl-C and SIGTERM stop the run with `Interrupted`. `resume` then goes on with the run.
 
     Args:
-        config: a complete configuration, or a TOML file of options. Without it, the paper's values.
+        config: a complete configuration, or a TOML file of options. If it is None, the paper's values are used.
         name: directory under dumps/; by default the next free runN.
-        preset: a rung of the paper's ladder: vanilla, ln, ln-popart, ln-fg, ln-popart-fg or toppo.
-        progress: show the progress on the standard output, not at all, or on this rich console.
+        preset: a variant of the method: vanilla, ln, ln-popart, ln-fg, ln-popart-fg or toppo.
+        progress: True shows the progress on the standard output, False shows nothing. A rich console shows it there.
         **options: fields of `TrainConfig`. They win over `config` and `preset`.
 
     Raises:
-        UsageError: a wrong option, or a run of this name exists.
+        UsageError: an option is wrong, or a run of this name exists.
         ToppoError: the run cannot go on. Its last checkpoint is intact.
 
     Example:
@@ -64,7 +64,7 @@ def resume(run: str | os.PathLike[str], *, device: str | None = None, progress: 
 
     Args:
         run: a run, or its directory.
-        device: train on another device than the run started on; its rounding then differs.
+        device: train on another device than the run started on. Its rounding then differs.
         progress: see `train`.
 
     Raises:
@@ -84,7 +84,7 @@ def evaluate(
 
     Args:
         run: a run, or its directory.
-        device: compute on another device than the run.
+        device: compute on another device than the run was trained on.
         progress: see `train`.
 
     Returns:
@@ -131,7 +131,7 @@ def evaluate(
 def estimate(
     config: TrainConfig | str | os.PathLike[str] | None = None, *, preset: str | None = None, **options: Any
 ) -> Estimate:
-    """What `train` would do with these arguments, and the disk and time that it would take. Print it to read it.
+    """What `train` would do with these arguments, and the disk and time that it would take. `print` shows all of it.
 
     The time is measured on this machine, which takes a few seconds. Nothing is written.
 

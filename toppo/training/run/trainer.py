@@ -1,4 +1,4 @@
-"""The loop of a run: rollout, update, record, checkpoint, evaluate; from the start or from a checkpoint to the end."""
+"""The loop of a run: rollout, update, record, checkpoint, evaluate. It starts from a checkpoint if there is one."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from toppo.training.run.schedule import Schedule
 from toppo.training.run.signals import noted_signals
 
 SUCCESS_EMA_RATE = 0.05
-"""Weight of the newest collect in the moving average of training success."""
+"""Weight of the newest collect (rollout phase with its updates) in the moving average of training success."""
 
 
 def select_device(name: str) -> torch.device:
-    """The torch device with this name; "auto" is CUDA if there is a CUDA device, else the CPU.
+    """The torch device with this name. "auto" is CUDA if there is a CUDA device, and else the CPU.
 
     Raises:
-        UsageError: no such device on this machine.
+        UsageError: this machine has no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -70,7 +70,7 @@ def require_backend(config: TrainConfig) -> None:
     """Check that the simulator is installed.
 
     Raises:
-        UsageError: it is not; the message says what to install.
+        UsageError: the simulator is not installed. The message says what to install.
     """
     if config.backend == "envpool":
         require_envpool()
@@ -92,7 +92,7 @@ def build_backend(schedule: Schedule) -> Backend:
 
 
 def planned_dump_bytes(schedule: Schedule, learner: Learner, after: int = 0) -> int:
-    """Bytes that the dump of a run will still grow by after a collect: snapshots and the Gram stream."""
+    """Bytes that the snapshots and the Gram stream of a run will add to its dump after the collect `after`."""
     config = schedule.config
     parameters = learner.slabs["actor"].size + learner.slabs["critic"].size
     snapshot = snapshot_bytes(parameters, config.n_tasks, config.dump_minibatches) if config.dump_slabs else 0
@@ -104,14 +104,14 @@ def require_disk(directory: Path, needed: int) -> None:
     """Check that a dump fits on the disk.
 
     Raises:
-        ToppoError: it does not; the message gives both sizes.
+        ToppoError: the dump does not fit. The message gives both sizes.
     """
     parent = next(p for p in (directory.absolute(), *directory.absolute().parents) if p.exists())
     free = shutil.disk_usage(parent).free
     if needed > free:
         raise ToppoError(
-            f"the dump needs about {needed / 1e9:.1f} GB and {parent} has {free / 1e9:.1f} GB free: "
-            "dump less often (`dump_every`), fewer minibatches (`dump_minibatches`), or train in another directory"
+            f"the dump needs about {needed / 1e9:.1f} GB, but {parent} has {free / 1e9:.1f} GB free: dump less often "
+            "(`dump_every`), dump fewer minibatches (`dump_minibatches`), or train in another directory"
         )
 
 
@@ -119,9 +119,9 @@ class Trainer:
     """Trains one run in its directory.
 
     Args:
-        run: its directory.
-        schedule: its plan, with the configuration.
-        learner: freshly initialised.
+        run: the run.
+        schedule: plan of the run, with its configuration.
+        learner: a freshly initialised learner.
         display: shows the progress.
     """
 
@@ -145,7 +145,7 @@ class Trainer:
             self._restore(stored)
         elif self.run.read(self.run.progress_log):
             raise ToppoError(
-                f"{self.run.checkpoints} is empty, but {self.run.progress_log} has collects: put the checkpoints "
+                f"{self.run.checkpoints} is empty, but {self.run.progress_log} lists collects: put the checkpoints "
                 f"back, or start a new run with `config={self.run.config_file}`"
             )
         keep_freed_memory()
@@ -160,7 +160,7 @@ class Trainer:
                 backend.close()
 
     def _train(self, backend: Backend, stop: Callable[[], None]) -> None:
-        recorder = self._recorder(backend)  # takes the dump's lock: from here on no other process writes to the run
+        recorder = self._recorder(backend)  # takes the dump's lock, so no other process writes to the run from now on
         try:
             self.run.rewind(self.collect)
             if self.collect == 0:
@@ -215,7 +215,7 @@ class Trainer:
         self._record(rollout, statistics, recorder)
 
     def _record(self, rollout: Rollout, statistics: UpdateStatistics, recorder: Recorder) -> None:
-        """Write everything about a finished collect. The checkpoint comes last, so that all it relies on is there."""
+        """Write everything about a finished collect. The checkpoint comes last, after everything that it relies on."""
         success, returns = rollout.success.mean(axis=1), rollout.rewards.sum(axis=2).mean(axis=1)
         rate = np.where(np.isnan(self.success_ema), 1.0, SUCCESS_EMA_RATE)
         self.success_ema = (1 - rate) * np.nan_to_num(self.success_ema) + rate * success
@@ -276,7 +276,7 @@ def _rounded(seconds: dict[str, float]) -> dict[str, float]:
 
 
 def throughput(lap: dict[str, float], schedule: Schedule) -> dict[str, int]:
-    """Environment steps per second of one collect, and samples per second of its update, with the values."""
+    """Environment steps per second of one collect, and samples per second of its update and value computation."""
     steps = schedule.config.env_steps_per_collect
     return {
         "collection_steps_per_s": round(steps / lap["environment"]),
@@ -290,11 +290,11 @@ def evaluate(
     """The paper's evaluation (Section B.1) of the learner's current policy.
 
     Args:
-        learner: plays the mean action.
-        backend: its environments.
-        config: of the run.
+        learner: the learner. Its policy plays the mean action.
+        backend: the environments.
+        config: configuration of the run.
         display: shows the progress.
-        stop: called several times; it may raise, which abandons the evaluation.
+        stop: called several times. If it raises, the evaluation is abandoned.
     """
     most = len(learner.tasks) * config.eval_episodes * backend.horizon
 

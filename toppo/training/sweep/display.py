@@ -1,4 +1,4 @@
-"""What a person sees of a sweep: a progress bar on a terminal, a line when each run ends, and a table of all runs."""
+"""What a person sees of a sweep: a progress bar on a terminal, a line when a run ends, and a table of all runs."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class SweepDisplay:
     """Shows the progress of a sweep.
 
     Args:
-        runs: those that will be trained.
-        console: where to draw; the bar is shown if it is a terminal.
+        runs: the runs that will be trained.
+        console: where to draw. The bar is shown if the console is a terminal.
     """
 
     def __init__(self, runs: Sequence[PlannedRun], console: Console) -> None:
@@ -61,7 +61,7 @@ class SweepDisplay:
 
 
 def _collects(run: PlannedRun) -> int:
-    """Number of collects that a run has finished, by the shortest of its logs."""
+    """Number of collects (rollout phases) that a run has finished, from the shortest of its logs."""
     log = Run(run.path).timings_log
     return log.read_bytes().count(b"\n") if log.exists() else 0
 
@@ -73,7 +73,7 @@ def plan_table(runs: Sequence[PlannedRun], found: Mapping[str, State], title: st
 
 
 def outcome_table(outcomes: Sequence[Outcome], title: str) -> Table:
-    """A table of what became of each run."""
+    """A table of the outcome of each run."""
     columns: dict[str, Side] = {"run": "left", "status": "left", "steps": "right", "success": "right", "time": "right"}
     rows = [
         (

@@ -1,4 +1,4 @@
-"""The runs of a sweep. Each trains in a process of its own, as `toppo resume` does.
+"""The runs of a sweep. Each run trains in a process of its own, as with `toppo resume`.
 
 Several processes run at a time on this machine, or on a dask.distributed cluster whose machines see the same files.
 """
@@ -31,29 +31,29 @@ from toppo.training.run.signals import noted_signals
 from toppo.training.sweep.plan import PlannedRun, State, state
 
 ATTEMPTS = 3
-"""Times that a run is tried when its process or one of its workers dies. Each try goes on from the last checkpoint."""
+"""Number of tries of a run whose process or worker dies. Each try goes on from the last checkpoint."""
 GRACE = 120.0
-"""Seconds that a run has to stop after it is asked to. Then it is killed; its checkpoint is intact either way."""
+"""Seconds that a run may take to stop. Then it is killed. Its checkpoint is intact either way."""
 DIED = 75
 """Exit code of a run's process when one of its workers died."""
 LOG = "sweep.log"
-"""File in a run's directory for what `toppo train` shows on a terminal."""
+"""File in a run's directory for the lines that `toppo train` shows on a terminal."""
 
 _CHILD = "from toppo.training.sweep.jobs import child; child()"
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one run.
+    """The outcome of one run of a sweep.
 
     Attributes:
-        run: its directory.
+        run: directory of the run.
         status: "finished"; "resumed" (begun before, finished now); "skipped" (finished before); "failed"; "stopped";
             or "not started".
-        note: why it failed, or another remark; one line.
+        note: one line that says why the run failed, or another remark.
         env_steps: environment steps trained.
-        mean_success: of the last evaluation; None without one.
-        seconds: wall time spent on it in this sweep.
+        mean_success: mean success of the last evaluation; None without one.
+        seconds: wall time spent on the run in this sweep.
     """
 
     run: str
@@ -84,13 +84,13 @@ def perform(run: PlannedRun, root: Path, environment: Mapping[str, str], stopped
     """Train one run to its end, from the start or from its last checkpoint.
 
     Args:
-        run: of a sweep.
+        run: a run of a sweep.
         root: the directory that holds dumps/.
-        environment: environment variables of its process, with those of `threads`.
-        stopped: asked several times per second whether to stop. A stopped run keeps its last checkpoint.
+        environment: environment variables of its process, including the variables of `threads`.
+        stopped: called several times per second, and says whether to stop. A stopped run keeps its last checkpoint.
 
     Returns:
-        The outcome. Errors of the run are in its note; none are raised.
+        The outcome. Errors of the run are in its note. None of them is raised.
     """
     start = time.monotonic()
 
@@ -126,15 +126,15 @@ def _reached(run: Run) -> tuple[int, float | None]:
     """Environment steps of a run, and the mean success of its last evaluation."""
     try:
         return run.env_steps, run.mean_success
-    except ToppoError:  # a damaged log: training the run reports it
+    except ToppoError:  # a damaged log, which the training of the run reports
         return 0, None
 
 
 def _train(run: PlannedRun, root: Path, environment: Mapping[str, str], stopped: Callable[[], bool]) -> tuple[int, str]:
     """Exit code of a process that trains the run, and the last line it printed (empty if it was killed).
 
-    The process reads a pipe from this one. When this process dies, the pipe closes and the other ends at once, so that
-    the run is free for the next sweep.
+    The training process reads a pipe from this process. When this process dies, the pipe closes, and the training
+    process ends at once. So the run is free for the next sweep.
     """
     process = subprocess.Popen(
         [sys.executable, "-c", _CHILD, json.dumps({"name": run.name, "config": run.config.to_dict()})],
@@ -142,8 +142,8 @@ def _train(run: PlannedRun, root: Path, environment: Mapping[str, str], stopped:
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,  # until the child has its log
-        # The sweep alone handles Ctrl-C in a terminal, and stops the run once.
+        stderr=subprocess.STDOUT,  # until the child has opened its log
+        # Only the sweep handles Ctrl-C in a terminal. It stops the run once.
         start_new_session=True,
         creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),  # the same on Windows
     )
@@ -160,7 +160,7 @@ def _train(run: PlannedRun, root: Path, environment: Mapping[str, str], stopped:
                 elif deadline is not None and time.monotonic() > deadline:
                     process.kill()
         assert process.stdout is not None
-        killed = process.returncode < 0  # its orphans may hold the pipe open for a while
+        killed = process.returncode < 0  # its orphaned workers may hold the pipe open for a while
         lines = [] if killed else process.stdout.read().decode().splitlines()
     return process.returncode, lines[-1] if lines else ""
 
@@ -169,7 +169,7 @@ def _train(run: PlannedRun, root: Path, environment: Mapping[str, str], stopped:
 
 
 def child() -> None:
-    """Train the run named on the command line; make it first if it is new. The last line printed says why it failed."""
+    """Train the run that the command line names. A new run is made first. The last line printed says why it failed."""
     job = json.loads(sys.argv[1])
     threading.Thread(target=_end_with_parent, daemon=True).start()
     from rich.console import Console
@@ -201,12 +201,12 @@ def child() -> None:
 
 
 def _end_with_parent() -> None:
-    while os.read(0, 1):  # nothing is ever written: this returns when the parent is gone
+    while os.read(0, 1):  # nothing is ever written, so this returns when the parent is gone
         pass
     os._exit(1)
 
 
-# --- all of them
+# --- all runs of a sweep
 
 
 def run_all(
@@ -219,14 +219,14 @@ def run_all(
     """Train runs: `jobs` at a time on this machine, or as many at a time as a dask cluster has threads.
 
     Args:
-        runs: those that are not finished.
+        runs: the runs that are not finished.
         jobs: processes on this machine.
         scheduler: address or scheduler file of dask.distributed, in place of `jobs`.
-        done: told about every run when it ends.
+        done: called with the outcome of every run when the run ends.
         tick: called about once per second.
 
     Returns:
-        The signal that stopped the sweep; None if it went to the end.
+        The signal that stopped the sweep; None if the sweep went to its end.
 
     Raises:
         UsageError: dask is not installed.
@@ -261,14 +261,13 @@ def _lost(run: PlannedRun, root: Path, error: BaseException) -> Outcome:
 
 
 Place = tuple[Executor, Callable[..., Outcome], tuple[Any, ...], Callable[[], object]]
-"""Where runs train: an executor, a function of (run, root, *arguments), those arguments, and a function that stops all
-runs."""
+"""Where runs train: an executor, a function of (run, root, *arguments), its arguments, and a function to stop them."""
 
 
 @contextmanager
 def _here(jobs: int, received: list[int]) -> Iterator[Place]:
     with ThreadPoolExecutor(jobs) as pool:
-        # A number of threads that is set in the shell wins.
+        # A number of threads that is set in the shell wins over `threads`.
         yield pool, perform, (threads(cores_of_a_job(jobs)) | os.environ, lambda: bool(received)), lambda: None
 
 
@@ -300,5 +299,5 @@ def perform_on_cluster(run: PlannedRun, root: Path, flag: str) -> Outcome:
     if not root.is_dir():
         raise ToppoError(f"{root} is not on {worker.address}: all machines of a sweep must share a file system")
     share = max(1, usable_cores() // worker.state.nthreads)
-    # Unlike on this machine, `threads` wins over the environment: a nanny sets the variables to 1 for its workers.
+    # On a cluster `threads` wins over the environment, because a dask nanny sets the variables to 1 for its workers.
     return perform(run, root, os.environ | threads(share), stopped)

@@ -1,14 +1,14 @@
-"""What a sweep is: rungs, benchmarks and seeds in one TOML file; the runs that follow; how far each run is on disk.
+"""The plan of a sweep: its TOML file of rungs, benchmarks and seeds, its runs, and how far each run is on disk.
 
-A rung is one variant of the method, by the paper's word. A sweep file looks like this:
+A rung is one variant of the method. This is the paper's word. A sweep file looks like this:
 
-name = "v2"
-benchmarks = ["MT10"]
-seeds = [0, 1, 2]
-repeats = 8                # any field of `TrainConfig`, for all rungs
+    name = "v2"
+    benchmarks = ["MT10"]
+    seeds = [0, 1, 2]
+    repeats = 8                # any field of `TrainConfig`, for all rungs
 
-[rungs.toppo]
-preset = "toppo"           # a preset, fields of its own, or both
+    [rungs.toppo]
+    preset = "toppo"           # a preset, fields of its own, or both
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from toppo.training.run.directory import ROOT, Run
 from toppo.training.run.schedule import Schedule, plan
 
 HOW = ("device", "workers")
-"""Fields that change how a run is computed, but not what. An existing run keeps its own values of them."""
+"""Fields that say how a run is computed, not what it computes. An existing run keeps its own values of these fields."""
 
 _NAME = re.compile(r"[\w.-]+")
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The content of a sweep file. `common` holds for every rung; the fields of a rung hold for this rung alone."""
+    """The content of a sweep file. `common` holds for every rung. The fields of a rung hold for this rung alone."""
 
     path: Path
     name: str
@@ -62,7 +62,7 @@ class PlannedRun:
 
     @property
     def config(self) -> TrainConfig:
-        """Its configuration."""
+        """Configuration of the run."""
         return self.schedule.config
 
     @property
@@ -79,7 +79,7 @@ def read_sweep(path: Path) -> Sweep:
     """The content of a sweep file.
 
     Raises:
-        UsageError: the file is missing or is not TOML, has an unknown key, or nothing to run.
+        UsageError: the file is missing or is not TOML, has an unknown key, or has nothing to run.
     """
     values = read_toml(path)
     for key in values:
@@ -89,7 +89,7 @@ def read_sweep(path: Path) -> Sweep:
             raise UsageError(f"{path}: {unknown('key', key, ['name', 'benchmarks', 'seeds', 'rungs', *FIELDS])}")
     name = values.pop("name", None)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise UsageError(f'{path}: give name = "...", of letters, digits, ".", "_" and "-"; it is {name!r}')
+        raise UsageError(f'{path}: give name = "..." with letters, digits, ".", "_" and "-", not {name!r}')
     benchmarks = _distinct(path, "benchmarks", values.pop("benchmarks", []), str, '["MT10"]')
     seeds = _distinct(path, "seeds", values.pop("seeds", []), int, "[0, 1, 2]")
     rungs = values.pop("rungs", {})
@@ -125,9 +125,9 @@ def _check_rung(label: str, rung: str, settings: Mapping[str, Any], common: Mapp
 
 
 def expand(sweep: Sweep, cores: int) -> tuple[PlannedRun, ...]:
-    """The runs of a sweep. All rungs of the first seed come first, then those of the next seed.
+    """The runs of a sweep. All rungs of the first seed come first, then all rungs of the next seed.
 
-    A sweep that is cut short thus leaves whole ladders of fewer seeds.
+    So a sweep that is cut short leaves all rungs for fewer seeds.
 
     Args:
         sweep: what to run.
@@ -135,7 +135,7 @@ def expand(sweep: Sweep, cores: int) -> tuple[PlannedRun, ...]:
             worker per environment.
 
     Raises:
-        UsageError: wrong settings, or two runs of one name.
+        UsageError: settings are wrong, or two runs have the same name.
     """
     runs: dict[str, PlannedRun] = {}
     for seed in sweep.seeds:
@@ -163,7 +163,7 @@ def state(run: PlannedRun, root: Path) -> State:
     """How far a run is on disk.
 
     Args:
-        run: of a sweep.
+        run: a run of a sweep.
         root: the directory that holds dumps/.
 
     Raises:
@@ -184,7 +184,7 @@ def state(run: PlannedRun, root: Path) -> State:
         raise UsageError(f"{run.path} exists with another configuration ({'; '.join(differ)})")
     last = run.schedule.collects
     evaluated = any(line["collect"] == last for line in found.read(found.evaluation_log))
-    # A dump that was moved away after the run is not missing.
+    # A run stays finished if its dump was moved away afterwards.
     complete = not found.dump_store.exists() or found.dump.complete
     return State.FINISHED if evaluated and complete else State.CUT_OFF
 
@@ -193,7 +193,7 @@ def states(runs: Sequence[PlannedRun], root: Path) -> dict[str, State]:
     """How far every run of a sweep is, by its name.
 
     Raises:
-        UsageError: directories hold other runs; the message names the first, and the number of others.
+        UsageError: directories hold other runs. The message names the first, and the number of the others.
     """
     found: dict[str, State] = {}
     refused: list[UsageError] = []

@@ -1,4 +1,7 @@
-"""Run a sweep, or say what it would do: the functions of `import toppo` and of the command line."""
+"""Run a sweep, or list its runs: the functions for `import toppo` and for the command line.
+
+A rung of a sweep is one variant of the method.
+"""
 
 from __future__ import annotations
 
@@ -28,17 +31,17 @@ class SweepPlan:
     file: Path
     runs: tuple[PlannedRun, ...]
     states: dict[str, State]
-    """By the name of the run."""
+    """State of each run, by the name of the run."""
 
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What became of each run of a sweep, in the order of the sweep. It is a sequence of outcomes."""
+    """The outcome of each run of a sweep, in the order of the sweep. It can be used like a list of outcomes."""
 
     file: Path
     outcomes: tuple[Outcome, ...]
     signal_number: int | None
-    """The signal that stopped the sweep; None if it went to its end."""
+    """The signal that stopped the sweep; None if the sweep went to its end."""
 
     def __iter__(self) -> Iterator[Outcome]:
         return iter(self.outcomes)
@@ -58,7 +61,7 @@ class SweepResult:
 
         Raises:
             Interrupted: a signal stopped the sweep.
-            ToppoError: a run failed; the message names the first.
+            ToppoError: a run failed. The message names the first failed run.
         """
         if self.signal_number is not None:
             name = signal.Signals(self.signal_number).name
@@ -66,7 +69,7 @@ class SweepResult:
         failed = [outcome for outcome in self.outcomes if outcome.status == "failed"]
         if failed:
             raise ToppoError(
-                f"{len(failed)} of {len(self.outcomes)} runs failed, first {failed[0].run} ({failed[0].note}); "
+                f"{len(failed)} of {len(self.outcomes)} runs failed, the first is {failed[0].run} ({failed[0].note}); "
                 "the same command goes on with them"
             )
 
@@ -79,7 +82,7 @@ def plan_sweep(file: str | os.PathLike[str], *, jobs: int | None = None) -> Swee
         jobs: runs at a time on this machine, which share its cores; 1 by default.
 
     Raises:
-        UsageError: a wrong file, or a directory of another run is in the way.
+        UsageError: the file is wrong, or a directory of another run is in the way.
     """
     if jobs is not None and jobs < 1:
         raise UsageError(f"`jobs={jobs}`: must be at least 1")
@@ -108,13 +111,13 @@ def sweep(
         jobs: runs at a time on this machine, which share its cores; 1 by default.
         scheduler: address ("tcp://host:port") or scheduler file of a dask cluster, in place of `jobs`. Each thread of
             its workers trains one run. All machines must see the current directory.
-        progress: show the progress on the standard output, not at all, or on this rich console.
+        progress: True shows the progress on the standard output, False shows nothing. A rich console shows it there.
 
     Returns:
-        The outcomes; `require_finished` raises if a run failed.
+        The outcomes. Their `require_finished` raises if a run failed.
 
     Raises:
-        UsageError: a wrong file or option, or a directory of another run is in the way.
+        UsageError: the file or an option is wrong, or a directory of another run is in the way.
         ToppoError: the scheduler does not answer.
     """
     if jobs is not None and scheduler is not None:
