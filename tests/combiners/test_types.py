@@ -32,6 +32,8 @@ def checked(function):
 @pytest.mark.parametrize("name", [name for name in names() if name != "torchjd"])
 def test_combiners_keep_their_shapes(name: str):
     combiner = make(name)
+    if combiner.needs_torch:
+        pytest.importorskip("torch")
     order = combiner.draw_order(np.random.default_rng(0), 5)
     out = checked(type(combiner)._combine)(combiner, G, np.ones(5), order)
     assert out.weights.shape == (5,)

@@ -214,6 +214,7 @@ def test_one_seed_is_said_and_has_no_spread(diag, runs):
 
 
 def test_means_beside_published_iqms_are_said(diag, tmp_path):
+    pytest.importorskip("metaworld")
     from toppo.training.envs.metaworld import task_names
 
     tasks = task_names("MT50")

@@ -20,6 +20,7 @@ SUCCESS = np.linspace(0, 1, 30).reshape(3, 10)
 
 def test_what_the_trainer_writes_is_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The directory and its lines by the trainer itself, so that the two formats cannot drift apart."""
+    pytest.importorskip("torch")
     from toppo.training.config import resolve
     from toppo.training.envs.interface import Evaluation
     from toppo.training.run.directory import RunDirectory
