@@ -108,7 +108,7 @@ def test_the_actor_takes_losses_as_they_are_and_seeds_are_the_runs():
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"actor_combiner": "taskforce:loss=log"}, "losses are of either sign"),
+        ({"actor_combiner": "taskforce:loss=log"}, "losses can be negative"),
         ({"critic_combiner": "taskforce:strategy=same"}, "a second look at every batch"),
         ({"critic_combiner": "taskforce:observation=raw"}, "the gradients themselves"),
         ({"critic_combiner": "taskforce:buffer=9"}, "a buffer of 9 never holds a batch of 64"),

@@ -23,15 +23,15 @@ def test_what_the_trainer_writes_is_what_is_read(tmp_path: Path, monkeypatch: py
     pytest.importorskip("torch")
     from toppo.training.config import resolve
     from toppo.training.envs.interface import Evaluation
-    from toppo.training.run.directory import RunDirectory
+    from toppo.training.run.directory import Run
     from toppo.training.run.trainer import evaluation_line
 
     monkeypatch.chdir(tmp_path)
-    run = RunDirectory.create("one", resolve({"seed": 3, "env_steps": 800_000}, preset="ln-fg"))
+    run = Run.create("one", resolve({"seed": 3, "env_steps": 800_000}, preset="ln-fg"))
     episodes = np.random.default_rng(0).uniform(size=(3, 10, 50)) < 0.3
     for s, success in enumerate(episodes):
         evaluation = Evaluation(success=success, returns=np.zeros(success.shape))
-        run.append(run.evaluation, evaluation_line(evaluation, evaluated.MT10, 4 * s, 400_000 * s))
+        run.append(run.evaluation_log, evaluation_line(evaluation, evaluated.MT10, 4 * s, 400_000 * s))
     read = read_run("dumps/one")
     assert (read.name, read.benchmark, read.reward, read.seed) == ("one", "MT10", "v2", 3)
     assert (read.label, read.tasks, read.env_steps_planned, read.complete) == (RUNGS[3], evaluated.MT10, 800_000, True)

@@ -28,10 +28,12 @@ writer.flush()
 if sys.argv[2] == "forks":
     child = os.fork()
     if child == 0:
+        print("ready", flush=True)  # from the child: it has let go of the lock by now
         os.close(1)
         os.read(0, 1)  # until the test lets go
         os._exit(0)
-print("ready", flush=True)
+else:
+    print("ready", flush=True)
 sys.stdin.read()
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -12,8 +13,10 @@ from rich.text import Text
 from toppo.dump import DumpError
 from toppo_diag.errors import DiagnosticError, require_at_least
 from toppo_diag.plots.names import short
-from toppo_diag.reading.live import View, look
 from toppo_diag.request import Source
+
+if TYPE_CHECKING:
+    from toppo_diag.reading.live import View
 
 
 def watch(dump: Source, *, interval: float = 5.0, once: bool = False) -> None:
@@ -26,6 +29,8 @@ def watch(dump: Source, *, interval: float = 5.0, once: bool = False) -> None:
         interval: seconds between looks.
         once: look once and end.
     """
+    from toppo_diag.reading.live import look  # scipy: too slow for --help
+
     require_at_least(0.1, interval=interval)
     console = Console()
     view = look(dump)
