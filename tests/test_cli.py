@@ -138,13 +138,13 @@ def test_dry_run_prints_the_plan_and_makes_nothing(toppo, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_version_short_help_and_completion(toppo, monkeypatch):
+def test_version_short_help_and_completion(toppo):
     from importlib.metadata import version
 
     assert toppo("--version") == (0, f"toppo {version('toppo')}\n", "")
     for arguments in (("-h",), ("--help",), ("train", "-h")):
         code, out, _ = toppo(*arguments)
-        assert (code, "Usage: toppo" in out) == (0, True)
+        assert (code, "Usage: " in out) == (0, True)
     assert "--install-completion" in toppo("--help")[1]
 
 
@@ -157,7 +157,8 @@ def test_completion_knows_the_options():
     assert done.stdout.split() == ["--dump-every"], done.stderr
 
 
-def test_help_imports_neither_torch_nor_metaworld_nor_matplotlib():
+@pytest.mark.parametrize("package", ["toppo", "toppo_diag"])
+def test_help_imports_neither_torch_nor_metaworld_nor_matplotlib(package):
     """What keeps `toppo --help` under a second."""
     code = (
         "import sys; sys.argv = ['x', '--help']\n"
@@ -167,9 +168,8 @@ def test_help_imports_neither_torch_nor_metaworld_nor_matplotlib():
         "heavy = {{'torch', 'metaworld', 'matplotlib', 'zarr', 'xarray', 'scipy.optimize'}} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    for package in ("toppo", "toppo_diag"):
-        done = subprocess.run([sys.executable, "-c", code.format(package)], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+    done = subprocess.run([sys.executable, "-c", code.format(package)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_core_imports_without_torch():

@@ -191,6 +191,17 @@ def test_training_works_outside_the_main_thread(run):
     assert made[0].progress_log.read_bytes() == run.progress_log.read_bytes()
 
 
+def test_a_script_needs_no_main_guard(run, tmp_path):
+    """Worker processes do not run the script of the user again."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import toppo\nprint(toppo.train(name='four', progress=False, **{SMALL | {'env_steps': 1000}}))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"<Run {Path('dumps/four')}: ")
+
+
 def test_an_estimate_is_the_plan_and_its_cost(run):
     estimate = toppo.estimate(run.config, seed=9)
     assert (estimate.schedule.config.seed, estimate.schedule.collects, estimate.tasks) == (

@@ -10,11 +10,13 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -183,7 +185,7 @@ class _Worker:
         # The assignment is sent later: with a long argument, `start` would wait for a process that died.
         arguments = (other_end, number, memory, status, lock, os.getpid())
         self.process = context.Process(target=_serve, args=arguments, daemon=True)
-        with _children_ignore_signals():
+        with _children_ignore_signals(), _children_skip_the_script():
             self.process.start()
         other_end.close()
 
@@ -228,6 +230,21 @@ def _children_ignore_signals() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+@contextmanager
+def _children_skip_the_script() -> Iterator[None]:
+    """Processes that start within this context do not run the user's script.
+
+    A spawned process imports the main module of its parent. Workers need nothing from it, and a script that calls
+    `toppo.train` outside of `if __name__ == "__main__"` would start a training in every worker.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def _serve(connection: Connection, number: int, memory: dict[str, Any], status: Any, lock: Any, parent: int) -> None:
