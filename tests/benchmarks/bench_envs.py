@@ -24,15 +24,8 @@ import psutil
 import torch
 
 from toppo.training.envs.envpool import EnvPoolBackend
-from toppo.training.envs.metaworld import (
-    ACTION_DIM,
-    HORIZON,
-    OBS_DIM,
-    TaskSpec,
-    environment_class,
-    task_names,
-    task_specs,
-)
+from toppo.training.envs.metaworld import TaskSpec, environment_class, task_names, task_specs
+from toppo.training.envs.sizes import ACTION_DIM, HORIZON, OBS_DIM
 from toppo.training.envs.workers import MetaWorldBackend
 from toppo.training.learner.networks import Actor, NetworkShape
 from toppo.training.learner.policy import ActorPolicy

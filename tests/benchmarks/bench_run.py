@@ -31,22 +31,14 @@ from rich.console import Console
 from threadpoolctl import threadpool_limits
 
 from toppo.training.config import TrainConfig, resolve
-from toppo.training.envs.metaworld import (
-    ACTION_DIM,
-    HORIZON,
-    OBS_DIM,
-    Episode,
-    environment_seed,
-    not_compared,
-    task_names,
-    task_specs,
-)
-from toppo.training.envs.workers import LANES, Unit, shares, units
+from toppo.training.envs.metaworld import Episode, environment_seed, not_compared, task_names, task_specs
+from toppo.training.envs.sizes import ACTION_DIM, HORIZON, OBS_DIM
+from toppo.training.envs.units import LANES, Unit, shares, units
 from toppo.training.learner.networks import Actor, Critic, NetworkShape
 from toppo.training.learner.policy import ActorPolicy
 from toppo.training.learner.stopwatch import PHASES
 from toppo.training.learner.update import Learner
-from toppo.training.run.directory import RunDirectory
+from toppo.training.run.directory import Run
 from toppo.training.run.progress import Display
 from toppo.training.run.schedule import Schedule, plan
 from toppo.training.run.trainer import Trainer, build_learner
@@ -206,7 +198,7 @@ def floor_of(config: TrainConfig) -> Iterator[Floor]:
         floor.close()
 
 
-def profile(run: RunDirectory, config: TrainConfig) -> dict[str, Any]:
+def profile(run: Run, config: TrainConfig) -> dict[str, Any]:
     """Train the run and say where its time went, in seconds per 1,000 environment steps."""
     schedule = plan(config)
     console = Console()
@@ -214,11 +206,11 @@ def profile(run: RunDirectory, config: TrainConfig) -> dict[str, Any]:
     with floor_of(config) as floor, ProfilingDisplay(str(run.path), schedule, console, floor, learner) as display:
         floor.sample(ActorPolicy(learner.actor))  # the first warms up
         start = time.perf_counter()
-        trainer = Trainer(run, config, learner, display)
+        trainer = Trainer(run, schedule, learner, display)
         trainer.train()
         wall = time.perf_counter() - start - display.paused
         last = trainer.clock.lap().phases  # the last evaluation comes after the last collect's lap
-    laps = run.read(run.timings)
+    laps = run.read(run.timings_log)
     thousands = config.env_steps / 1000
     total = {name: (sum(lap[name] for lap in laps) + last[name]) / thousands for name in PHASES}
     parts = {name: sum(lap["update_parts"][name] for lap in laps) / thousands for name in laps[0]["update_parts"]}
@@ -237,7 +229,7 @@ def profile(run: RunDirectory, config: TrainConfig) -> dict[str, Any]:
         "ratio": round(wall / thousands / floor, 3),
         "paper_schedule": paper_schedule(config, schedule, total, floor),
         "evaluations": len(schedule.evaluations),
-        "mean_success": run.read(run.evaluation)[-1]["mean_success"],
+        "mean_success": run.mean_success,
     }
 
 
@@ -310,7 +302,7 @@ def main() -> None:
     config = resolve(options, preset="toppo")
     every = min(5, plan(config).collects)
     config = resolve({**options, "dump_every": every}, preset="toppo")
-    run = RunDirectory.create(given.name, config)
+    run = Run.create(given.name, config)
     found = profile(run, config)
     (run.path / "profile.json").write_text(json.dumps(found, indent=2) + "\n")
     print(describe(found))
