@@ -178,5 +178,3 @@ def test_an_unknown_version_is_played_as_it_is_and_said_so(monkeypatch):
     (notice,) = backend.notices
     said = f"metaworld {backend.versions['metaworld']} is not tested with the accelerated environments"
     assert notice.startswith(said)
-        f"metaworld {backend.versions['metaworld']} is not tested with the accelerated environments"
-    )
