@@ -1,4 +1,4 @@
-"""`toppo-diag`: what a gradient dump shows. Parses, calls the functions of `toppo_diag`, prints."""
+"""The command line `toppo-diag`. It parses options, calls the functions of `toppo_diag`, and prints the results."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="What a gradient dump shows: figures, tables and checks, offline, without torch. "
-    "DUMP is a run directory (finished or live), a .zarr, an .h5 archive or a URL.",
+    help="Draw figures and tables from a gradient dump, and check it. Works offline, without torch. "
+    "DUMP is a run directory (finished or still running), a .zarr, an .h5 archive or a URL.",
 )
 
 
 def main() -> None:
-    """Run the command line: every error a user can cause ends in one line on stderr and a non-zero exit."""
+    """Run the command line. Every error that a user can cause is one line on stderr and a non-zero exit code."""
     terminal.run(app)
 
 
@@ -41,11 +41,11 @@ def _program(version: Annotated[bool, terminal.version_option("toppo-diag")] = F
     """Options of the program itself."""
 
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print what was made as JSON.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Dump = Annotated[str, typer.Argument(help="A run directory, a .zarr, an .h5 archive or a URL.", metavar="DUMP")]
 _ARGUMENTS = {
     "dumps": typer.Argument(help="Run directories, dumps (.zarr), archives (.h5) or URLs.", metavar="DUMP"),
-    "runs": typer.Argument(help="Run directories, or archives (.h5) of them.", metavar="RUN"),
+    "runs": typer.Argument(help="Run directories, or archives (.h5) of runs.", metavar="RUN"),
 }
 
 
@@ -55,12 +55,12 @@ def _saving(out: Path = OUT, formats: str = "pdf,png", as_json: bool = False) ->
     Args:
         out: directory for figures and tables.
         formats: figure formats, separated by commas: pdf, png, svg.
-        as_json: print what was made as JSON.
+        as_json: print the result as JSON.
     """
 
 
 def _register(name: str, make: Callable[..., Product]) -> None:
-    """Make a command of a function: its positional argument, its options, those of a selection, and those of saving."""
+    """Add a function as a command: with its own arguments, those of a `Selection`, and those of `_saving`."""
     documented = {**arguments(Selection), **arguments(_saving), **arguments(make)}
     parameters = [p for p in _parameters(_saving, documented) if name not in RUN_TABLES | TABLES or p.name != "formats"]
     parameters = [*_parameters(make, documented), *parameters]
@@ -76,7 +76,7 @@ def _register(name: str, make: Callable[..., Product]) -> None:
 
 
 def _parameters(function: Callable[..., Any], documented: dict[str, str]) -> list[inspect.Parameter]:
-    """A function's parameters as the command line takes them."""
+    """The parameters of a function in the form that the command line takes."""
     hints = get_type_hints(function)
     found: list[inspect.Parameter] = []
     for parameter in inspect.signature(function).parameters.values():
@@ -103,7 +103,7 @@ def _parameter(name: str, hint: Any, default: Any, text: str) -> inspect.Paramet
 
 
 def _plain(hint: Any) -> Any:
-    """The type that typer reads for a Python annotation: texts and paths come as one text."""
+    """The type that typer reads for a Python annotation. Lists of texts and paths are one text on the command line."""
     if hint == Texts:
         return str | None
     if get_origin(hint) in (Union, types.UnionType):
@@ -113,7 +113,7 @@ def _plain(hint: Any) -> Any:
 
 
 def _finish(make: Callable[[], Product], out: Path, formats: str, as_json: bool) -> None:
-    """Run a command, write what it made, say so; exit code 1 if it is a check that failed."""
+    """Run a command, save its files and print their names. If it is a check that failed, the exit code is 1."""
     from toppo_diag.output import chosen_formats, require_writable, table_lines
 
     kinds = chosen_formats(as_texts(formats))
@@ -151,7 +151,7 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-@app.command("verify", help=f"{description(store.verify)} Exit code 1 if it is damaged.")
+@app.command("verify", help=f"{description(store.verify)} The exit code is 1 if the dump is damaged.")
 def _verify(dump: Dump, as_json: AsJson = False) -> None:
     report = store.verify(dump)
     if as_json:

@@ -1,4 +1,4 @@
-"""Errors that a user can cause: one line each, which names the thing and the mend."""
+"""Errors that a user can cause. Each message is one line: it names the thing, what is wrong, and what to do."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from toppo.common.errors import ToppoError, UsageError, bad_option
 
 
 class DiagnosticError(ToppoError, ValueError):
-    """A figure, table or check that cannot be had. The command line prints it as one line and exits with 1."""
+    """A figure, table or check that cannot be made. The command line prints it as one line and exits with 1."""
 
 
 def require_at_least(least: float, **options: float) -> None:
-    """Refuse options that are no finite number, or are too small.
+    """Check that options are finite numbers and are not too small.
 
     Raises:
-        UsageError: naming the option and its value.
+        UsageError: one is not. The error names the option and its value.
     """
     for name, value in options.items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):

@@ -37,7 +37,7 @@ def to_markdown(table: Table) -> str:
 
 
 def to_latex(table: Table) -> str:
-    r"""A table as LaTeX with booktabs, for \input: our rows in bold under a rule, the notes below.
+    r"""A table as LaTeX for \input. Our rows stand in bold under a rule, and the notes below the table.
 
     Needs the packages booktabs and amssymb.
     """
@@ -68,7 +68,7 @@ def to_latex(table: Table) -> str:
 
 
 def latex(text: str) -> str:
-    """Text with the characters escaped that mean something to LaTeX."""
+    """Text in which the special characters of LaTeX are escaped."""
     return "".join(_LATEX.get(character, character) for character in text)
 
 

@@ -1,4 +1,4 @@
-"""Figures, tables and texts as files: PDF, PNG, SVG and CSV, each whole or not at all."""
+"""Writing figures, tables and texts as files (PDF, PNG, SVG, CSV). Each file is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def chosen_formats(formats: Sequence[str]) -> tuple[str, ...]:
 
 
 def require_writable(out: Path) -> None:
-    """Find out before the work, not after it, that a directory cannot be written.
+    """Check that a directory can be written, before any work is done for it.
 
     Raises:
-        OutputError: it cannot.
+        OutputError: the directory cannot be written.
     """
     _write(out / ".writable", b"").unlink()
 
@@ -75,7 +75,7 @@ def write_csv(rows: Iterable[Row], path: Path) -> Path:
 
 
 def to_csv(rows: Iterable[Row]) -> str:
-    """Rows of equal keys as CSV; floats in full."""
+    """Rows of equal keys as CSV, with all digits of the floats."""
     rows = list(rows)
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
@@ -97,7 +97,7 @@ def table_lines(rows: Sequence[Row]) -> list[str]:
 
 
 def shown_value(value: Any) -> str:
-    """A value as a table shows it: four digits of a float."""
+    """A value as a table shows it. A float has four digits."""
     return f"{value:.4g}" if isinstance(value, float) else f"{value}"
 
 

@@ -1,4 +1,4 @@
-"""What a command answers: a figure, the numbers behind it, and notes. Nothing is on disk until it is saved."""
+"""The result of a command: a figure, the numbers behind it, and notes. It is on disk only after `save`."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ MAIN = "main"
 
 @dataclass(frozen=True, repr=False)
 class Product:
-    """What a command made.
+    """The result of a command.
 
     Attributes:
-        name: the stem of its files.
+        name: the stem of the names of its files.
         draw: makes the figure; None for a command without a picture.
         rows: the numbers behind the figure, by the suffix of their CSV file ("" for the first).
         headline: the few numbers that the command prints.
         notes: what is missing and why, one line each.
         failures: why a check failed, one line each; the command line then exits with 1.
-        measured: columns that differ from run to run (times), which `toppo-diag figures` does not compare.
-        texts: further files, by the end of their name ("-2.md").
+        measured: columns that differ each time, such as times. `toppo-diag figures` does not compare them.
+        texts: the content of further files, by the end of their name ("-2.md").
     """
 
     name: str
@@ -54,7 +54,7 @@ class Product:
     texts: Mapping[str, str] = field(default_factory=dict)
 
     def figure(self) -> Figure:
-        """The picture, the same as the command saves; a new one at each call.
+        """The picture, the same as the command saves. Each call draws a new one.
 
         Raises:
             DiagnosticError: this command draws nothing.
@@ -72,7 +72,7 @@ class Product:
 
     @property
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Every number behind the figure, as the CSV files have them, by name; the first is "main"."""
+        """The tables behind the figure, by name, with the content of the CSV files. The first is "main"."""
         import pandas as pd
 
         return {suffix.strip("-") or MAIN: pd.DataFrame(list(rows)) for suffix, rows in self.rows.items()}
@@ -81,7 +81,7 @@ class Product:
         """Write the figure in each format, a CSV file for each table, and the texts.
 
         Args:
-            directory: where to; it is made if it is not there.
+            directory: where to write; it is made if it is not there.
             formats: out of pdf, png, svg.
 
         Returns:

@@ -1,4 +1,4 @@
-"""What a command is asked: dumps, and which part of them. The command line, the manifest and Python all ask alike."""
+"""The request to a command: dumps, and which part of them. The command line, manifests and Python all make it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Source = str | os.PathLike[str] | Dump
 """A run directory, a dump (.zarr), an archive (.h5), a URL, or a dump that is open already."""
 Sources = Source | Sequence[Source]
 Texts = str | int | float | Sequence[str | int | float] | None
-"""One text or several: "early,late", ["early", "late"] and "early" are all accepted, numbers too."""
+"""One text or several: "early", "early,late" and ["early", "late"] are all accepted. Numbers are accepted too."""
 
 
 class Selection(TypedDict, total=False):
@@ -24,12 +24,12 @@ class Selection(TypedDict, total=False):
     Attributes:
         side: the group of parameters to look at: actor, critic, or another side of the dump.
         stage: early, mid, late, separated by commas.
-        snapshot: snapshots counted from 0, as 0,3,-1, or a range with both ends, as 2:5.
-        steps: the snapshots nearest to these steps, as 500000,4500000, or all within a range, as 500000:8000000.
+        snapshot: snapshots counted from 0, such as 0,3,-1, or a range with both ends, such as 2:5.
+        steps: the snapshots nearest to these steps, such as 500000,4500000, or all in a range, such as 500000:8000000.
         tasks: only these tasks, separated by commas.
         layer: only the gradient of one parameter ('0.weight') or of one layer ('0').
         scheduler: where gradients are read: serial, threads:N, processes:N, the address of a dask scheduler
-            (tcp://host:port), or its scheduler file. A dask scheduler runs code of whoever can reach it.
+            (tcp://host:port), or its scheduler file. Anyone who can reach a dask scheduler can run code on it.
     """
 
     side: str | None
@@ -51,8 +51,8 @@ class Request:
         stage: out of early, mid, late.
         snapshot: indices from 0 (negative ones from the end), or ranges "a:b" that include both ends.
         steps: steps whose nearest snapshots are taken, or ranges "a:b" that include both ends.
-        tasks: to keep, in this order; () keeps all.
-        layer: a parameter ("2.weight"), or the common start of several ("2"), whose columns alone count.
+        tasks: the tasks to keep, in this order; () keeps all.
+        layer: a parameter ("2.weight"), or the common start of several ("2"). Only its columns count.
         scheduler: see `toppo_diag.reading.schedulers`.
     """
 
@@ -67,7 +67,7 @@ class Request:
 
     @classmethod
     def of(cls, dumps: Sources, **selection: Unpack[Selection]) -> Request:
-        """The request that a user's options mean.
+        """The request that is made from a user's options.
 
         Raises:
             UsageError: no dump, an unknown option, or two options that choose snapshots.
@@ -99,25 +99,25 @@ class Request:
         """Every dump, opened.
 
         Raises:
-            DumpError: there is none at a path, or it cannot be read.
+            DumpError: there is no dump at a path, or it cannot be read.
         """
         return [opened(source) for source in self.dumps]
 
     def open_one(self, command: str) -> Dump:
-        """The dump of a command that draws one at a time, opened.
+        """The only dump, opened, for a command that draws one dump at a time.
 
         Raises:
-            UsageError: there are more.
-            DumpError: there is none at the path, or it cannot be read.
+            UsageError: there are several dumps.
+            DumpError: there is no dump at the path, or it cannot be read.
         """
         if len(self.dumps) != 1:
             raise UsageError(f"{command} draws one dump at a time, not {len(self.dumps)}; run it once for each")
         return opened(self.dumps[0])
 
     def stem(self, *parts: str) -> str:
-        """The name of a product's files: the parts joined by dashes, and the layer where one was chosen.
+        """The name of a product's files: the parts joined by dashes, and the layer if one was chosen.
 
-        A figure of one layer so lies beside the figure of the whole side, not in its place.
+        So a figure of one layer does not replace the figure of the whole side.
         """
         layer = [] if self.layer is None else [self.layer.replace("/", "_")]
         return "-".join([part for part in parts if part] + layer)
@@ -132,28 +132,28 @@ def as_sources(sources: Sources) -> tuple[Source, ...]:
     """One source or several as a tuple.
 
     Raises:
-        UsageError: there is none, or something that is no path and no dump.
+        UsageError: there is no source, or one that is neither a path nor a dump.
     """
     several = (sources,) if isinstance(sources, (str, os.PathLike, Dump)) else tuple(sources)
     if not several:
         raise UsageError("no dump was given; give a run directory, a .zarr, an .h5 or a URL")
     for source in several:
         if not isinstance(source, (str, os.PathLike, Dump)):
-            raise UsageError(f"{source!r} is no path and no dump; give a run directory, a .zarr, an .h5 or a URL")
+            raise UsageError(f"{source!r} is neither a path nor a dump; give a run directory, a .zarr, an .h5 or a URL")
     return several
 
 
 def as_paths(runs: Sources) -> tuple[str, ...]:
-    """Runs as paths; an open dump stands for the run that it is in.
+    """Runs as paths. An open dump stands for the run that it belongs to.
 
     Raises:
-        UsageError: there is none, or something that is no path and no dump.
+        UsageError: there is no run, or one that is neither a path nor a dump.
     """
     return tuple(run.path if isinstance(run, Dump) else os.fspath(run) for run in as_sources(runs))
 
 
 def as_texts(value: object) -> tuple[str, ...]:
-    """A list option as texts, whether it came as "a,b", as a list, or as one number; None gives ()."""
+    """The texts of a list option, which may be given as "a,b", as a list, or as one number; () for None."""
     if value is None:
         return ()
     items = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
@@ -161,10 +161,10 @@ def as_texts(value: object) -> tuple[str, ...]:
 
 
 def check_scheduler(scheduler: str) -> int:
-    """Refuse a scheduler that does not exist, before any work. Gives its number of workers; of a cluster, 0.
+    """The number of workers of a scheduler; 0 for serial and for a cluster. Called before any work, as a check.
 
     Raises:
-        UsageError: naming what there is.
+        UsageError: an unknown scheduler, or a wrong number of workers.
     """
     kind, _, number = scheduler.partition(":")
     if is_cluster(scheduler) or scheduler == "serial":

@@ -287,7 +287,7 @@ def test_choosing_snapshots(how: dict, expected: list[int]):
     ("how", "message"),
     [
         ({"snapshot": ["5"]}, "has no snapshot 5: it holds 5"),
-        ({"snapshot": ["x"]}, "'x' is no whole number"),
+        ({"snapshot": ["x"]}, "'x' is not a whole number"),
         ({"steps": ["600:900"]}, "no snapshot within steps 600:900"),
         ({"stage": ["erly"]}, "unknown stage 'erly': give early, mid, late"),
     ],

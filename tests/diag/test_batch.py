@@ -97,7 +97,7 @@ def test_one_that_fails_does_not_stop_the_others(diag, paper):  # noqa: F811
         ("tol = 1e-12", "tolerance = 1", "invariance has no option 'tolerance'"),
         ('dumps = ["data/fg.h5"]', "", "names no dumps"),
         ('out = "out"', "output = 1", "unknown key 'output'"),
-        ("[figures.norms]", "[figures.norms", "is not TOML"),
+        ("[figures.norms]", "[figures.norms", "is not valid TOML"),
     ],
 )
 def test_a_wrong_manifest_is_one_line(diag, paper, old, new, message):  # noqa: F811

@@ -173,7 +173,7 @@ def test_conflicts_rank_layers_where_there_are_slabs(diag, run, archive):
     scores = [float(r["conflict_score"]) for r in rows if r["side"] == "critic"]
     assert scores == sorted(scores, reverse=True)
     _, out, _ = diag("conflicts", archive, "--format", "svg", "--out", "o", "--json")
-    assert any("no slabs" in note for note in json.loads(out)["notes"])
+    assert any("holds no gradients (slabs)" in note for note in json.loads(out)["notes"])
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ def test_one_seed_is_said_and_has_no_spread(diag, runs):
     assert code == 0
     answer = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert answer["numbers"][0]["low"] is None
-    assert any("seed 0 alone" in note for note in answer["notes"])
+    assert any("1 seed (0), so no std" in note for note in answer["notes"])
     assert table("curves-success-MT10-v2.csv")[0]["std"] == ""
 
 

@@ -201,7 +201,7 @@ def _damaged(directory: Path, old: str, new: str) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (",45.2,", ",45.2x,", "table-3.csv, line 3: value '45.2x' is no number; restore it"),
+        (",45.2,", ",45.2x,", "table-3.csv, line 3: value '45.2x' is not a number; restore it"),
         (",45.2,", ",", "table-3.csv, line 3: has another number of columns"),
         ("metric,", "measure,", "table-3.csv: is damaged, it lacks metric; restore it"),
     ],

@@ -141,7 +141,7 @@ def test_every_label_of_every_setting_by_itself(tmp_path: Path):
         ("TOPPO", ("MT10", "v1")),
     ]
     assert one_setting([read[0], read[2]]) == ("MT10", "v2")
-    with pytest.raises(UsageError, match=r"a is of MT10 under v2 rewards and .*b of MT10 under v1: give runs of one"):
+    with pytest.raises(UsageError, match=r"a is a run on MT10 under v2 rewards, and .*b on MT10 under v1; give runs"):
         one_setting(read)
     with pytest.raises(UsageError, match="give runs of one benchmark and reward"):
         align(read)
@@ -196,7 +196,7 @@ def _wrong(path: Path, what: str) -> str:
     ("what", "error", "message"),
     [
         ("nowhere", UsageError, "no such file or directory; give a run directory"),
-        ("no config", UsageError, "is not a run, it has no config.toml"),
+        ("no config", UsageError, "is not a run: it has no config.toml"),
         ("none", DiagnosticError, "has no evaluations yet; wait for its first one"),
         ("empty", DiagnosticError, "has no evaluations yet"),
         ("damaged", DiagnosticError, "evaluation.jsonl, line 2 is damaged; delete the line or restore it"),
@@ -207,7 +207,7 @@ def _wrong(path: Path, what: str) -> str:
         ("no toml", DiagnosticError, "config.toml is damaged"),
         ("lacks", DiagnosticError, "config.toml is damaged, it lacks popart; restore it"),
         ("combiner", DiagnosticError, "config.toml: unknown combiner 'fairgard': did you mean 'fairgrad'?"),
-        ("archive", DiagnosticError, "holds no evaluations (an archive of a dump alone); export it again"),
+        ("archive", DiagnosticError, "is an archive without the evaluations of its run; export it again"),
         ("not an archive", DiagnosticError, "cannot be read"),
     ],
 )
@@ -228,7 +228,7 @@ def test_the_same_run_twice(tmp_path: Path):
     b = str(evaluate(tmp_path / "b", SUCCESS[:2], workers=7, dump_every=1, gram_every=8, device="cpu"))
     with pytest.raises(UsageError) as caught:
         read_runs([a, b])
-    assert str(caught.value) == f"{a} and {b} are both seed 0 of TOPPO on MT10: leave one out"
+    assert str(caught.value) == f"{a} and {b} are both seed 0 of TOPPO on MT10; leave one out"
     with pytest.raises(UsageError, match="are both seed 0"):
         read_runs([a, a])
 

@@ -60,7 +60,10 @@ def test_tables_of_mt10(diag, toppo):  # noqa: F811
     markdown = Path("o/table-2.md").read_text()
     assert cells(markdown, "**ours: TOPPO (n = 2, 2M steps)**")[1:] == [NOTHING, "65.0 ± 14.1", *[NOTHING] * 7]
     assert cells(markdown, "ARS-LoRA")[1:5] == ["3878K", "99.5 ± 0.8", "16123K", NOTHING]
-    assert "- ours: TOPPO on MT10 v2: 2 seeds (1, 4), the paper has 10; 2M of the paper's 20M steps (10%)" in markdown
+    assert (
+        "- ours: TOPPO on MT10 v2: 2 seeds (1, 4); the paper has 10 seeds; 2M of the paper's 20M steps (10%)"
+        in markdown
+    )
     per_task = Path("o/table-d5.md").read_text()
     assert cells(per_task, "Task")[-2:] == ["TOPPO", "ours: TOPPO (n = 2, 2M steps)"]
     assert cells(per_task, "reach-v3")[-2:] == ["100.0 ± 0.0", "87.5 ± 17.7"]
@@ -156,7 +159,7 @@ def test_both_rewards_meet_in_table_d3_alone(diag, tmp_path):  # noqa: F811
     code, out, _ = diag("tables", *made, *HERE, "--json", "--out", "o")
     answer = json.loads(out)
     assert (code, [row["table"] for row in answer["numbers"]]) == (0, ["D.3", "D.8", "D.9"])
-    assert answer["notes"][0].startswith("Table 2, 3, D.1, D.2, D.4, D.6, D.7, D.10, D.11: left out, of one benchmark")
+    assert answer["notes"][0].startswith("Table 2, 3, D.1, D.2, D.4, D.6, D.7, D.10, D.11: left out, because some runs")
     line = cells(Path("o/table-d3.md").read_text(), "**ours: TOPPO")
     assert line[0] == "**ours: TOPPO (MT50 v1: n = 1, 100M steps; MT50 v2: n = 1, 100M steps)**"
     assert line[1:] == ["60.0", "80.0", "+20.00"]
@@ -182,7 +185,7 @@ def test_unequal_lengths_and_budgets_are_said(diag, tmp_path):  # noqa: F811
     assert "short (TOPPO, seed 2) is incomplete: evaluated up to 800,000 of its 2,000,000 steps" in notes
     assert any(note.startswith("long (TOPPO, seed 1) is cut to the 3 of its 6 evaluations") for note in notes)
     assert "our runs have different budgets; look at their steps before you compare rows" in notes
-    assert "ours: Vanilla MT-PPO on MT10 v2: seed 0 alone, so no std, the paper has 10; " in "; ".join(notes)
+    assert "ours: Vanilla MT-PPO on MT10 v2: 1 seed (0), so no std; the paper has 10 seeds; " in "; ".join(notes)
     markdown = Path("o/table-2.md").read_text()
     assert all(note in markdown for note in notes)
     assert cells(markdown, "**ours: TOPPO (n = 2, 0.8M steps)")[2] == "38.0 ± 2.8"
@@ -308,7 +311,7 @@ def test_archives_and_a_manifest(diag, tmp_path):  # noqa: F811
     page = (out / "index.html").read_text()
     assert "toppo.h5 (SHA-256" in page
     assert f"toppo-diag tables {data}/toppo.h5 --table 2,d5 --published {data.parent}/published" in page
-    assert "the paper has 10" in page
+    assert "the paper has 10 seeds" in page
     assert diag("figures", manifest, "--check")[0] == 0
     (out / "table-2.md").unlink()
     rows = (out / "table-d5.csv").read_text()
@@ -330,21 +333,29 @@ def test_archives_and_a_manifest(diag, tmp_path):  # noqa: F811
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("tables", "RUN", "V1"), 2, "of MT10 under v2 rewards and V1 of MT10 under v1: give runs of one benchmark"),
-        (("tables", "RUN", "FIFTY", "--table", "d5"), 2, "--table d5 is of MT10 under v2 rewards and FIFTY of MT50"),
+        (("tables", "RUN", "V1"), 2, "on MT10 under v2 rewards, and V1 on MT10 under v1; give runs of one benchmark"),
+        (
+            ("tables", "RUN", "FIFTY", "--table", "d5"),
+            2,
+            "--table d5 is about MT10 under v2 rewards, but FIFTY is a run",
+        ),
         (("tables", "V1", "FIFTY"), 2, "give runs of one benchmark and reward at a time"),
         (("tables", "RUN", "--table", "d12"), 2, "--table d12: no such table; give some of 2, 3, d1, d2"),
         (("tables", "FIFTY", "--table", "D.1"), 2, "--table d1: none of these runs belongs in it"),
-        (("tables", "FEW"), 2, "FEW is of reach-v3,push-v3: the paper's tables are of MT10 and MT50"),
+        (("tables", "FEW"), 2, "FEW is a run on reach-v3,push-v3, but the paper's tables are about MT10 and MT50"),
         (("tables", "nowhere"), 2, "nowhere: no such file or directory; give a run directory"),
         (("tables", "EMPTY"), 1, "EMPTY: has no evaluations yet"),
-        (("tables", "RUN", "TWIN"), 2, "RUN and TWIN are both seed 0 of TOPPO on MT10: leave one out"),
+        (("tables", "RUN", "TWIN"), 2, "RUN and TWIN are both seed 0 of TOPPO on MT10; leave one out"),
         (("tables", "RUN", "--published", "no"), 2, "--published no: no such directory"),
         (("tables", "RUN", "--out", "FILE"), 1, "cannot write FILE"),
         (("compare", "RUN", "--to", "papers"), 2, "--to papers: give paper"),
-        (("compare", "FEW"), 1, "the paper has no number of TOPPO on reach-v3,push-v3 v2; give runs of a rung"),
+        (
+            ("compare", "FEW"),
+            1,
+            "the paper has no number of TOPPO on reach-v3,push-v3 v2; give runs",
+        ),
         (("compare", "RUN", "TWIN"), 2, "are both seed 0 of TOPPO"),
-        (("compare", "OLD"), 1, "OLD: holds no evaluations (an archive of a dump alone)"),
+        (("compare", "OLD"), 1, "OLD: is an archive without the evaluations of its run"),
     ],
 )
 def test_wrong_input_is_one_line(diag, tmp_path, archive, arguments, code, message):  # noqa: F811

@@ -1,4 +1,4 @@
-"""Our numbers beside the paper's."""
+"""Compares our numbers with the paper's."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from toppo_diag.analysis.published import PAPER, Published
 def compare(found: Iterable[Measure], published: Published) -> list[dict[str, Any]]:
     """One row for each of the paper's own numbers that our runs also give.
 
-    Two numbers belong together if method, benchmark, reward, metric, k and task agree. Where two of the paper's tables
-    print the same number, both have a row.
+    Two numbers belong together if method, benchmark, reward, metric, k and task agree. If two of the paper's tables
+    print the same number, there is a row for each table.
 
     Args:
         found: our numbers.
         published: the paper's numbers.
 
     Returns:
-        Rows. `difference` is our number less the paper's, in `unit`. `in_std` is the difference in the paper's standard
-        deviations; it is blank where the paper gives none, or 0. `budget_percent` is our budget in percent of the
-        paper's.
+        Rows. `difference` is our number minus the paper's, in `unit`. `in_std` is the difference in the paper's
+        standard deviations. It is blank if the paper gives none, or gives 0. `budget_percent` is our budget in percent
+        of the paper's.
     """
     ours: dict[tuple[object, ...], list[Measure]] = {}
     for measure in found:

@@ -17,7 +17,7 @@ class Conflicts:
     """Conflicts in N Grams G = J J'. Two tasks are in conflict where cos(g_i, g_j) < 0.
 
     Attributes:
-        share: pairs in conflict over pairs of live tasks, for each Gram, (N,); 0 where there is no pair.
+        share: pairs in conflict over pairs of live tasks (tasks with a gradient), for each Gram, (N,); 0 without pairs.
         effective_rank: see `effective_rank`, for each Gram, (N,).
         pair_share: share of the Grams in which a pair is in conflict, out of those where both tasks are alive, (K, K);
             NaN on the diagonal, and for a pair that is never alive together.
@@ -136,8 +136,8 @@ def layer_scores(gram: Float[np.ndarray, "N L K K"], names: Sequence[str], kept:
 
     Args:
         gram: G of every layer of N minibatches.
-        names: of the L layers.
-        kept: the tasks to look at.
+        names: names of the L layers.
+        kept: indices of the tasks to count.
     """
     scores = conflict_score(gram[:, :, kept][:, :, :, kept])
     return {names[n]: float(scores[:, n].mean()) for n in ranked_layers(scores)}

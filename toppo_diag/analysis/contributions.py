@@ -32,10 +32,10 @@ class ContributionSeries:
 def contribution_series(
     env_steps: Int[np.ndarray, "N"], gram: Float[np.ndarray, "N K K"], combiner: str
 ) -> ContributionSeries:
-    """The contributions that a combiner gives N Grams.
+    """The contributions of the tasks in N Grams under a combiner.
 
     Args:
-        env_steps: at which each Gram was taken.
+        env_steps: environment steps at which each Gram was taken.
         gram: G.
         combiner: spec of a combiner that needs the Gram alone.
     """

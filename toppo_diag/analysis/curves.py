@@ -1,4 +1,4 @@
-"""Success over training and over tasks, as Figures 1, 4 and D.6 to D.10 show it.
+"""Success over training and for each task, as in Figures 1, 4 and D.6 to D.10.
 
 Success rates are in percent here, like the published numbers.
 """
@@ -42,8 +42,8 @@ def band(success: Float[np.ndarray, "... n"], kind: str) -> Band:
 
     Args:
         success: 0 to 1, seeds on the last axis.
-        kind: "std" or "sem": the mean, and the mean -+ this. "iqm": the interquartile mean (IQM) and its 95% bootstrap
-            interval.
+        kind: "std" or "sem": the mean, minus and plus this number. "iqm": the interquartile mean (IQM) and its 95%
+            bootstrap interval.
     """
     values = 100 * success
     if kind == "iqm":
@@ -53,7 +53,7 @@ def band(success: Float[np.ndarray, "... n"], kind: str) -> Band:
 
 
 def worst_ks(n_tasks: int) -> tuple[int, ...]:
-    """The k of Table 2 that a benchmark has tasks for. The last one is all its tasks."""
+    """The k of Table 2 that are below the number of tasks, and then this number."""
     return (*(k for k in WORST if k < n_tasks), n_tasks)
 
 

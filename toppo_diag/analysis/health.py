@@ -1,4 +1,4 @@
-"""Whether a few tasks make the whole step (Figure D.3)."""
+"""Whether the gradients are collinear, and whether a few tasks make the whole step (Figure D.3)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from toppo_diag.analysis.series import Steps
 
 
 def top_1_mass(gram: Float[np.ndarray, "*n K K"], weights: Float[np.ndarray, "*n K"]) -> Float[np.ndarray, "*n"]:
-    """Largest task's part of all contributions, max_i ||w_i g_i|| / sum_j ||w_j g_j|| (Figure D.3, bottom).
+    """The largest contribution over the sum of all, max_i ||w_i g_i|| / sum_j ||w_j g_j|| (Figure D.3, bottom).
 
-    It is 1 / K where all tasks contribute the same, 1 where one task makes the step alone, and 0 where no task has a
-    gradient.
+    It is 1 / K if all tasks contribute the same, 1 if one task makes the step alone, and 0 if no task has a gradient.
     """
     lengths = contributions(gram, weights)
     total = lengths.sum(axis=-1)
@@ -44,8 +43,8 @@ class HealthSeries:
 
     Attributes:
         env_steps: (T,).
-        mean_abs_cosine: over the pairs of live tasks, (T,).
-        top_1_mass: largest task's part of all contributions, (T,).
+        mean_abs_cosine: mean |cos| over the pairs of live tasks, (T,).
+        top_1_mass: the largest contribution over the sum of all, (T,).
     """
 
     env_steps: Int[np.ndarray, "T"]
@@ -62,7 +61,7 @@ def health_series(env_steps: Int[np.ndarray, "N"], gram: Float[np.ndarray, "N K 
     """The health of N Grams under a combiner.
 
     Args:
-        env_steps: at which each Gram was taken.
+        env_steps: environment steps at which each Gram was taken.
         gram: G.
         combiner: spec of a combiner that needs the Gram alone.
     """

@@ -20,7 +20,7 @@ class Panel:
         log10_square: log10 G_ii, (K,); -inf for a dead task.
         share: ||g_i|| / K, the length of a task's part in the mean, (K,).
         spread: max ||g_i|| / min ||g_i|| over live tasks.
-        mean_abs_cosine: over pairs of live tasks.
+        mean_abs_cosine: mean |cos| over pairs of live tasks.
     """
 
     tasks: tuple[str, ...]

@@ -1,5 +1,6 @@
-"""Figure D.5 and Corollary 1: does rescaling the tasks' gradients change their step? On Gaussian gradients, and on the
-minibatches of a dump.
+"""How much the step changes when the gradients of the tasks are rescaled (Figure D.5, Theorem 1, Corollary 1).
+
+It is measured on Gaussian gradients, and on the minibatches of a dump.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ from jaxtyping import Float
 from toppo.combiners import Combiner, Status, invariance, make, popart_scales
 
 DIMENSION = 1024
-"""Of the Gaussian gradients, as in Section C.5."""
+"""Dimension of the Gaussian gradients, as in Section C.5."""
 FACTORS = np.geomspace(1e-2, 1e2, 41)
-"""c of the single-task sweep (Figure D.5 a, b)."""
+"""The factors c of the single-task sweep (Figure D.5 a, b)."""
 SIGMAS = np.linspace(0.0, 3.0, 13)
-"""sigma of the lognormal perturbation (Figure D.5 c)."""
+"""The values of sigma of the lognormal perturbation (Figure D.5 c)."""
 DRAWS = 30
 """N_boot of Figure D.5 c."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """One combiner on one Gram, task 0's gradient scaled by each of C factors.
+    """One combiner on one Gram, with the gradient of task 0 scaled by each of C factors.
 
     Attributes:
-        cosine: of d before and after, (C,).
-        distance: ||d~ - d|| / ||d||, (C,).
+        cosine: cosine between the steps before and after, (C,).
+        distance: ||d~ - d|| / ||d||, with d~ the step after scaling, (C,).
     """
 
     cosine: Float[np.ndarray, "C"]
@@ -38,11 +39,11 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Perturbation:
-    """One combiner on one Gram, every task scaled by c_i = exp(N(0, sigma^2)), for S sigmas.
+    """One combiner on one Gram, with every task scaled by c_i = exp(N(0, sigma^2)), for S values of sigma.
 
     Attributes:
-        median: of the cosine of d before and after, (S,).
-        low, high: the 2.5 % and 97.5 % quantiles over the draws, (S,).
+        median: median cosine between the steps before and after, over the draws, (S,).
+        low, high: the 2.5 % and 97.5 % quantiles of this cosine, (S,).
     """
 
     median: Float[np.ndarray, "S"]
@@ -52,12 +53,12 @@ class Perturbation:
 
 @dataclass(frozen=True)
 class Realised:
-    """Corollary 1 on one dumped minibatch, raw against PopArt-rescaled gradients.
+    """Corollary 1 on one dumped minibatch: the step from raw gradients against the step from gradients with PopArt.
 
     Attributes:
         distance: ||d_PopArt - d_raw|| / ||d_raw||.
-        norm_error: max | ||d||^2 / K - 1 | over both (Theorem 1).
-        solved: whether the Gram is positive definite to the solver, as Theorem 1 asks.
+        norm_error: max | ||d||^2 / K - 1 | over both steps (Theorem 1).
+        solved: whether the solver found the Gram positive definite, as Theorem 1 asks.
     """
 
     distance: float
@@ -74,7 +75,7 @@ def gaussian_gram(n_tasks: int, seed: int = 0) -> Float[np.ndarray, "K K"]:
 
 @dataclass(frozen=True)
 class Handed:
-    """What a combiner is handed beside the Gram, where it takes it: the same before and after a rescaling."""
+    """The losses and the order for a combiner that needs them. They are the same before and after a rescaling."""
 
     losses: Float[np.ndarray, "K"] | None = None
     order: np.ndarray | None = None
@@ -89,7 +90,7 @@ class Handed:
 def single_task_sweep(
     combiner: Combiner, gram: Float[np.ndarray, "K K"], factors: Float[np.ndarray, "C"] = FACTORS
 ) -> Sweep:
-    """Figure D.5 a, b: d of g_1, ..., g_K against d of c g_1, g_2, ..., g_K."""
+    """Figure D.5 a, b: the step on g_1, ..., g_K against the step on c g_1, g_2, ..., g_K."""
     c = np.ones((len(factors), len(gram)))
     c[:, 0] = factors
     handed = Handed.fixed(combiner, len(gram))
@@ -104,7 +105,7 @@ def lognormal_perturbation(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Perturbation:
-    """Figure D.5 c: all tasks rescaled at random; every combiner sees the same draws."""
+    """Figure D.5 c: the steps when all tasks are rescaled at random. Every combiner sees the same draws."""
     normal = np.random.default_rng(seed).standard_normal((draws, len(gram)))
     handed = Handed.fixed(combiner, len(gram))
     cosine = np.array(
@@ -118,12 +119,12 @@ def lognormal_perturbation(
 
 
 def realised(combiner: Combiner, raw_gram: Float[np.ndarray, "K K"], sigma: Float[np.ndarray, "K"]) -> Realised:
-    """Corollary 1 on a minibatch: the combiner on raw gradients, and on sigma_i^-2 times them.
+    """Corollary 1 on a minibatch: the combiner on the raw g_i, and on sigma_i^-2 g_i.
 
     Args:
-        combiner: one that takes neither losses nor an order.
-        raw_gram: of the gradients of the unmodified loss.
-        sigma: PopArt's, positive.
+        combiner: a combiner that takes neither losses nor an order.
+        raw_gram: G of the gradients of the loss without PopArt.
+        sigma: PopArt's sigma_i, positive.
     """
     found = invariance(raw_gram, popart_scales(sigma), combiner)
     statuses = {found.before.status, found.after.status}
@@ -133,7 +134,7 @@ def realised(combiner: Combiner, raw_gram: Float[np.ndarray, "K K"], sigma: Floa
 TIGHT = "fairgrad:alpha=1"
 """The replay of Section D.2. The paper solves it to eta = 1e-13; here it is solved to rounding."""
 PRODUCTION = "fairgrad-paper"
-"""Algorithm C.2 at its production tolerance, eta = 1e-2: reported, not held to anything."""
+"""Algorithm C.2 at its training tolerance, eta = 1e-2. Its numbers are reported and never fail the check."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def realised_rows(
 
     Args:
         gram: G of the raw gradients, in the units in which the trainer's combiner sees them.
-        sigma: PopArt's; None without PopArt, and then only the norm identity is checked.
+        sigma: PopArt's sigma_i; None without PopArt. Then only the norm of the step is checked.
         where: the first columns of each minibatch's row.
 
     Returns:
@@ -199,13 +200,13 @@ def realised_rows(
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the check of Theorem 1 and Corollary 1 says.
+    """The result of the check of Theorem 1 and Corollary 1.
 
     Attributes:
         headline: one row for each solver and quantity: median, worst, where the worst is, whether it passed.
         failures: one line for each quantity beyond the tolerance.
-        singular: minibatches with a singular Gram, which Theorem 1 leaves out.
-        drawn: (env_steps, distance) of the minibatches, by solver, where PopArt was on.
+        singular: number of minibatches with a singular Gram, which Theorem 1 does not cover.
+        drawn: (env_steps, distance) of the minibatches of runs with PopArt, by solver.
     """
 
     headline: list[dict[str, Any]]
@@ -215,11 +216,11 @@ class Verdict:
 
 
 def judge(minibatches: Sequence[Mapping[str, Any]], sweeps: Mapping[str, Sweep], tol: float) -> Verdict:
-    """Hold the minibatches of `realised_rows` and the single-task sweep of the tight solver to a tolerance.
+    """The verdict on the minibatches of `realised_rows` and on FairGrad's single-task sweep, under a tolerance.
 
     Args:
         minibatches: rows of `realised_rows`.
-        sweeps: of `synthetic`.
+        sweeps: those of `synthetic`, by combiner spec.
         tol: the largest relative distance, and norm error, that passes.
     """
     headline: list[dict[str, Any]] = []

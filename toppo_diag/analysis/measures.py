@@ -1,4 +1,7 @@
-"""Every number of the paper's tables that runs of one label give. Names are those of `analysis.published`."""
+"""The numbers of the paper's tables that our runs also give. The names are those of `analysis.published`.
+
+Runs of one label have the same settings and differ only in their seed.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ _POPART = {
     "PopArt without FG-c": ("+ LN-c", "+ LN-c + PopArt"),
     "PopArt with FG-c": ("+ LN-c + FG-c", "+ LN-c + PopArt + FG-c"),
 }
-"""The differences under Tables D.1 and D.3, as the second method less the first."""
+"""The differences under Tables D.1 and D.3: the second method minus the first."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,10 @@ class Measure:
     """One number that our runs give.
 
     Attributes:
-        label: of the runs; for a difference, what differs.
-        method: of the runs, as the paper names it. For step_to_match, the baseline that the runs match.
+        label: label of the runs; for a difference, what differs.
+        method: the paper's name of the method. For step_to_match, the baseline that the runs match.
         benchmark, reward, metric, unit, k, task: as in `PublishedRow`.
-        value: over the seeds, in `unit`.
+        value: the number, over all seeds, in `unit`.
         n: number of seeds.
         env_steps: environment steps at the last evaluation that counts.
         std: sample standard deviation over the seeds; None for one seed, or where it makes no sense.
@@ -76,12 +79,13 @@ class Measure:
 def measures(runs: Aligned, published: Published) -> list[Measure]:
     """All numbers that runs of one label give.
 
-    These are the success under each way to choose a checkpoint (Table D.10), the mean over the k worst tasks and the
-    interquartile mean at the last checkpoint, the success of each task there, and the steps at which each seed was
-    best. For TOPPO also the steps at which it matches the baselines of Table 3.
+    - Success under each way to choose a checkpoint (Table D.10).
+    - At the last checkpoint, the mean over the k worst tasks, the interquartile mean, and the success of each task.
+    - The steps at which the seeds were best.
+    - For TOPPO, the steps at which it matches the baselines of Table 3.
 
     Args:
-        runs: of one label.
+        runs: runs of one label.
         published: the paper's numbers, with those of the baselines.
     """
     curves = runs.curves
@@ -106,7 +110,7 @@ def measures(runs: Aligned, published: Published) -> list[Measure]:
 def _steps_to_match(runs: Aligned, rows: Sequence[PublishedRow]) -> list[Measure]:
     """Steps from which the interquartile mean stays at or above that of each baseline (Table 3).
 
-    Baselines count on the same benchmark and reward. A baseline that is not reached has no entry.
+    Only baselines on the same benchmark and reward count. A baseline that is not reached has no entry.
     """
     curve = iqm(runs.curves)
     reached = {
@@ -125,7 +129,8 @@ def differences(
 ) -> tuple[list[Measure], list[str]]:
     """What PopArt adds with and without FG-c (under Tables D.1 and D.3), and the gap between V2 and V1 rewards.
 
-    The gap is the interquartile mean on V2 less that on V1, for each rung, that is each row of the paper's ladder.
+    FG-c is FairGrad on the critic. The gap is the interquartile mean on V2 minus that on V1, for each rung, that is,
+    for each row of the paper's ladder.
 
     Args:
         found: numbers of several labels.

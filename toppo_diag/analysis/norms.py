@@ -1,4 +1,4 @@
-"""Length of each task's gradient over training, and of the step that two combiners make of them (Figure 2)."""
+"""The length of each task's gradient over training, and of the steps of two combiners (Figure 2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The form of Tables 2, 3 and D.1 to D.11: the columns of each, and what is in them."""
+"""The form of Tables 2, 3 and D.1 to D.11: the columns of each table, and how their cells are written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Setting = tuple[str, str]
 """Benchmark and reward."""
 
 NOTHING = "\N{EN DASH}"
-"""What the paper prints where there is no number."""
+"""The sign that the paper prints where there is no number."""
 
 
 @dataclass(frozen=True)
@@ -25,17 +25,17 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """What the columns of a table know about one of its lines.
+    """The facts about one line of a table, from which its columns make their cells.
 
     Attributes:
         name: the first cell of the line.
         ours: whether the line is ours rather than the paper's.
         method: the paper's name of the method.
         actor: the name of the actor's combiner, in a table that has it.
-        critic: the name of the critic's combiner, likewise.
+        critic: the name of the critic's combiner, in a table that has it.
         note: what the paper says beside the line.
         benchmark: the line's benchmark, in a table with a line for each.
-        cells: the numbers, by metric, k, benchmark, reward.
+        cells: the numbers, by metric, k, benchmark and reward.
         matched: for a baseline, the million steps at which our headline run matches it.
     """
 

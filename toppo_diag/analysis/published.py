@@ -1,4 +1,4 @@
-"""The paper's numbers as data: Tables 2, 3, B.2, C.1 and D.1 to D.11, one number a row.
+"""The paper's numbers as data: Tables 2, 3, B.2, C.1 and D.1 to D.11, one number per row.
 
 Tables D.8 and D.9 are about protocols, not numbers; they are rows of text.
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 PAPER = "TOPPO paper"
-"""The source of the rows that are the paper's own; its baselines have other sources."""
+"""The source of the paper's own rows. Its baselines have other sources."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +25,13 @@ class PublishedRow:
         metric: final, best, peak, late (Table D.10's aggregators of the mean over tasks, or with `task` of that task),
             worst_k (at the final checkpoint), iqm (of final, over seeds), parameters, budget, best_step_*,
             step_to_match, step_to_match_share, *_difference and iqm_gap, wall_time, kkt_residual, speedup.
-        k: of worst_k.
-        task: of a per-task table, or "".
+        k: only for worst_k.
+        task: the task, in a table with a row per task, or "".
         value: in `unit`; None where the source does not publish it.
-        std: over the n seeds, where there is one.
-        n: seeds.
+        std: standard deviation over the n seeds; None where the source gives none.
+        n: number of seeds.
         unit: "%", "pp" (percentage points), "M env steps", "thousand" (parameters), "ms", "1", "times scipy".
-        source: `PAPER`, or whom the paper quotes.
+        source: `PAPER`, or the work that the paper quotes.
         note: what the table says beside the number.
         details: columns that only this table has, by name.
     """
@@ -54,11 +54,11 @@ class PublishedRow:
 
 @dataclass(frozen=True)
 class Published:
-    """Every table.
+    """All tables of the paper.
 
     Attributes:
-        rows: numbers, table by table, in the order of the paper.
-        texts: Tables D.8 and D.9, row by row, column to text.
+        rows: the numbers, table by table, in the order of the paper.
+        texts: the rows of Tables D.8 and D.9, as text by column.
     """
 
     rows: tuple[PublishedRow, ...]

@@ -1,4 +1,4 @@
-"""What any combiner would have made of recorded Grams, and how far from what training made of them."""
+"""Combines recorded Grams again with any combiner, and measures the distance to the step that training took."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Replay:
         weights: w, (N, K).
         contributions: ||w_i g_i||, (N, K).
         progress: <g_i, d>, first-order decrease of task i's loss per unit step, (N, K).
-        cosine: of g_i and d, (N, K); NaN for a dead task, or where d = 0.
+        cosine: cos(g_i, d), (N, K); NaN for a dead task, or where d = 0.
         norm: ||d||, (N,).
         worst_progress: min_i <g_i, d> over live tasks, (N,).
-        worst_cosine: min_i cos(g_i, d), likewise, (N,); NaN where there is none.
+        worst_cosine: min_i cos(g_i, d) over live tasks, (N,); NaN where there is none.
         spread: max over min of the contributions of live tasks, (N,).
         top_1: largest contribution over their sum, (N,).
         residual: of the combiner's own equation, (N,).
@@ -50,13 +50,13 @@ def replay(
     losses: Float[np.ndarray, "N K"] | None = None,
     orders: Int[np.ndarray, "N ..."] | None = None,
 ) -> Replay:
-    """Combine every Gram anew. A stateful combiner starts afresh and moves from one to the next.
+    """Every Gram, combined again. A combiner with a memory starts afresh and sees the Grams one after the other.
 
     Args:
-        combiner: which.
-        gram: G of the gradients the combiner is to see.
-        losses: of each task, for a combiner that needs them.
-        orders: random orders, for a combiner that needs them; None draws them anew (seed 0).
+        combiner: the combiner to use.
+        gram: G of the gradients that the combiner sees.
+        losses: the losses of each task, for a combiner that needs them.
+        orders: random orders, for a combiner that needs them; None draws new ones (seed 0).
 
     Raises:
         ValueError: as `Combiner.solve_many`.
@@ -91,9 +91,14 @@ def replay(
 def relative_distance(
     gram: Float[np.ndarray, "N K K"], weights: Float[np.ndarray, "N K"], reference: Float[np.ndarray, "N K"]
 ) -> Float[np.ndarray, "N"]:
-    """||d - d_ref|| / ||d_ref|| of the steps that two sets of weights make of the same gradients, without cancellation.
+    """The distance ||d - d_ref|| / ||d_ref|| of two steps on the same gradients, computed without cancellation.
 
-    Infinite where d_ref = 0 and d is not; 0 where both are.
+    It is infinite if d_ref = 0 and d is not, and 0 if both are 0.
+
+    Args:
+        gram: G of the gradients.
+        weights: the weights of d.
+        reference: the weights of d_ref.
     """
     apart, length = direction_norm(gram, weights - reference), direction_norm(gram, reference)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -110,12 +115,12 @@ def drawn_orders(combiner: Combiner, n_grams: int, n_tasks: int, seed: int = 0) 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far a replay is from what training did, and its medians over the N Grams.
+    """The medians of a replay over its N Grams, and its distance to the step that training took.
 
     Attributes:
-        apart: ||d - d_training|| / ||d_training||, (N,); NaN where training's weights are not known.
+        apart: ||d - d_training|| / ||d_training||, (N,); NaN if training's weights are not known.
         headline: medians over the Grams, by name; `worst_distance` is the largest `apart`.
-        cosine: median cosine of each task with d, (K,); NaN for a task without any.
+        cosine: median cosine of each task with d, (K,); NaN for a task that is always dead.
     """
 
     apart: Float[np.ndarray, "N"]
@@ -124,12 +129,12 @@ class Agreement:
 
 
 def agreement(found: Replay, gram: Float[np.ndarray, "N K K"], used: Float[np.ndarray, "N K"] | None) -> Agreement:
-    """A replay summed up, and held against the weights that training used.
+    """A summary of a replay, with its distance to the step that training took.
 
     Args:
-        found: of the same Grams.
+        found: the replay of these Grams.
         gram: G of the gradients that the combiner saw.
-        used: training's weights on them; None where they are not known.
+        used: training's weights on these gradients; None if they are not known.
     """
     apart = np.full(len(gram), np.nan) if used is None else relative_distance(gram, found.weights, used)
     headline = {

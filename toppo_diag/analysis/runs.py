@@ -1,4 +1,4 @@
-"""Runs as tables and curves see them: the success of every task at every evaluation, and what the run was."""
+"""Runs for tables and curves: the success of each task at each evaluation, and the configuration of the run."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ class Run:
 
     Attributes:
         path: the path that the user gave.
-        name: the name of its directory, or of its archive without .h5.
-        config: the run's own configuration.
+        name: the name of the run's directory, or of its archive without .h5.
+        config: the configuration of the run.
         benchmark: MT10, MT50, or task names separated by commas.
         reward: "v1" or "v2".
         seed: the run's seed.
         tasks: K names.
         env_steps: environment steps over all tasks at each evaluation, increasing, (S,).
         success: success rate of each task at each evaluation (Section B.1), 0 to 1, (S, K).
-        method: the paper's name of the rung, or a name made of its parts; see `method_name`.
-        label: the method, and in brackets the settings in which it differs from other given runs of that method.
-        env_steps_planned: the run's budget.
+        method: the paper's name of the configuration (rung), or a name that lists its parts; see `method_name`.
+        label: the method, and in brackets the settings in which the run differs from other given runs of this method.
+        env_steps_planned: environment steps that the run is to take.
     """
 
     path: str
@@ -64,12 +64,12 @@ class Run:
 
     @property
     def complete(self) -> bool:
-        """Whether it was evaluated at the end of its own budget."""
+        """Whether the run was evaluated at the end of its own budget."""
         return int(self.env_steps[-1]) >= self.env_steps_planned
 
     @property
     def setting(self) -> tuple[str, str]:
-        """Benchmark and reward: what runs of one table have in common."""
+        """Benchmark and reward. All runs of a figure or table column have the same."""
         return self.benchmark, self.reward
 
 
@@ -118,10 +118,10 @@ class Aligned:
 
 
 def labelled(runs: Sequence[Run]) -> list[Run]:
-    """The runs with new labels, such that two runs of one label differ in their seed alone.
+    """The runs with new labels, such that two runs of one label differ only in their seed.
 
     Raises:
-        UsageError: the same run is there twice.
+        UsageError: the same run is given twice.
     """
     runs = _told_apart(runs)
     seen: dict[tuple[object, ...], Run] = {}
@@ -129,7 +129,7 @@ def labelled(runs: Sequence[Run]) -> list[Run]:
         key = (*run.setting, run.label, run.seed)
         if key in seen:
             raise UsageError(
-                f"{seen[key].path} and {run.path} are both seed {run.seed} of {run.label} on {run.benchmark}: "
+                f"{seen[key].path} and {run.path} are both seed {run.seed} of {run.label} on {run.benchmark}; "
                 "leave one out"
             )
         seen[key] = run
@@ -137,10 +137,10 @@ def labelled(runs: Sequence[Run]) -> list[Run]:
 
 
 def method_name(config: Mapping[str, Any], path: str = "this run") -> str:
-    """The paper's name of a rung (Section 5.2), or a name made of its parts, such as "PopArt + FG-c (a: pcgrad)".
+    """The paper's name of a configuration (Section 5.2), or a name of its parts, such as "PopArt + FG-c (a: pcgrad)".
 
-    FG-c stands for FairGrad at alpha = 1 on the critic. Other combiners are named with their side, and with those of
-    their options that are not the default.
+    FG-c stands for FairGrad at alpha = 1 on the critic. Other combiners are named with their side (a for the actor, c
+    for the critic), and with those of their options that are not the default.
 
     Args:
         config: layernorm, popart, actor_combiner, critic_combiner, as in config.toml.
@@ -186,7 +186,7 @@ def combiner_name(spec: str) -> str:
 
 
 def by_label(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """The runs of each label, by seed. The paper's rungs come first, in its order, then the others by name."""
+    """The runs by label, sorted by seed. The paper's rungs come first, in its order. The others follow by name."""
 
     def order(run: Run) -> tuple[int, str, int]:
         return RUNGS.index(run.method) if run.method in RUNGS else len(RUNGS), run.label, run.seed
@@ -201,20 +201,20 @@ def one_setting(runs: Sequence[Run]) -> tuple[str, str]:
     """The benchmark and reward that all runs share.
 
     Raises:
-        UsageError: they do not.
+        UsageError: the runs do not share them.
     """
     first = runs[0]
     for run in runs[1:]:
         if run.setting != first.setting or run.tasks != first.tasks:
             raise UsageError(
-                f"{first.path} is of {first.benchmark} under {first.reward} rewards and {run.path} of {run.benchmark} "
-                f"under {run.reward}: give runs of one benchmark and reward at a time"
+                f"{first.path} is a run on {first.benchmark} under {first.reward} rewards, and {run.path} on "
+                f"{run.benchmark} under {run.reward}; give runs of one benchmark and reward at a time"
             )
     return first.setting
 
 
 def align(runs: Sequence[Run]) -> Aligned:
-    """Runs of one label, which differ in their seed, cut to the evaluations that all of them have.
+    """Runs of one label (with different seeds), cut to the evaluations that all of them have.
 
     Raises:
         UsageError: runs of different benchmarks or rewards.
@@ -259,7 +259,7 @@ def align_each(runs: Sequence[Run]) -> list[Aligned]:
     """The runs of each label, for each benchmark and reward, aligned. The paper's rungs come first.
 
     Raises:
-        DiagnosticError: see `align`.
+        DiagnosticError: runs of one label have no evaluation in common.
     """
     settings = list(dict.fromkeys(run.setting for run in runs))
     return [
@@ -270,7 +270,7 @@ def align_each(runs: Sequence[Run]) -> list[Aligned]:
 
 
 def _told_apart(runs: Sequence[Run]) -> list[Run]:
-    """The runs. Where runs of one method were trained with different settings, their labels name these settings."""
+    """The runs with new labels. If runs of one method have different settings, their labels name these settings."""
     found = []
     for run in runs:
         alike = [other for other in runs if other.setting == run.setting and other.method == run.method]

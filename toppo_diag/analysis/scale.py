@@ -9,7 +9,7 @@ from toppo.combiners.invariance import rescale
 
 
 def scaled(gram: Float[np.ndarray, "*n K K"], factor: float) -> Float[np.ndarray, "*n K K"]:
-    """The Gram of c g_i for one factor c common to all tasks: c^2 G.
+    """The Gram of c g_i, that is, c^2 G. The factor c is the same for all tasks.
 
     Args:
         gram: G of the g_i.
@@ -20,7 +20,7 @@ def scaled(gram: Float[np.ndarray, "*n K K"], factor: float) -> Float[np.ndarray
 
 
 def without_popart(gram: Float[np.ndarray, "*n K K"], sigma: Float[np.ndarray, "*n K"]) -> Float[np.ndarray, "*n K K"]:
-    """The critic Gram that the loss without PopArt would have given on the same weights.
+    """The critic Gram that the loss without PopArt would have given with the same network weights.
 
     PopArt divides each gradient by sigma_i^2 (Equation 2; Section D.2), so the raw G_ij = sigma_i^2 sigma_j^2 G_ij.
     Cosines do not change.

@@ -34,7 +34,7 @@ class Steps:
     def median(self, values: Float[np.ndarray, "N *k"]) -> Float[np.ndarray, "T *k"]:
         """Median over the minibatches of each step.
 
-        For ratios, whose mean one minibatch with a nearly dead task would dominate.
+        This is for ratios. One minibatch with a nearly dead task would dominate their mean.
         """
         return self._each(values, np.median)
 

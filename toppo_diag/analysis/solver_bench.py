@@ -1,8 +1,8 @@
 """Table C.1 of the TOPPO paper, measured again: FairGrad solvers on five kinds of Gram, beside the paper's numbers.
 
-The baselines are the published ones: scipy's least squares as FairGrad's authors call it, the fixed-budget SGD of their
-RL release (written in numpy here, so that it needs no torch; the original is slower), and the paper's Algorithm C.2,
-cold and warm.
+The baselines are the published ones: scipy's least squares as FairGrad's authors call it, the SGD of their RL release,
+and the paper's Algorithm C.2, cold and warm. The SGD is written in numpy here, so that it needs no torch. The original
+is slower.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ TIMINGS = 7
 
 @dataclass(frozen=True)
 class Regime:
-    """One row of Table C.1.
+    """One row of Table C.1: a kind of Gram.
 
     Attributes:
         name: the paper's label.
         n_tasks: K.
-        spread: largest over least gradient norm.
+        spread: largest gradient norm over the smallest.
         small: how many tasks are `spread` times shorter than the others.
-        structure: "random", every direction Gaussian; "orthogonal", the small tasks orthogonal to all others; "graded",
-            random directions, norms log-uniform over the spread.
+        structure: "random" has Gaussian directions. In "orthogonal" the small tasks are orthogonal to all others.
+            "graded" has random directions, and norms that are log-uniform over the spread.
         paper_ms: the paper's wall times in milliseconds, by solver.
         paper_kkt: the paper's residuals ||G w - 1/w||, by solver.
     """
@@ -60,14 +60,14 @@ class SolverRow:
 
     Attributes:
         regime: label of the row of Table C.1.
-        solver: see `SOLVERS`.
+        solver: a name in `SOLVERS`.
         milliseconds: median wall time of a solve on one thread.
         kkt_residual: ||G w - 1/w||, the paper's measure.
         scale_free_residual: max_i |w_i (G w)_i - 1|.
         times_scipy: scipy's time over this solver's, from the same run (the paper's Speedup column).
         times_paper: the time of Algorithm C.2, warm, over this solver's.
-        paper_milliseconds: the time in Table C.1; NaN for a solver that it does not have.
-        paper_kkt_residual: the residual in Table C.1, likewise.
+        paper_milliseconds: the time in Table C.1; NaN for a solver that the table does not have.
+        paper_kkt_residual: the residual in Table C.1; NaN for a solver that the table does not have.
     """
 
     regime: str
@@ -170,10 +170,10 @@ def bench_regime(
     """Time every solver on one Gram of a regime, on one BLAS thread.
 
     Args:
-        regime: which of `REGIMES`.
-        timings: runs of each solver, at least 2; the first is discarded, the median of the others reported.
-        seed: of the Gram.
-        clock: seconds.
+        regime: one of `REGIMES`.
+        timings: runs of each solver, at least 2. The first is discarded, and the median of the others is reported.
+        seed: seed of the Gram.
+        clock: gives the time in seconds.
     """
     gram = regime_gram(regime, np.random.default_rng(seed))
     median: dict[str, float] = {}
@@ -203,7 +203,7 @@ def bench_regime(
 
 
 def solver_bench(regimes: Sequence[Regime] = REGIMES, *, timings: int = TIMINGS, seed: int = 0) -> list[SolverRow]:
-    """Table C.1: `bench_regime` on each regime."""
+    """Table C.1: the rows of every solver on each regime."""
     return [row for regime in regimes for row in bench_regime(regime, timings=timings, seed=seed)]
 
 

@@ -1,6 +1,7 @@
 """Choosing snapshots of a dump by stage, by index or by environment steps.
 
-A snapshot is everything that is dumped at one collect (rollout phase). A stage is the early, middle or late snapshot.
+A snapshot is everything that is dumped at one collect (rollout phase). A stage is the early, mid or late snapshot of a
+dump, that is, the first, the middle or the last.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def choose_snapshots(
         Label by snapshot index, in the given order.
 
     Raises:
-        ValueError: an unknown stage, an index out of range, a text that is no number, or a range without snapshots.
+        ValueError: an unknown stage, an index out of range, a text that is not a number, or a range without snapshots.
     """
     if stage:
         return {s: name for name, s in stage_snapshots(env_steps, stage).items()}
@@ -75,7 +76,7 @@ def choose_snapshots(
 def _at_index(n: int, item: str) -> Iterator[int]:
     ends = [_number(part) for part in item.split(":")]
     if len(ends) > 2 or not all(-n <= end < n for end in ends):
-        raise ValueError(f"has no snapshot {item}: it holds {n}, counted from 0")
+        raise ValueError(f"has no snapshot {item}: it holds {n} snapshots, counted from 0")
     ends = [end % n for end in ends]
     yield from range(ends[0], ends[-1] + 1)
 
@@ -96,4 +97,4 @@ def _number(text: str) -> int:
     try:
         return int(text.replace("_", ""))
     except ValueError:
-        raise ValueError(f"{text!r} is no whole number; give snapshots or steps as 3, or 3:7") from None
+        raise ValueError(f"{text!r} is not a whole number; give snapshots or steps such as 3 or 3:7") from None

@@ -72,7 +72,7 @@ def sem(values: Float[np.ndarray, "... n"]) -> Float[np.ndarray, "..."]:
 
 
 def iqm(values: Float[np.ndarray, "... n"]) -> Float[np.ndarray, "..."]:
-    """Interquartile mean over the seeds (Tables 3 and D.3): the floor(n / 4) lowest and highest seeds do not count."""
+    """Interquartile mean over the seeds (Tables 3 and D.3). The floor(n / 4) lowest and highest seeds do not count."""
     n = values.shape[-1]
     cut = int(TRIM * n)
     return np.asarray(np.sort(values, axis=-1)[..., cut : n - cut].mean(axis=-1))
@@ -88,8 +88,8 @@ def bootstrap_interval(
 ) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
     """Percentile bootstrap interval of a statistic over the seeds.
 
-    Each draw takes n seeds with replacement, the same ones at every leading index. So the interval of a curve resamples
-    whole runs.
+    Each draw takes n seeds with replacement. It takes the same seeds at every leading index, so for a curve it
+    resamples whole runs.
 
     Args:
         values: one number per seed, on the last axis.
@@ -116,7 +116,7 @@ class Summary:
     """Statistics of one number per seed, in the unit of the values.
 
     Attributes:
-        mean: over the seeds.
+        mean: mean over the seeds.
         std: sample standard deviation; NaN for one seed.
         sem: standard error of the mean; NaN for one seed.
         iqm: interquartile mean.
@@ -149,7 +149,7 @@ def summarise(values: Float[np.ndarray, "n"]) -> Summary:
 
 
 def best_checkpoint_steps(env_steps: Int[np.ndarray, "S"], curves: Float[np.ndarray, "S n"]) -> Int[np.ndarray, "n"]:
-    """Environment steps of each seed's best checkpoint, the earliest of equals (Table D.11)."""
+    """Environment steps of each seed's best checkpoint (Table D.11). Of several equal ones, the earliest counts."""
     return np.asarray(env_steps[curves.argmax(axis=0)])
 
 

@@ -1,4 +1,4 @@
-"""Tables 2, 3 and D.1 to D.11 in the paper's shape: its rows, and ours under or beside them."""
+"""Tables 2, 3 and D.1 to D.11 in the paper's form: the paper's rows, with our runs under or beside them."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class Table:
     Attributes:
         number: the paper's number of the table.
         title: what the table shows.
-        spans: a heading above each column, "" for none; equal neighbours belong together.
+        spans: a second heading above each column, "" for none. Neighbours with the same text share one heading.
         header: the names of the columns.
-        rows: the paper's rows, then ours. In per-task tables our runs are columns.
+        rows: the paper's rows, then ours. In tables with a row per task, our runs are columns.
         notes: what a reader must know about our numbers, one line each.
-        numbers: every number in full, the paper's and ours, one in each row.
+        numbers: every number with all digits, the paper's and ours, one per row.
         ours: the labels of our runs.
     """
 
@@ -59,12 +59,12 @@ class Table:
 
     @property
     def stem(self) -> str:
-        """The stem of its files: "2", "d10"."""
+        """The stem of the names of its files, such as "2" or "d10"."""
         return self.number.lower().replace(".", "")
 
     @property
     def is_text(self) -> bool:
-        """Whether its columns are words rather than numbers."""
+        """Whether its cells are words rather than numbers."""
         return self.number in PROTOCOLS
 
 
@@ -117,7 +117,7 @@ def number_table(form: TableForm, groups: Sequence[Aligned], published: Publishe
 def _by_method(
     form: TableForm, ours: Sequence[_Ours], between: Sequence[Measure], theirs: Sequence[PublishedRow]
 ) -> _Grid:
-    """A table whose lines are methods: the paper's in its order, then ours."""
+    """A table whose lines are methods: those of the paper in its order, then ours."""
     lines = [*_published_lines(form, ours, theirs), *_our_lines(form, ours, between)]
     rows = tuple(Row((line.name, *(column.text(line) for column in form.columns)), line.ours) for line in lines)
     spans = ("", *(column.span for column in form.columns))
@@ -148,7 +148,7 @@ def _published_lines(form: TableForm, ours: Sequence[_Ours], theirs: Sequence[Pu
 
 
 def _our_lines(form: TableForm, ours: Sequence[_Ours], between: Sequence[Measure]) -> list[Line]:
-    """Our lines: one for each label, also where a table holds both rewards (D.3) or both benchmarks (2, D.10)."""
+    """Our lines, one for each label. In a table with two rewards (D.3) or benchmarks (2, D.10), one line holds both."""
     lines: dict[tuple[str, ...], list[_Ours]] = {}
     for group in ours:
         key = (group.runs.label, group.runs.benchmark) if form.by_benchmark else (group.runs.label,)
@@ -189,21 +189,22 @@ def _by_task(ours: Sequence[_Ours], theirs: Sequence[PublishedRow]) -> _Grid:
 
 
 def _extent(runs: Aligned, where: bool = False) -> str:
-    """How many seeds and steps our runs have, as text."""
+    """The numbers of seeds and steps of our runs, as text."""
     said = f"n = {len(runs.seeds)}, {millions(runs.last_step)} steps"
     return f"{runs.benchmark} {runs.reward}: {said}" if where else said
 
 
 def group_notes(groups: Sequence[Aligned], published: Published) -> tuple[str, ...]:
-    """Notes on how our numbers differ from the paper's: seeds, budgets, missing evaluations."""
+    """Notes on how our runs differ from the paper's: in seeds, budgets and missing evaluations."""
     notes = ["ours: mean ± sample standard deviation over n seeds at the last evaluation that all of them have"]
     for runs in groups:
         budget = published.budget(runs.benchmark)
         n = len(runs.seeds)
         said = f"ours: {runs.label} on {runs.benchmark} {runs.reward}: "
-        said += f"{n} seeds ({', '.join(map(str, runs.seeds))})" if n > 1 else f"seed {runs.seeds[0]} alone, so no std"
+        seeds = f"{n} seeds ({', '.join(map(str, runs.seeds))})" if n > 1 else f"1 seed ({runs.seeds[0]}), so no std"
+        said += seeds
         if n < PAPER_SEEDS:
-            said += f", the paper has {PAPER_SEEDS}"
+            said += f"; the paper has {PAPER_SEEDS} seeds"
         if budget:
             share = f"{100 * runs.last_step / budget:.3g}%"
             said += f"; {millions(runs.last_step)} of the paper's {millions(budget)} steps ({share})"

@@ -1,4 +1,7 @@
-"""The self-reinforcing tail trap of Section 3, for each task (not in the paper)."""
+"""Each task's share of the step beside its success: the self-reinforcing tail trap of Section 3.
+
+The paper describes the trap, and does not measure it in this way.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ def starved_for(shares: Float[np.ndarray, "T K"], threshold: float) -> Int[np.nd
 
     Args:
         shares: w_i <g_i, d> / ||d||^2, by snapshot and task.
-        threshold: share below which a task is starved.
+        threshold: the share below which a task is starved.
 
     Returns:
         Number of snapshots, (K,).
@@ -37,7 +40,7 @@ class Trap:
     Attributes:
         env_steps: (T,).
         shares: w_i <g_i, d> / ||d||^2, mean over the minibatches of each step, (T, K).
-        success: 0 to 1, mean over the minibatches of each step, (T, K); None where none was recorded.
+        success: 0 to 1, mean over the minibatches of each step, (T, K); None if it was not recorded.
         starved_for: longest run of successive snapshots in which a task's share lies below the threshold, (K,).
     """
 
@@ -62,11 +65,11 @@ def trap(
     """Each task's share of the direction d = J'w over N Grams, and for how long it is starved.
 
     Args:
-        env_steps: at which each Gram was taken.
+        env_steps: environment steps at which each Gram was taken.
         gram: G.
-        weights: w, for each Gram; None takes those of the mean.
-        success: of each task at the time of each Gram; None where none was recorded.
-        threshold: share below which a task is starved.
+        weights: w, for each Gram; None takes the weights of a mean.
+        success: success of each task at the time of each Gram; None if it was not recorded.
+        threshold: the share below which a task is starved.
     """
     if weights is None:
         weights = make("mean").solve_many(gram).weights

@@ -1,4 +1,4 @@
-"""Weights that a combiner gave the tasks in training, for each minibatch (Figure 5 of TaskForce's appendix)."""
+"""The weights that a combiner gave the tasks in training, for each minibatch (Figure 5 of TaskForce's appendix)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from toppo.combiners import make
 def weight_shares(weights: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:
     """Each task's share of the weights, w_i / sum_j |w_j|.
 
-    Weights on the simplex stay the same. Other weights become comparable with them. Where all weights are 0, so are the
-    shares.
+    Weights on the simplex stay the same. Other weights become comparable with these. If all weights are 0, all shares
+    are 0.
     """
     total = np.abs(weights).sum(axis=1, keepdims=True)
     shares: np.ndarray = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
@@ -37,8 +37,8 @@ class WeightSeries:
     Attributes:
         weights: w, (N, K).
         shares: w_i / sum_j |w_j|, (N, K).
-        smooth: their moving average, (N, K).
-        first: the first moving average over a whole window (over all minibatches, where there are fewer), (K,).
+        smooth: moving average of the shares, (N, K).
+        first: the first moving average over a whole window, or over all minibatches if there are fewer, (K,).
     """
 
     weights: Float[np.ndarray, "N K"]
@@ -53,7 +53,7 @@ def weight_series(
     """Each task's share of the weights, and its moving average.
 
     Args:
-        weights: w; None takes those of the mean.
+        weights: w; None takes the weights of a mean.
         gram: G of the same minibatches.
         window: minibatches in the moving average.
     """

@@ -1,1 +1,1 @@
-"""A manifest of figures and tables: reading it, making all of it, checking it, and the page about it."""
+"""A manifest of figures and tables: reading it, making its entries, checking them, and writing a page about them."""

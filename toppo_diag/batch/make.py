@@ -1,4 +1,4 @@
-"""A whole manifest at once: make its figures and tables, or check those on disk."""
+"""Makes all figures and tables of a manifest, or checks those on disk."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from toppo_diag.reading.schedulers import ProcessPool
 from toppo_diag.request import Texts, as_texts
 
 RELATIVE = 1e-6
-"""Relative difference to the number on disk that passes: rounding of other library versions, through a solver."""
+"""Largest relative difference to the number on disk that passes. Other library versions round differently."""
 ABSOLUTE = 1e-9
-"""Absolute difference that passes, for numbers that are rounding themselves, such as the distances of Figure D.5."""
+"""Largest absolute difference that passes. Some numbers are only rounding, such as the distances of Figure D.5."""
 
 
 def figures(
@@ -40,19 +40,19 @@ def figures(
     out: str | os.PathLike[str] | None = None,
     formats: Texts = "pdf,png",
 ) -> list[Result]:
-    """Make all figures and tables of a manifest, and a page that says what was made from what.
+    """Make all figures and tables of a manifest, and a page that says which dumps each was made from.
 
     Args:
-        manifest: the TOML file of figures. By default figures/paper.toml here; elsewhere the paper's own, which comes
-            with toppo and looks for its archives in figures/data.
+        manifest: the TOML file of figures. The default is figures/paper.toml, or, if that does not exist, the paper's
+            manifest, which comes with toppo and takes its archives from figures/data.
         only: only these entries, separated by commas.
-        check: compare with what is on disk instead of writing; fails if it differs.
-        jobs: entries made at the same time, each in a process.
-        out: directory for what is made, in place of the manifest's.
+        check: compare with the files on disk instead of writing; fails if any number differs.
+        jobs: entries made at the same time, each in a process of its own.
+        out: directory for the files, in place of the manifest's.
         formats: figure formats, separated by commas: pdf, png, svg.
 
     Returns:
-        What became of each entry, in the order of the manifest.
+        The result of each entry, in the order of the manifest.
 
     Raises:
         UsageError: no such manifest or entry, or a manifest with a mistake.
@@ -65,7 +65,7 @@ def figures(
 
 
 def make_all(manifest: Manifest, formats: Sequence[str], jobs: int) -> list[Result]:
-    """Make every entry and the page. An entry that fails does not stop the others."""
+    """The results of making every entry, and then the page. An entry that fails does not stop the others."""
     require_writable(manifest.out)
     results = _each(manifest, jobs, _make, (str(manifest.out), tuple(formats)))
     write_text(summary_page(manifest, results), manifest.out / PAGE)
@@ -73,7 +73,7 @@ def make_all(manifest: Manifest, formats: Sequence[str], jobs: int) -> list[Resu
 
 
 def check_all(manifest: Manifest, jobs: int) -> list[Result]:
-    """Compute every entry again and compare its tables with those on disk. Writes nothing."""
+    """The results of computing every entry again and comparing its tables with those on disk. Writes nothing."""
     return _each(manifest, jobs, _check, (str(manifest.out),))
 
 
@@ -138,7 +138,7 @@ def _check(entry: Entry, out: str) -> Result:
             failures.append(f"{path} is not there; make it first")
         elif difference := first_difference(path.read_text(), to_csv(rows), product.measured):
             failures.append(f"{path}: {difference}; make it again")
-    for ending in product.texts:  # what they say is in the tables that were compared
+    for ending in product.texts:  # their content is not compared: it is that of the tables above
         path = Path(out) / f"{entry.name}{ending}"
         files.append(path.name)
         if not path.is_file():
@@ -147,12 +147,12 @@ def _check(entry: Entry, out: str) -> Result:
 
 
 def first_difference(old: str, new: str, measured: Sequence[str] = ()) -> str | None:
-    """Where two CSV tables differ by more than rounding, in words; None if they do not.
+    """The first place where two CSV tables differ by more than rounding, in words; None if they do not differ.
 
     Args:
-        old: what is on disk.
-        new: what the dumps give.
-        measured: columns not to compare.
+        old: the table on disk.
+        new: the table that the dumps give.
+        measured: columns that are not compared.
     """
     before, after = (list(csv.DictReader(io.StringIO(text))) for text in (old, new))
     if len(before) != len(after):

@@ -1,4 +1,4 @@
-"""A manifest: which figure comes from which command, dumps and options. TOML, to be copied for another paper."""
+"""A manifest: a TOML file that says which figure is made by which command, from which dumps, with which options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from toppo_diag.request import as_texts
 
 NAME = "paper.toml"
 HERE = Path("figures")
-"""Where a manifest and its archives are by default, seen from where the command runs."""
+"""The default directory of a manifest and its archives, relative to where the command runs."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Entry:
     """One figure or table of a manifest.
 
     Attributes:
-        name: unique; the stem of its files.
-        title: what it is, for the page.
+        name: the stem of the names of its files; no other entry has it.
+        title: a description of the entry, for the page.
         command: the name of a command.
-        sources: its dumps or runs; () for a command that needs none.
+        sources: the dumps or runs to read; () for a command that needs none.
         options: the command's options, by their names in Python.
     """
 
@@ -41,17 +41,17 @@ class Entry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Entries in order, and the directory that they go to."""
+    """The entries of a manifest in order, and the directory for their files."""
 
     path: Path
     out: Path
     entries: tuple[Entry, ...]
 
     def only(self, names: Sequence[str]) -> Manifest:
-        """The manifest cut to some entries; () keeps all.
+        """The manifest with only some of its entries; () keeps all.
 
         Raises:
-            UsageError: an entry that it does not have.
+            UsageError: the manifest has no entry of this name.
         """
         known = [entry.name for entry in self.entries]
         if unknown := [name for name in names if name not in known]:
@@ -64,9 +64,9 @@ def read_manifest(path: str | os.PathLike[str] | None = None, out: Path | None =
 
     Args:
         path: the TOML file. It has `out`, and for each entry a table [figures.NAME] with `command`, `dumps` or `runs`,
-            and the command's options. None takes figures/paper.toml here; where there is none, the paper's manifest
-            that comes with toppo, whose archives are looked for in figures/ here.
-        out: the directory for what is made, in place of the manifest's.
+            and the command's options. None takes figures/paper.toml. If that does not exist, None takes the paper's
+            manifest, which comes with toppo. Its archives are looked for in figures/.
+        out: the directory for the files, in place of the manifest's.
 
     Raises:
         UsageError: no such file, no TOML, an unknown command or option.
@@ -83,7 +83,7 @@ def _manifest(path: Path, where: Path, out: Path | None) -> Manifest:
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}; give a manifest such as figures/paper.toml") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path}: is not TOML ({error})") from None
+        raise UsageError(f"{path}: is not valid TOML ({error})") from None
     if unknown := set(content) - {"out", "figures"}:
         raise UsageError(f"{path}: unknown key {sorted(unknown)[0]!r}; it has out and [figures.NAME] tables")
     tables = content.get("figures", {})
@@ -108,7 +108,7 @@ def _entry(label: str, name: str, table: Mapping[str, Any], where: Path) -> Entr
 
 
 def _sources(label: str, key: str, given: object, where: Path) -> tuple[str, ...]:
-    """Dumps or runs, relative to the manifest."""
+    """The paths of dumps or runs. Local ones are relative to the manifest."""
     names = as_texts(given)
     if not names:
         raise UsageError(f"{label}: names no {key}; give {key} = [...]")

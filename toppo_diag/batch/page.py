@@ -26,7 +26,7 @@ text-align: left } code { background: #f4f4f4; padding: 0 .2rem } .failed { colo
 
 
 def summary_page(manifest: Manifest, results: Sequence[Result]) -> str:
-    """The page: each figure with its command, dumps, options, files, headline numbers and notes.
+    """The page as HTML. It shows each figure with its command, dumps, options, files, headline numbers and notes.
 
     It holds no dates, so the same dumps give the same page.
     """

@@ -1,4 +1,4 @@
-"""What became of one entry of a manifest."""
+"""The result of one entry of a manifest."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from toppo_diag.output import Row
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one entry.
+    """The result of making or checking one entry.
 
     Attributes:
         entry: the entry.
         files: names of the files that were made, or compared.
         numbers: the few numbers that the command prints.
-        notes: what is missing.
-        failures: why it could not be made, or how it differs; empty if all is well.
+        notes: what is missing and why, one line each.
+        failures: why the entry could not be made, or how it differs, one line each; empty if all is well.
     """
 
     entry: Entry
@@ -33,6 +33,6 @@ class Result:
         return self.entry.name
 
     def summary(self) -> dict[str, Any]:
-        """One line of the batch's table."""
+        """The line about this entry in the table that the command prints."""
         state = "failed" if self.failures else "ok"
         return {"entry": self.name, "command": self.entry.command, "state": state, "files": list(self.files)}

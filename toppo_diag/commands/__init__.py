@@ -1,7 +1,9 @@
-"""The commands. Each takes dumps or runs and its options, and gives a `Product`; it wires reading, analysis and plots.
+"""The commands. Each takes dumps or runs, and options, and returns a `Product`.
 
-The command line and the manifest are made from these functions: their signatures and docstrings are the one definition
-of every option. A command imports what it computes with when it runs, so that `--help` is quick.
+A command connects reading, analysis and plots, and computes nothing itself.
+
+The command line and the manifest are made from these functions. Their signatures and docstrings are the only place
+that defines an option. A command imports most modules only when it runs, so that `--help` is quick.
 """
 
 from __future__ import annotations
@@ -47,24 +49,24 @@ COMMANDS: dict[str, Command] = {
     make.__name__: make
     for make in (heatmaps, norms, health, contributions, invariance, replay, conflicts, trap, weights)
 }
-"""What draws from dumps, by name."""
+"""The commands that draw from dumps, by name."""
 
 RUN_TABLES: dict[str, Command] = {make.__name__: make for make in (tables, compare)}
-"""What is read off the evaluations of runs, without a figure, by name."""
+"""The commands that make tables from the evaluations of runs, by name."""
 
 RUN_FIGURES: dict[str, Command] = {make.__name__: make for make in (curves,)}
-"""What draws the evaluations of runs, by name."""
+"""The commands that draw the evaluations of runs, by name."""
 
 OF_RUNS = RUN_TABLES | RUN_FIGURES
 
 TABLES: dict[str, Command] = {"solver-bench": solver_bench}
-"""What needs neither dump nor run, by name."""
+"""The commands that need neither a dump nor a run, by name."""
 
 ALL = COMMANDS | OF_RUNS | TABLES
 
 
 def options_of(command: Command) -> list[str]:
-    """The names of a command's options: its own, then those of a `Selection` where it takes one."""
+    """The names of a command's options: its own, then those of a `Selection` if it takes one."""
     parameters = inspect.signature(command).parameters.values()
     own = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     selects = any(p.kind is p.VAR_KEYWORD for p in parameters)

@@ -8,10 +8,10 @@ from toppo_diag.request import Sources, as_paths
 
 
 def compare(runs: Sources, *, to: str = "paper", published: str | None = None) -> Product:
-    """Our numbers and the paper's, one by one, with the difference and our share of the paper's budget.
+    """Compare our numbers with the paper's, one by one. Shows the difference and our share of the paper's budget.
 
     Args:
-        to: whose numbers to compare with: paper.
+        to: whose numbers to compare with; paper is the only choice.
         published: directory of the paper's numbers, in place of the numbers that come with toppo.
     """
     from toppo_diag.analysis.compare import compare as against
@@ -33,6 +33,8 @@ def compare(runs: Sources, *, to: str = "paper", published: str | None = None) -
     without = [group for group in groups if group.label not in methods]
     if len(without) == len(groups):
         labels = "; ".join(f"{g.label} on {g.benchmark} {g.reward}" for g in groups)
-        raise DiagnosticError(f"the paper has no number of {labels}; give runs of a rung of its ladder on MT10 or MT50")
+        raise DiagnosticError(
+            f"the paper has no number of {labels}; give runs of one of the paper's configurations on MT10 or MT50"
+        )
     notes += [f"the paper has no number of {group.label} on {group.benchmark}" for group in without]
     return Product(name="compare", draw=None, rows={"": rows}, headline=rows, notes=notes)

@@ -11,9 +11,9 @@ from toppo_diag.request import Request, Selection, Sources
 def conflicts(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     """Which tasks pull against each other, how often, and in which layers.
 
-    Draws the share of pairs with a negative cosine and the effective rank over training, and the pairs that oppose each
-    other most often. With gradients in the dump, also the layers, ranked by their share of negative pairs. The figure
-    is not in the paper.
+    Draws the share of pairs with a negative cosine and the effective rank over training, and how often each pair is in
+    conflict. If the dump holds gradients, also ranks the layers by their share of negative pairs. The figure is not in
+    the paper.
     """
     from toppo_diag.analysis.conflicts import conflict_series, layer_scores
     from toppo_diag.analysis.stages import STAGES
@@ -33,7 +33,7 @@ def conflicts(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     by_layer: list[dict[str, Any]] = []
     headline: list[dict[str, Any]] = []
     if not dump.n_stream:
-        notes.append(f"{dump.path}: has no Gram stream; drawn from its dumped snapshots")
+        notes.append(f"{dump.path}: has no Gram stream, so the figure shows its snapshots")
     for side in sides(dump, request):
         grams = read_stream(dump, side, request)
         notes += dropped_note(dump, side, grams)
@@ -76,7 +76,7 @@ def conflicts(dumps: Sources, **selection: Unpack[Selection]) -> Product:
             numbers["worst_layer"] = layers[side][0][0]
         headline.append(numbers)
     if not dump.has_slabs:
-        notes.append(f"{dump.path}: holds no slabs, so no layers; use the dump it was exported from")
+        notes.append(f"{dump.path}: holds no gradients (slabs), so layers are left out; give a dump that holds them")
     elif layers and not request.chooses_snapshots:
         notes.append("layers are ranked over the early, mid and late snapshots; choose others with `snapshot`")
     return Product(

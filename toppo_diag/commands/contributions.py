@@ -28,7 +28,7 @@ def contributions(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     if side == "critic" and has_popart(dump):
         sources = {"raw": raw(grams), "+PopArt": grams}
     else:
-        notes.append(f"{dump.path}: no PopArt on the {side}, so the panels of its own gradients alone are drawn")
+        notes.append(f"{dump.path}: no PopArt on the {side}, so only the panels of the recorded gradients are drawn")
     found = {
         f"{source}, {aggregator}": contribution_series(g.env_steps, g.values, spec)
         for aggregator, spec in (("mean", "mean"), ("FG", "fairgrad:alpha=1"))

@@ -19,11 +19,11 @@ FIGURES = ("success", "per-task", "worst-k", "ladder")
 
 
 def curves(runs: Sources, *, figure: str = "success", band: str = "std", published: str | None = None) -> Product:
-    """Success over training, over seeds, with the published baselines at the right (Figures 1, 4 and D.6 to D.10).
+    """Success over training, as statistics over seeds, beside published baselines (Figures 1, 4 and D.6 to D.10).
 
     Args:
         figure: success (the mean over tasks), per-task, worst-k (the k worst tasks) or ladder (the last values of each
-            rung).
+            configuration).
         band: what is drawn around a line: std or sem of the mean, or iqm with its 95 % bootstrap interval.
         published: directory of the paper's numbers, in place of the numbers that come with toppo.
     """
@@ -244,7 +244,7 @@ def _known(value: Any) -> float | None:
 
 
 def _where(group: Aligned) -> str:
-    """A benchmark by its name; a list of tasks by their number."""
+    """The name of a benchmark. A list of tasks is named by their number."""
     return f"{len(group.tasks)}-tasks" if "," in group.benchmark else group.benchmark
 
 

@@ -9,10 +9,10 @@ from toppo_diag.request import Request, Selection, Sources
 
 
 def health(dumps: Sources, **selection: Unpack[Selection]) -> Product:
-    """Two numbers of the Gram's health, compared across runs (Figure D.3).
+    """Two numbers about the health of the gradients, compared across runs (Figure D.3).
 
-    The mean off-diagonal |cos|, and the part of the step that one task makes alone (top-1 mass) under the mean. The
-    last condition is shown again under FairGrad.
+    The first is the mean off-diagonal |cos|. The second is the top-1 mass under a mean: the largest contribution of a
+    task over the sum of all. The last condition is shown again under FairGrad.
     """
     from toppo_diag.analysis.health import HealthSeries, health_series
     from toppo_diag.plots.health import health_figure

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def heatmaps(dumps: Sources, **selection: Unpack[Selection]) -> Product:
-    """Gram heatmaps: who pulls with whom, and how unequal the gradients are (Figures 3, D.1 and D.2).
+    """Gram heatmaps: which tasks agree, and how unequal the gradients are (Figures 3, D.1 and D.2).
 
-    Shows the first dumped minibatch of each stage (default: early, mid and late). Off the diagonal are the cosines, on
-    it log10 G_ii, above it each ||g_i|| / K with the spread max / min. On the critic, a run with PopArt gives two
-    columns: without PopArt (its rescaling taken back) and with it.
+    Shows the first dumped minibatch of each stage (default: early, mid and late). Off the diagonal are the cosines. On
+    the diagonal is log10 G_ii. Bars above show each ||g_i|| / K, with the spread max / min. On the critic, a run with
+    PopArt gives two columns: without PopArt (its rescaling taken back) and with it.
     """
     from toppo_diag.analysis.heatmap import gram_panel
     from toppo_diag.analysis.stages import STAGES
@@ -44,7 +44,7 @@ def heatmaps(dumps: Sources, **selection: Unpack[Selection]) -> Product:
         notes += dropped_note(condition.dump, side, grams)
         wanted = request.stage or (() if request.chooses_snapshots else STAGES)
         if absent := [stage for stage in wanted if stage not in grams.stages.values()]:
-            notes.append(f"{condition.dump.path}: too few snapshots for {', '.join(absent)}")
+            notes.append(f"{condition.dump.path}: has too few snapshots for {', '.join(absent)}")
         for snapshot, stage in grams.stages.items():
             first = grams.first_of(snapshot)
             panel = gram_panel(grams.values[first], grams.tasks)

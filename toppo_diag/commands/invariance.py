@@ -15,11 +15,11 @@ def invariance(
     """Check Theorem 1 and Corollary 1: rescaling a task's gradient does not change FairGrad's step (Figure D.5).
 
     Rescales Gaussian gradients under every combiner. On every dumped minibatch, checks the norm of FairGrad's step, and
-    compares its steps with and without PopArt. Fails beyond the tolerance.
+    compares its steps with and without PopArt. Fails if a number exceeds the tolerance.
 
     Args:
         tol: the largest relative distance, and norm error, that passes.
-        combiners: combiners by their spec, separated by commas; or all.
+        combiners: combiners with their options, separated by commas; or all.
     """
     from toppo_diag.analysis.invariance import judge, realised_rows, synthetic
     from toppo_diag.commands.options import chosen_combiners
@@ -39,7 +39,7 @@ def invariance(
         notes += dropped_note(dump, side, grams)
         popart = side == "critic" and has_popart(dump)
         if not popart:
-            notes.append(f"{dump.path}: no PopArt on the {side}; only the norm identity is checked there")
+            notes.append(f"{dump.path}: no PopArt on the {side}, so only the norm of FairGrad's step is checked")
         # In the combiner's units: the paper's solver has an absolute tolerance.
         grams = as_combined(dump, side, grams)
         source = raw(grams) if popart else grams
@@ -48,7 +48,9 @@ def invariance(
         minibatches += realised_rows(source.values, sigma, where)
     verdict = judge(minibatches, on_gaussians.sweeps, tol)
     if verdict.singular:
-        notes.append(f"{verdict.singular} minibatches have a singular Gram, which Theorem 1 leaves out; see the table")
+        notes.append(
+            f"{verdict.singular} minibatches have a singular Gram, which Theorem 1 does not cover; the table marks them"
+        )
     return Product(
         name=request.stem("invariance", run_name(opened[0]) if len(opened) == 1 else ""),
         draw=lambda: invariance_figure(on_gaussians.sweeps, on_gaussians.perturbations, verdict.drawn, tol),

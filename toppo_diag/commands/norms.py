@@ -11,8 +11,8 @@ from toppo_diag.request import Request, Selection, Sources
 def norms(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     """The length of each task's gradient over training, one panel for each side (Figure 2).
 
-    The lengths of two steps are drawn over them: the mean's and FairGrad's. Uses the Gram stream where the dump has
-    one.
+    Bold lines show the length of two steps: that of the mean and that of FairGrad. Uses the Gram stream if the dump
+    has one.
     """
     from toppo_diag.analysis.norms import norm_series
     from toppo_diag.plots.norms import norms_figure
@@ -27,7 +27,7 @@ def norms(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     aggregates: list[dict[str, Any]] = []
     headline: list[dict[str, Any]] = []
     if not dump.n_stream:
-        notes.append(f"{dump.path}: has no Gram stream; drawn from its dumped snapshots")
+        notes.append(f"{dump.path}: has no Gram stream, so the figure shows its snapshots")
     # Figure 2's order: the critic first.
     for side in sorted(sides(dump, request), key=lambda s: s != "critic"):
         grams = read_stream(dump, side, request)
@@ -51,7 +51,7 @@ def norms(dumps: Sources, **selection: Unpack[Selection]) -> Product:
                 "fairgrad_norm_last": float(s.fairgrad_norm[-1]),
             }
         )
-    # FG-c is a critic's aggregator: Figure 2 (b) shows the actor without it.
+    # FG-c is a combiner of the critic, so Figure 2 (b) shows the actor without it.
     fairgrad = [side for side in series if side != "actor"]
     return Product(
         name=request.stem("norms", run_name(dump)),

@@ -1,4 +1,4 @@
-"""Options that several commands have of their own."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 def chosen_combiners(value: Texts) -> dict[str, Combiner]:
-    """Combiners by their spec.
+    """Combiners by their spec, that is, by name and options, such as "fairgrad:alpha=2".
 
     Args:
         value: specs, as a list or separated by commas or semicolons: "mean,fairgrad:alpha=2,mode=exact" are two. "all"
-            is every combiner that needs no torch, with FairGrad at alpha 1 and 2.
+            is every combiner that needs no torch, with FairGrad at both alpha = 1 and alpha = 2.
 
     Raises:
         UsageError: no such combiner or option.
@@ -41,7 +41,7 @@ def chosen_combiners(value: Texts) -> dict[str, Combiner]:
 
 
 def _specs(value: Texts) -> list[str]:
-    """The specs in a text or a list. After a comma, `key=value` goes on with the spec before it."""
+    """The specs in a text or a list. After a comma, `key=value` belongs to the spec before it."""
     items = [value] if isinstance(value, (str, int, float)) else list(value or ())
     specs: list[str] = []
     for item in items:

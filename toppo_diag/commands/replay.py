@@ -11,13 +11,13 @@ from toppo_diag.request import Request, Selection, Sources, Texts
 def replay(
     dumps: Sources, *, combiners: Texts = ("fairgrad:alpha=1", "mean"), **selection: Unpack[Selection]
 ) -> Product:
-    """What any combiner would have made of the recorded gradients (Section D.2).
+    """What other combiners would have done with the recorded gradients (Section D.2).
 
-    Solves every dumped Gram again. Shows for each task its weight, contribution, progress g_i'd and cosine with the
-    step; for each step its worst-off task, and how far it lies from the step that training took.
+    Combines every dumped Gram again. For each task, shows its weight, contribution, progress g_i'd and cosine with the
+    step. For each step, shows its worst-off task and its distance from the step that training took.
 
     Args:
-        combiners: combiners by their spec, separated by commas, as 'mean,cagrad:c=0.4'; or all.
+        combiners: combiners with their options, separated by commas, such as 'mean,cagrad:c=0.4'; or all.
     """
     from toppo_diag.analysis.replay import Replay, agreement, cosine_table
     from toppo_diag.analysis.replay import replay as again
@@ -34,23 +34,23 @@ def replay(
     whole = not request.tasks and request.layer is None
     used = grams.beside.get(f"{side}_weights") if whole else None
     if used is None:
-        why = "was not recorded" if whole else "is of all tasks and layers"
-        notes.append(f"{dump.path}: what training used on the {side} {why}; agreement is left out")
+        why = "were not recorded" if whole else "are for all tasks and layers"
+        notes.append(f"{dump.path}: the {side}'s weights in training {why}; the comparison with training is left out")
     found: dict[str, Replay] = {}
     for spec, combiner in chosen_combiners(combiners).items():
         losses = grams.beside.get(f"loss_{side}", grams.beside.get("loss")) if combiner.needs_losses else None
         if combiner.needs_losses and losses is None:
-            notes.append(f"{dump.path}: {spec} needs losses, and no loss_{side} was recorded; left out")
+            notes.append(f"{dump.path}: {spec} is left out: it needs losses, and no loss_{side} was recorded")
             continue
         orders = grams.beside.get(f"{side}_order") if combiner.needs_order and whole else None
         if combiner.needs_order and orders is None:
-            notes.append(f"{spec}: orders are drawn anew (seed 0); training's were not recorded for this")
+            notes.append(f"{spec}: its random orders are drawn anew (seed 0), because no recorded orders fit")
         if combiner.state_names:
-            notes.append(f"{spec} carries state: it starts afresh, and sees the dumped minibatches alone")
+            notes.append(f"{spec} has a memory: here it starts afresh and sees only the dumped minibatches")
         try:
             found[spec] = again(combiner, grams.values, losses, orders)
         except ValueError as error:
-            notes.append(f"{spec}: {error}; left out")
+            notes.append(f"{spec} is left out: {error}")
     summed = {spec: agreement(r, grams.values, used) for spec, r in found.items()}
     rows: list[dict[str, Any]] = []
     steps_rows: list[dict[str, Any]] = []

@@ -7,7 +7,7 @@ import dataclasses
 from toppo_diag.product import Product
 
 MEASURED = ("milliseconds", "times_scipy", "times_paper")
-"""Columns that differ from run to run."""
+"""Columns that differ each time."""
 
 
 def solver_bench() -> Product:

@@ -1,4 +1,4 @@
-"""The commands `info`, `verify` and `export`: what a dump holds, whether it is sound, one portable file of it."""
+"""The commands `info`, `verify` and `export`. They describe a dump, check it, and write it as one portable file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def info(dump: Source) -> dict[str, Any]:
 
 
 def verify(dump: Source) -> Report:
-    """Check a dump against itself: schema, checksums, holes, and Grams recomputed from gradients."""
+    """Check a dump for damage: its schema, checksums and missing chunks, and its Grams against its gradients."""
     from toppo.dump import verify as check
 
     return check(os.fspath(opened(dump).path))
@@ -31,7 +31,7 @@ def export(dump: Source, archive: str | os.PathLike[str], *, slabs: bool = False
 
     Args:
         archive: the HDF5 file to make.
-        slabs: the gradients too; everything else always goes.
+        slabs: also write the gradients; everything else is always written.
         keepbits: mantissa bits of the gradients to keep, 1 to 23.
     """
     from toppo.dump import export as write

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def tables(runs: Sources, *, table: Texts = None, published: str | None = None) -> Product:
-    """The paper's result tables with its rows and ours, as Markdown, LaTeX and CSV (Tables 2, 3 and D.1 to D.11).
+    """The paper's result tables with our rows, as Markdown, LaTeX and CSV (Tables 2, 3 and D.1 to D.11).
 
     Args:
-        table: only these tables, as 2,d5,d10; all tables that the runs have a place in otherwise.
+        table: only these tables, such as 2,d5,d10; by default all tables in which the runs belong.
         published: directory of the paper's numbers, in place of the numbers that come with toppo.
     """
     from toppo_diag.analysis.paper_tables import PROTOCOLS
@@ -52,10 +52,10 @@ def tables(runs: Sources, *, table: Texts = None, published: str | None = None) 
 
 
 def _chosen(wanted: Sequence[str], runs: Sequence[Run]) -> tuple[list[TableForm], list[str], list[str]]:
-    """The tables of numbers and of text to make, and a note on those that hold some of the runs only.
+    """The tables of numbers and of text to make, and a note on tables that are left out.
 
     Raises:
-        UsageError: no such table, or runs of another benchmark or reward than it is about.
+        UsageError: no such table, or a run of another benchmark or reward than the table.
     """
     from toppo_diag.analysis.paper_tables import PROTOCOLS, TABLE_FORMS
     from toppo_diag.analysis.runs import one_setting
@@ -66,7 +66,8 @@ def _chosen(wanted: Sequence[str], runs: Sequence[Run]) -> tuple[list[TableForm]
     for run in runs:
         if run.benchmark not in benchmarks:
             raise UsageError(
-                f"{run.path} is of {run.benchmark}: the paper's tables are of {' and '.join(sorted(benchmarks))}"
+                f"{run.path} is a run on {run.benchmark}, but the paper's tables are about "
+                f"{' and '.join(sorted(benchmarks))}; leave the run out"
             )
     if wanted:
         names = [_stem(name) for name in wanted]
@@ -78,8 +79,8 @@ def _chosen(wanted: Sequence[str], runs: Sequence[Run]) -> tuple[list[TableForm]
                 if run.setting not in form.settings:
                     about = " and ".join(f"{benchmark} under {reward}" for benchmark, reward in form.settings)
                     raise UsageError(
-                        f"`table={_stem(form.number)}` is of {about} rewards and {run.path} of {run.benchmark} "
-                        f"under {run.reward}: leave the run out"
+                        f"`table={_stem(form.number)}` is about {about} rewards, but {run.path} is a run on "
+                        f"{run.benchmark} under {run.reward}; leave the run out"
                     )
         return forms, [number for stem, number in texts.items() if stem in names], []
     settings = {run.setting for run in runs}
@@ -88,11 +89,12 @@ def _chosen(wanted: Sequence[str], runs: Sequence[Run]) -> tuple[list[TableForm]
         one_setting(runs)
     partial = [form.number for form in TABLE_FORMS if form not in forms and settings & set(form.settings)]
     notes = [
-        f"Table {', '.join(partial)}: left out, of one benchmark and reward alone; give those runs by themselves"
+        f"Table {', '.join(partial)}: left out, because some runs have another benchmark or reward; "
+        "give the runs of one benchmark and reward at a time"
     ] * bool(partial)
     return forms, list(PROTOCOLS), notes
 
 
 def _stem(number: str) -> str:
-    """ "D.10", "d10" and "table-d10" are one."""
+    """The short name of a table: "d10" for "D.10", "d10" and "table-d10"."""
     return number.lower().removeprefix("table-").replace(".", "")

@@ -9,20 +9,20 @@ from toppo_diag.product import Product
 from toppo_diag.request import Request, Selection, Sources
 
 SUCCESS = ("success_ema", "success", "accuracy")
-"""Names under which a run may have recorded how well each task does; the first that is there is used."""
+"""Names under which a run may have recorded the success of each task. The first one that exists is used."""
 
 
 def trap(
     dumps: Sources, *, starved_snapshots: int = 3, starved_share: float = 0.1, **selection: Unpack[Selection]
 ) -> Product:
-    """The self-reinforcing tail trap: which tasks get no share of the step while they do not succeed (Section 3).
+    """The self-reinforcing tail trap: tasks that do not succeed and get almost no share of the step (Section 3).
 
     Draws each task's share of the critic's combined direction beside its success, and flags the tasks that are starved
     for some snapshots in a row. The figure is not in the paper.
 
     Args:
         starved_snapshots: a task is flagged after this many starved snapshots in a row.
-        starved_share: a task is starved below this fraction of the fair share 1/K.
+        starved_share: a task is starved below this fraction of the even share 1/K.
     """
     from toppo_diag.analysis.trap import trap as measure
     from toppo_diag.plots.trap import trap_figure
@@ -38,10 +38,10 @@ def trap(
     notes = dropped_note(dump, side, grams)
     weights = training_weights(dump, side, grams)
     if weights is None:
-        notes.append(f"{dump.path}: no {side}_weights were recorded; the mean's are used")
+        notes.append(f"{dump.path}: no {side}_weights were recorded, so the weights of a mean are used")
     success = next((grams.beside[name] for name in SUCCESS if name in grams.beside), None)
     if success is None:
-        notes.append(f"{dump.path}: no success was recorded; shares alone are drawn")
+        notes.append(f"{dump.path}: no success was recorded, so only the shares are drawn")
     threshold = starved_share / len(grams.tasks)
     found = measure(grams.env_steps, grams.values, weights, success, threshold)
     starved = [task for task, n in zip(grams.tasks, found.starved_for, strict=True) if n >= starved_snapshots]

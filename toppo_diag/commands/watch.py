@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def watch(dump: Source, *, interval: float = 5.0, once: bool = False) -> None:
     """A live view of a run in progress: how far it is, and each task's success, gradient norms and share of the step.
 
-    Ends when the run does.
+    Ends when the run ends.
 
     Args:
         dump: a run directory or dump that is being written.
@@ -44,14 +44,14 @@ def watch(dump: Source, *, interval: float = 5.0, once: bool = False) -> None:
             time.sleep(interval)
             try:
                 view = look(dump)
-            except DumpError as error:  # a commit under way, or a disk that is away for a moment
+            except DumpError as error:  # a commit is under way, or the disk is away for a moment
                 live.update(Group(panel(view), Text(f"waiting: {error}")), refresh=True)
                 continue
             live.update(panel(view), refresh=True)
 
 
 def panel(view: View) -> Group:
-    """The view as it stands on a terminal."""
+    """The view as text and a table for a terminal."""
     steps = "no collect yet" if view.env_steps is None else f"{view.env_steps:,}"
     if view.planned_steps:
         steps += f" of {view.planned_steps:,} steps ({100 * (view.env_steps or 0) / view.planned_steps:.0f}%)"

@@ -10,10 +10,10 @@ from toppo_diag.request import Request, Selection, Sources
 
 
 def weights(dumps: Sources, *, window: int = 10, **selection: Unpack[Selection]) -> Product:
-    """What share of the combiner's weights each task got, over training (Figure 5 of the TaskForce paper).
+    """The share of the combiner's weights that each task got, over training (Figure 5 of the TaskForce paper).
 
-    Drawn over the dumped minibatches as a moving average. A combiner that learns from rewards (TaskForce) also gives a
-    table of them.
+    Draws a moving average over the dumped minibatches. For a combiner that learns from rewards (TaskForce), also makes
+    a table of the rewards.
 
     Args:
         window: dumped minibatches in the moving average.
@@ -38,7 +38,7 @@ def weights(dumps: Sources, *, window: int = 10, **selection: Unpack[Selection])
     wanted = sides(dump, request)
     recorded = [side for side in wanted if f"{side}_weights" in dump.names]
     if not recorded:
-        notes.append(f"{dump.path}: no weights were recorded; the mean's are drawn")
+        notes.append(f"{dump.path}: no weights were recorded, so the weights of a mean are drawn")
     elif missing := [side for side in wanted if side not in recorded]:
         notes.append(f"{dump.path}: no weights of the {' and '.join(missing)} were recorded")
     phase = dump.attrs.get("env_steps_per_collect")
@@ -82,7 +82,7 @@ def weights(dumps: Sources, *, window: int = 10, **selection: Unpack[Selection])
             for k, task in enumerate(tasks)
         ]
     if request.layer is not None or request.tasks:
-        notes.append("weights are those of the whole problem, all layers and tasks")
+        notes.append("the weights are those that training used, for all layers and all tasks together")
     return Product(
         name=request.stem("weights", request.side or "", run_name(dump)),
         draw=lambda: weights_figure(lines, titles, tasks, window),

@@ -1,10 +1,10 @@
-"""Plots: tables in, matplotlib figures out. Nothing here computes, and nothing but `save_figure` writes a file.
+"""Plots: functions from numbers to matplotlib figures. They compute nothing, and only `save_figure` writes files.
 
 There are two kinds of functions.
 
-A `..._figure` function draws a whole picture with its legend. Without a target it makes a Figure of the paper's size.
-With `figure=`, a Figure or a SubFigure, it draws there, so that pictures can stand side by side. It returns the Figure
-in both cases; for a SubFigure this is the Figure that holds it. Two pictures in one:
+A `..._figure` function draws a whole picture with its legend. Without `figure` it makes a Figure of the paper's size.
+With `figure` it draws on that Figure or SubFigure, so that pictures can stand side by side. It returns the Figure in
+both cases; for a SubFigure this is the Figure that holds it. Two pictures in one:
 
     figure = matplotlib.figure.Figure(figsize=(14, 3), layout="constrained")
     left, right = figure.subfigures(1, 2)
@@ -15,7 +15,7 @@ in both cases; for a SubFigure this is the Figure that holds it. Two pictures in
 A `draw_...` function draws one panel into the axes `ax` and returns them. Its lines carry labels, so `ax.legend()`
 adds a legend where one is wanted. (`draw_realised` has its own.) Titles and labels can be changed afterwards.
 
-All of them use the paper's style by themselves, also in axes that were made with other settings, and leave
+All functions use the paper's style by themselves, also in axes that were made with other settings. They leave
 `matplotlib.rcParams` unchanged. `save_figure` writes the same files as the command line.
 """
 

@@ -55,7 +55,7 @@ def conflicts_figure(
         figure: Figure or SubFigure to draw on; None makes one.
     """
     k = len(tasks)
-    beside = 2 if k <= 15 else 1  # grids in a row: the names of many tasks need the page's width
+    beside = 2 if k <= 15 else 1  # number of grids in a row: the names of many tasks need the page's width
     n_rows = -(-len(pairs) // beside)
     grid_height = (2.0 if k <= 15 else 0.075 * k) + name_length(tasks) + 0.3
     deepest = max((len(found) for found in layers.values()), default=0)
@@ -100,7 +100,7 @@ def conflicts_figure(
 
 @paper_style()
 def draw_pairs(ax: Axes, share: Float[np.ndarray, "K K"], tasks: Sequence[str]) -> Axes:
-    """The given axes, with how often each pair of tasks is in conflict as a heatmap. Pairs without a number are grey.
+    """The given axes, with a heatmap of how often each pair of tasks is in conflict. Pairs without a number are grey.
 
     `ax.figure.colorbar(ax.images[0], ax=ax)` adds a colour bar.
 

@@ -46,15 +46,15 @@ _RUNG_DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), 
 _LABEL_POINTS = 5.5
 """Font size of a baseline's name."""
 _PANEL_HEIGHT = 2.1
-"""Inches between the x axis and the title of a success panel in a figure of its own, roughly."""
+"""Approximate height of a success panel in a figure of its own, in inches, from the x axis to the title."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves of one benchmark and reward, and the numbers that others have published on it.
+    """Curves of one benchmark and reward, and the numbers that others have published for it.
 
     Attributes:
-        title: of the panel.
+        title: title of the panel.
         lines: curves by label.
         baselines: published success in percent, by name of the method.
     """
@@ -90,7 +90,7 @@ def success_figure(panels: Sequence[Panel], band: str, *, figure: Target | None 
     Marks at the right show published numbers. They are reached at the methods' own budgets, not where the curves end.
 
     Args:
-        panels: what to draw.
+        panels: the panels to draw.
         band: "std", "sem" or "iqm", for the label.
         figure: Figure or SubFigure to draw on; None makes one.
     """
@@ -144,7 +144,7 @@ def _draw_success(
 
 
 def _said(band: str, drawn: Iterable[Band]) -> str:
-    """What a line and its band show, as an axis names it. One seed has no band."""
+    """The words on an axis for what a line and its band show. One seed has no band."""
     return "one seed" if all(np.isnan(found.low).all() for found in drawn) else _SAID[band]
 
 
@@ -289,7 +289,7 @@ def draw_worst_k(
             name, height = best[k]
             ax.hlines(height, x - 0.45, x + 0.45, color="0.15", linestyle=(0, (3, 2)), linewidth=0.8, gid=f"best {k}")
             top = max(*(_top(bars[label][k]) for label in labels), height)
-            said = f"{name} {height:.1f}" if height > 0 else "published 0.0"  # where many share the floor
+            said = f"{name} {height:.1f}" if height > 0 else "published 0.0"  # many methods share the floor
             ax.annotate(said, (x, top), (0, 3), textcoords="offset points", ha="center", fontsize=_LABEL_POINTS)
     ax.set_xticks(range(len(ks)), [f"{k} (all)" if k == ks[-1] else str(k) for k in ks])
     ax.set_xlabel("k")

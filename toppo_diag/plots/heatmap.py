@@ -32,15 +32,15 @@ from toppo_diag.plots.style import (
 )
 
 _WIDEST = 1.6
-"""Width of one K x K grid in a figure of its own, in inches, at most. The names of many tasks may need more."""
+"""Largest width of one K x K grid in a figure of its own, in inches. The names of many tasks may need more."""
 _LEAST_PER_TASK = 0.075
-"""Inches of a grid's side per task in a figure of its own, at least. The names of 50 tasks just fit."""
+"""Least inches per task of a grid's width in a figure of its own. With it, the names of 50 tasks just fit."""
 _LINE = 1 / 60
-"""Inches that a line of text takes per point of its font size."""
+"""Height of a line of text in inches, per point of its font size."""
 _LEAST = 0.4
-"""Inches of a grid's side, at least."""
+"""Least width of a grid, in inches."""
 _RIGHT, _GAP, _BAR, _HEAD = 0.75, 0.2, 0.38, 0.3
-"""Inches: for the colour bars, between grids, of the bars above a grid, of the titles."""
+"""Space in inches for the colour bars, between grids, for the bars above a grid, and for the titles."""
 
 Range = tuple[float, float]
 
@@ -56,9 +56,9 @@ def heatmap_figure(
 ) -> Figure:
     """The Figure with one heatmap for each stage (rows) and condition (columns).
 
-    Off the diagonal stand the cosines, on it log10 G_ii. The bars above show ||g_i|| / K on a log scale, and the
-    number beside them is the spread, max / min. Dead tasks are grey. In a given figure the grids take the space that
-    there is. Where names would touch, the whole picture shrinks with its fonts.
+    Cosines stand off the diagonal, and log10 G_ii on the diagonal. The bars above show ||g_i|| / K on a log scale, and
+    the number beside them is the spread, max / min. Dead tasks are grey. In a given figure the grids take all the
+    space. If names would touch, the whole picture shrinks with its fonts.
 
     Args:
         panels: by row and column. Missing cells stay empty.
@@ -101,7 +101,7 @@ def heatmap_figure(
 
 @paper_style()
 def draw_gram(ax: Axes, panel: Panel, *, diagonal: Range | None = None) -> Axes:
-    """The given axes, with one Gram as a heatmap: cosines off the diagonal, log10 G_ii on it. Dead tasks are grey.
+    """The given axes, with a heatmap of one Gram: cosines off the diagonal, log10 G_ii on it. Dead tasks are grey.
 
     `ax.figure.colorbar(ax.images[0], ax=ax)` adds a colour bar for the cosines, `ax.images[1]` one for the diagonal.
 
@@ -134,13 +134,13 @@ def draw_shares(ax: Axes, panel: Panel, *, limits: Range | None = None) -> Axes:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where things stand in a picture, in inches from its lower left corner.
+    """The layout of a picture, in inches from its lower left corner.
 
     Attributes:
         left: start of the first grid.
         bottom: space below the last grid.
-        cell: side of a grid.
-        width, height: of the picture.
+        cell: width and height of a grid.
+        width, height: size of the picture.
         scale: inches of the figure per inch of the picture, at most 1.
         space: width and height of the figure. The picture stands in its middle.
     """
@@ -190,7 +190,7 @@ def _share_range(panels: Iterable[Panel]) -> Range:
 
 
 def _range(values: Sequence[np.ndarray]) -> Range:
-    """Least and greatest finite value; an interval of length 1 where there is no such interval."""
+    """Least and greatest finite value. If they are equal, or there are none, an interval of length 1."""
     finite = np.concatenate([v[np.isfinite(v)] for v in values])
     if not finite.size:
         return 0.0, 1.0

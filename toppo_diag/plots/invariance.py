@@ -1,4 +1,4 @@
-"""Theorem 1 and Corollary 1: what scaling the gradients does to a combiner's step (Figure D.5)."""
+"""Draws how scaling the gradients changes a combiner's step, for Theorem 1 and Corollary 1 (Figure D.5)."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def invariance_figure(
     *,
     figure: Target | None = None,
 ) -> Figure:
-    """The Figure with the step d~ on scaled gradients against the step d on the original ones.
+    """The Figure that compares the step d~ on scaled gradients with the step d on the original gradients.
 
-    (a) and (b) scale one task, and show cosine and distance. (c) scales all tasks by lognormal factors, and shows the
-    cosine with 95 % bands. (d) shows the relative distance of Corollary 1 on the minibatches of a dump.
+    In (a) and (b) one task is scaled; they show cosine and distance. In (c) all tasks are scaled by lognormal factors;
+    it shows the cosine with 95 % bands. (d) shows the relative distance of Corollary 1 on the minibatches of a dump.
 
     Args:
         sweeps: by combiner.
         perturbations: by combiner.
-        realised: environment steps and distances of N minibatches, by combiner. Without any there is no (d).
-        tol: largest distance that passes, a line in (d).
+        realised: environment steps and distances of N minibatches, by combiner. If it is empty, there is no (d).
+        tol: largest distance that passes, drawn as a line in (d).
         figure: Figure or SubFigure to draw on; None makes one.
     """
     labels = [combiner_label(spec) for spec in sweeps]
@@ -84,7 +84,7 @@ def draw_realised(ax: Axes, realised: Mapping[str, tuple[np.ndarray, Float[np.nd
         ax: to draw on.
         realised: environment steps and distances of N minibatches, by combiner: "fairgrad:alpha=1",
             "fairgrad-paper" or both.
-        tol: largest distance that passes, a dotted line.
+        tol: largest distance that passes, drawn as a dotted line.
     """
     dress(ax)
     for spec, (steps, distance) in realised.items():

@@ -1,4 +1,4 @@
-"""Names of tasks in figures."""
+"""The names of tasks in figures, and the formats of figures. Needs no matplotlib."""
 
 from __future__ import annotations
 

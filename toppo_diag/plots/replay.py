@@ -39,13 +39,13 @@ def replay_figure(
     *,
     figure: Target | None = None,
 ) -> Figure:
-    """The Figure with the cosine of each task's gradient to each combiner's step d = J'w, and that of the worst task.
+    """The Figure with the cosine between each task's gradient and each combiner's step d = J'w, and the worst cosines.
 
     Args:
-        combiners: C specs.
+        combiners: C specs, that is, names with options.
         tasks: K names.
         cosine: median over the minibatches; NaN for a dead task.
-        worst: min_i cos(g_i, d) for each minibatch, by combiner. Dot and line show its median and 95 % of them.
+        worst: min_i cos(g_i, d) for each minibatch, by combiner. A dot shows its median, a line 95 % of its values.
         side: named group of shared parameters, such as "critic", for the labels.
         figure: Figure or SubFigure to draw on; None makes one.
     """

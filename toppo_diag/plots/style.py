@@ -1,8 +1,8 @@
 """The look that all figures share: sizes, fonts, and colours that colour-blind readers can tell apart.
 
 Matplotlib reads some settings when it makes an artist, some when it draws, and some when it saves. `paper_style` sets
-the first kind, `dress` fixes the second kind on the axes, and `save_figure` sets the third kind. So a figure looks the
-same wherever it is made, shown and saved.
+the first kind. `dress` fixes the second kind on the axes. `save_figure` sets the third kind. So a figure looks the same
+wherever it is made, shown and saved.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from toppo.common.files import write_whole
 from toppo_diag.plots.names import FORMATS, METAWORLD, short
 
 Target = Figure | SubFigure
-"""What a whole picture is drawn on."""
+"""The object that a whole picture is drawn on."""
 
 COLUMN_WIDTH = 3.3
 """Width of one column of a two-column paper, in inches."""
@@ -135,9 +135,9 @@ def _font(family: str) -> str:
 def dress(ax: Axes) -> Axes:
     """The given axes, in the paper's fonts, ticks and frame.
 
-    To be called within `paper_style`, before anything is drawn. Axes that a user made come with that user's settings.
-    Axes of our own need it too: matplotlib makes most ticks when it draws, with the settings of that moment. Colours
-    of the background and grid lines stay.
+    Call it within `paper_style`, before anything is drawn. Axes that a user made have the user's settings. Our own axes
+    need it too, because matplotlib makes most ticks when it draws, with the settings of that moment. Colours of the
+    background and grid lines stay.
     """
     fix_ticks(ax)
     for edge in ("top", "right"):
@@ -150,7 +150,7 @@ def dress(ax: Axes) -> Axes:
 
 
 def fix_ticks(ax: Axes) -> Axes:
-    """The given axes, where all ticks get today's settings whenever matplotlib makes them. See `dress`."""
+    """The given axes, whose ticks get the present settings, even those that matplotlib makes later. See `dress`."""
     settings: Any = mpl.rcParams
     for axis, name in ((ax.xaxis, "x"), (ax.yaxis, "y")):
         colour = settings[f"{name}tick.color"]
@@ -174,7 +174,7 @@ def fix_ticks(ax: Axes) -> Axes:
 
 
 def sheet(target: Target | None, width: float, height: float) -> Target:
-    """The target, ready to be drawn on. Without one, a new Figure of this size in inches.
+    """The target, ready to be drawn on; without a target, a new Figure of this size in inches.
 
     Legends stand below the panels, which only constrained layout can do. A given figure without a layout engine gets
     this one.
@@ -206,13 +206,13 @@ def save_figure(figure: Figure, stem: str | Path, formats: Sequence[str] = FORMA
     The same data give the same bytes: a file holds no date. Each file is written whole or not at all.
 
     Args:
-        figure: any figure; those of `toppo_diag.plots` look as on the command line.
+        figure: any figure; those of `toppo_diag.plots` look the same as on the command line.
         stem: path without the ending. Directories that are missing are made.
         formats: out of `FORMATS`.
 
     Raises:
         UsageError: an unknown format. Nothing has been written.
-        OSError: the place cannot be written.
+        OSError: the files cannot be written.
     """
     stem = Path(stem)
     for kind in formats:
@@ -234,7 +234,7 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
 def task_styles(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Colour and dashes per task, as keywords of `Axes.plot`.
 
-    A Meta-World task looks the same in every figure. Other tasks take the looks that remain, in their order.
+    A Meta-World task looks the same in every figure. Other tasks get the remaining styles, in their order.
     """
     place = {task: METAWORLD.index(short(task)) for task in tasks if short(task) in METAWORLD}
     free = (n for n in range(len(tasks) + len(METAWORLD)) if n not in place.values())
@@ -315,7 +315,7 @@ def task_legend(
     Args:
         target: Figure or SubFigure.
         tasks: K names.
-        dead: tasks that are dead all along, (K,). The legend shows them in grey and says so.
+        dead: whether each task is dead at all steps, (K,). The legend shows such tasks in grey, as "(dead)".
         extra: looks of further lines by label, which come first.
     """
     looks = task_styles(tasks)

@@ -1,1 +1,1 @@
-"""Reading: from dumps, archives, runs and URLs to labelled arrays. All input is here."""
+"""Reading dumps, archives, runs and URLs as labelled arrays. All input of the toolkit is in this package."""

@@ -1,7 +1,7 @@
-"""The intervention conditions of Figures 3, D.1 and D.3, as dumps give them.
+"""The conditions of Figures 3, D.1 and D.3: which of PopArt and LayerNorm the critic has.
 
-Each dump gives one condition. A dump trained with PopArt gives a second: the same gradients with PopArt's rescaling
-taken back.
+Each dump gives one condition. A dump of a run with PopArt gives a second one: the same gradients with PopArt's
+rescaling taken back.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class Condition:
 
 
 def raw(grams: Grams) -> Grams:
-    """The critic Grams that the loss without PopArt would have given on the same weights."""
+    """The critic Grams that the loss without PopArt would have given with the same network weights."""
     return replace(grams, values=without_popart(grams.values, grams.beside["popart_sigma"]))
 
 
 def recorded(dump: Dump, key: str, default: Any) -> Any:
-    """A value of the run's configuration, as it was recorded."""
+    """A value of the run's recorded configuration; `default` if it was not recorded."""
     return dump.attrs.get("config", {}).get(key, default)
 
 
@@ -60,7 +60,7 @@ def has_critic_layernorm(dump: Dump) -> bool:
 def critic_conditions(dumps: Sequence[Dump]) -> list[Condition]:
     """The columns of Figure D.1 that these dumps give: vanilla, +PopArt, +LN, +PopArt+LN, in that order.
 
-    Where a label repeats, the run's name is added to it.
+    If several columns have the same label, the run's name is added to each.
     """
     found = []
     for dump in dumps:
@@ -89,12 +89,11 @@ def _distinct(conditions: list[Condition]) -> list[Condition]:
 
 
 def missing_conditions(conditions: Sequence[Condition]) -> list[str]:
-    """A note on the columns of Figure D.1 that no dump given can fill; [] if none is missing."""
+    """A note on the columns of Figure D.1 that none of the given dumps can fill; [] if none is missing."""
     there = {c.label.split(" ")[0] for c in conditions}
     absent = [label for label in ORDER if label not in there]
-    return [f"no dump given shows {', '.join(absent)}: that takes runs with and without LayerNorm and PopArt"] * bool(
-        absent
-    )
+    mend = "give a run with LayerNorm on the critic and one without, both with PopArt"
+    return [f"none of the dumps shows {', '.join(absent)}; to see all columns, {mend}"] * bool(absent)
 
 
 def open_alike(request: Request) -> list[Dump]:
@@ -114,14 +113,15 @@ def open_alike(request: Request) -> list[Dump]:
 
 
 def gradient_scale(dump: Dump, side: str) -> float:
-    """What the trainer multiplied each g_i of a side by before it combined them: c_v on the critic. 1 if unsaid."""
+    """The factor on each g_i of a side before the trainer's combiner: c_v on the critic. 1 if the dump has none."""
     return float(dump.attrs.get("gradient_scale", {}).get(side, 1.0))
 
 
 def as_combined(dump: Dump, side: str, grams: Grams) -> Grams:
-    """The Grams in the units in which the trainer's combiner saw them: of c_v g_i on the critic.
+    """The Grams in the units in which the trainer's combiner saw them. On the critic these are Grams of c_v g_i.
 
-    A combiner with an absolute tolerance, or one that is not homogeneous, answers as in training only in these units.
+    Some combiners have an absolute tolerance, or are not homogeneous. Only in these units do they answer as in
+    training.
     """
     return replace(grams, values=scaled(grams.values, gradient_scale(dump, side)))
 
@@ -132,7 +132,7 @@ def default_side(dump: Dump) -> str:
 
 
 def sides(dump: Dump, request: Request) -> tuple[str, ...]:
-    """The side that is asked for, or all sides of the dump.
+    """The side that the request names, or all sides of the dump.
 
     Raises:
         DumpError: no such side.
@@ -146,14 +146,15 @@ def sides(dump: Dump, request: Request) -> tuple[str, ...]:
 def training_weights(dump: Dump, side: str, grams: Grams) -> Float[np.ndarray, "N K"] | None:
     """The weights w on g_i that training used, (N, K): the recorded ones times `gradient_scale`.
 
-    None if they were not recorded. Where tasks were chosen, they are their weights in the whole problem.
+    None if the weights were not recorded. If only some tasks were chosen, the weights are still those of training on
+    all tasks.
     """
     weights = grams.beside.get(f"{side}_weights")
     return None if weights is None else weights * gradient_scale(dump, side)
 
 
 def run_name(dump: Dump) -> str:
-    """The run's name: the directory that holds dump.zarr, or the archive's own."""
+    """The run's name: that of the directory that holds dump.zarr, or that of the archive without its ending."""
     parts = dump.path.rstrip("/").split("/")
     return (
         parts[-2]

@@ -1,4 +1,8 @@
-"""From a dump to the Grams that a figure is made of: some snapshots, some tasks, a whole side or one layer of it."""
+"""Reads from a dump the Grams of a figure: of some snapshots and tasks, and of a whole side or one layer.
+
+A side is a named group of shared parameters. A snapshot is what was dumped at one collect (rollout phase). A slab is
+the (K, P) matrix J of per-task gradients of one minibatch.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from toppo_diag.reading.schedulers import map_on
 from toppo_diag.request import Request
 
 _PARTS = 5
-"""How many reads one slab takes."""
+"""Number of reads for one slab."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,10 @@ class Grams:
         tasks: K names.
         values: G, (N, K, K) float64, in squared units of the gradients.
         env_steps: environment steps at each Gram, (N,).
-        snapshot: index of its snapshot in the dump; in the Gram stream, of its collect, (N,).
-        minibatch: index of its minibatch in the snapshot; in the Gram stream, of its entry in the collect, (N,).
-        stages: snapshot index to its label, in the order asked for: a stage, or "snapshot 3".
-        beside: what was recorded with each Gram, by name: (N, ...), with the tasks chosen as in `values`.
+        snapshot: index of the snapshot in the dump; for the Gram stream, index of the collect, (N,).
+        minibatch: index of the minibatch in the snapshot; for the Gram stream, index of the entry in the collect, (N,).
+        stages: label of each snapshot by its index, in the order asked for: a stage, or "snapshot 3".
+        beside: what was recorded with each Gram, by name, (N, ...), with the same tasks as in `values`.
         dropped: how many Grams were left out because they were not finite.
     """
 
@@ -59,10 +63,10 @@ class Grams:
 
 
 def require_snapshots(dump: Dump) -> None:
-    """Refuse a dump without snapshots.
+    """Check that a dump holds a snapshot.
 
     Raises:
-        DumpError: nothing was dumped yet.
+        DumpError: it holds none yet.
     """
     if not dump.n_snapshots:
         mend = "wait for the run's first one, or train with `dump_every`"
@@ -70,10 +74,10 @@ def require_snapshots(dump: Dump) -> None:
 
 
 def chosen_snapshots(dump: Dump, request: Request, default: Sequence[str] = ()) -> dict[int, str]:
-    """The snapshots that a request chooses: index to label. Without a choice, those of `default`, or all.
+    """The label of each snapshot that a request chooses, by index. Without a choice, those of `default`, or all.
 
     Raises:
-        DumpError: the dump has none.
+        DumpError: the dump has no snapshot.
         UsageError: no such stage, index or step.
     """
     require_snapshots(dump)
@@ -88,7 +92,7 @@ def chosen_tasks(dump: Dump, request: Request) -> list[int]:
     """Indices of the tasks to keep, in the order asked for.
 
     Raises:
-        UsageError: a task the dump does not have.
+        UsageError: the dump does not have one of the tasks.
     """
     wanted = request.tasks or dump.tasks
     unknown = [task for task in wanted if task not in dump.tasks]
@@ -99,7 +103,7 @@ def chosen_tasks(dump: Dump, request: Request) -> list[int]:
 
 
 def layer_cuts(dump: Dump, side: str, layer: str) -> tuple[slice, ...]:
-    """The columns of a layer: of the parameter of that name, or of all parameters whose name is "<layer>.<...>".
+    """The columns of a layer: of the parameter with this name, or of all parameters named "<layer>.<...>".
 
     Raises:
         DumpError: no such side.
@@ -117,15 +121,15 @@ def read_grams(dump: Dump, side: str, request: Request, default: Sequence[str] =
     """The Grams of the dumped minibatches that the request asks for.
 
     Args:
-        dump: where from.
-        side: which.
+        dump: the dump to read.
+        side: the side to read.
         request: snapshots, tasks, layer and scheduler.
-        default: the stages to take where the request chooses no snapshots; () for all snapshots.
+        default: the stages to take if the request chooses no snapshots; () for all snapshots.
 
     Raises:
         DumpError: the dump does not hold what is asked for.
         UsageError: no such side, stage, snapshot, task or layer.
-        DiagnosticError: no Gram that is asked for is finite.
+        DiagnosticError: none of these Grams is finite.
     """
     dump.parameters(side)
     stages = chosen_snapshots(dump, request, default)
@@ -162,9 +166,9 @@ def read_grams(dump: Dump, side: str, request: Request, default: Sequence[str] =
 
 
 def read_stream(dump: Dump, side: str, request: Request) -> Grams:
-    """The Grams of the Gram stream: some of every collect.
+    """The Grams of the Gram stream, which holds some Grams of every collect.
 
-    Where the dump has no stream, or the request asks for snapshots or a layer, those of `read_grams`.
+    If the dump has no stream, or the request asks for snapshots or a layer, these are the Grams of `read_grams`.
     """
     if request.chooses_snapshots or request.layer or not dump.n_stream:
         return read_grams(dump, side, request)
@@ -195,14 +199,14 @@ def grams_of_slabs(
     """Grams of some columns of dumped slabs. Each slab is read once, however many layers are asked for.
 
     Args:
-        dump: with slabs.
-        side: which.
+        dump: a dump with slabs.
+        side: the side to read.
         index: (snapshot, minibatch) of each slab.
         layers: the columns of each layer, as slices.
         scheduler: see `toppo_diag.reading.schedulers.map_on`.
 
     Raises:
-        DumpError: no slabs here, or damage.
+        DumpError: the dump has no slabs, or is damaged.
     """
     dump.require_slabs()
     work = [(dump.path, dump.n_snapshots, side, s, m, tuple(layers)) for s, m in index]
@@ -219,7 +223,7 @@ def _layer_grams(
 
 
 def _slab(dump: Dump, side: str, snapshot: int, minibatch: int) -> Float[np.ndarray, "K P"]:
-    """`Dump.slab_values`, a few rows at a time: decoding takes three times the memory of the rows that it gives."""
+    """One slab, read a few rows at a time, because decoding takes three times the memory of the rows."""
     k = len(dump.tasks)
     slab = np.empty(dump.source.specs[f"{side}_grad"].shape[2:], dtype=np.float32)
     rows = -(-k // _PARTS)
@@ -231,7 +235,7 @@ def _slab(dump: Dump, side: str, snapshot: int, minibatch: int) -> Float[np.ndar
 
 @lru_cache(maxsize=4)
 def _opened(path: str, n_snapshots: int) -> Dump:
-    """The dump, opened once for each worker, and again when a live run has gone on."""
+    """The dump, opened once for each worker, and again when a live run has more snapshots."""
     return open_dump(path)
 
 
@@ -240,7 +244,7 @@ def _finite(grams: Grams, dump: Dump, side: str) -> Grams:
     if good.all():
         return grams
     if not good.any():
-        raise DiagnosticError(f"{dump.path}: no {side} Gram that was asked for is finite; see `toppo-diag verify`")
+        raise DiagnosticError(f"{dump.path}: none of the chosen {side} Grams is finite; see `toppo-diag verify`")
     return replace(
         grams,
         **{name: getattr(grams, name)[good] for name in ("values", "env_steps", "snapshot", "minibatch")},

@@ -1,4 +1,4 @@
-"""What a run in progress shows: how far it is, and each task's numbers now."""
+"""The present state of a run: how far it is, and the newest numbers of each task."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class View:
     """What a run has recorded so far.
 
     Attributes:
-        run: its name.
-        env_steps: at the last collect that was recorded, None before the first.
-        planned_steps: of the whole run, None if it did not say.
-        snapshots: committed and planned (None if unknown).
+        run: the run's name.
+        env_steps: environment steps at the last recorded collect (rollout phase); None before the first.
+        planned_steps: environment steps of the whole run; None if they were not recorded.
+        snapshots: number of committed and of planned snapshots (None if unknown).
         complete: whether the run has ended.
-        sides: side to {"spread", "mean_abs_cosine"} of the last Gram.
-        tasks: task to its success, norm on each side and share of the critic's direction, where they were recorded.
+        sides: {"spread", "mean_abs_cosine"} of the last Gram, by side.
+        tasks: success, norm on each side and share of the critic's direction, by task; only what was recorded.
     """
 
     run: str
@@ -42,7 +42,7 @@ class View:
 
 
 def look(source: Source) -> View:
-    """What a run shows now.
+    """A view of what a run has recorded so far.
 
     Raises:
         DumpError: no dump there.
@@ -88,7 +88,7 @@ def _last(dump: Dump, name: str) -> np.ndarray:
 
 
 def _last_gram(dump: Dump, side: str) -> np.ndarray | None:
-    """The newest Gram, of the stream or of a snapshot."""
+    """The newest Gram: of the Gram stream, or, without one, of the last snapshot."""
     if dump.n_stream:
         collect: np.ndarray = dump.source.read(f"{side}_gram_stream", (dump.n_stream - 1, *(slice(None),) * 3))
         return np.asarray(collect[-1])

@@ -10,7 +10,7 @@ from typing import Any
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], object] | None]:
-    """A bar on stderr: gives a function of (done, total). Gives None where stderr is no terminal."""
+    """A function of (done, total) that moves a bar on stderr; None if stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -1,4 +1,4 @@
-"""The paper's numbers from their files, one CSV file a table. They come with the package."""
+"""The paper's numbers, read from one CSV file per table. The files come with the package."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COLUMNS = (
 
 
 def paper_directory() -> Path:
-    """Where the paper's numbers and manifest are: in the installed package, or in the clone's figures/."""
+    """The directory of the paper's numbers and manifest: in the installed package, or figures/ in a clone."""
     package = Path(__file__).resolve().parents[1]
     packaged = package / "paper"
     return packaged if packaged.is_dir() else package.parent / "figures"
@@ -28,11 +28,11 @@ def read_published(directory: str | os.PathLike[str] | None = None) -> Published
     """Every table of the paper, from the table-*.csv files of a directory.
 
     Args:
-        directory: None takes the paper's numbers that come with the package.
+        directory: the directory to read; None takes the numbers that come with the package.
 
     Raises:
-        UsageError: no such directory, or nothing in it.
-        DiagnosticError: a file that is damaged.
+        UsageError: no such directory, or no table in it.
+        DiagnosticError: a file is damaged.
     """
     directory = paper_directory() / "published" if directory is None else Path(directory)
     paths = sorted(directory.glob("table-*.csv"), key=_order)
@@ -51,7 +51,7 @@ def read_published(directory: str | os.PathLike[str] | None = None) -> Published
 
 
 def _order(path: Path) -> tuple[str, int]:
-    """2, 3, b2, c1, d1, ..., d11."""
+    """A sort key that gives the paper's order: 2, 3, b2, c1, d1, ..., d11."""
     name = path.stem.removeprefix("table-")
     letter = name[0] if name[0].isalpha() else ""
     digits = name.removeprefix(letter)
@@ -73,7 +73,7 @@ def _records(path: Path) -> list[dict[str, str]]:
         raise DiagnosticError(f"{path}: is damaged, it lacks {', '.join(missing) or 'rows'}; restore it")
     for number, record in enumerate(records, start=2):
         if None in record or None in record.values():
-            raise DiagnosticError(f"{path}, line {number}: has another number of columns than its head; restore it")
+            raise DiagnosticError(f"{path}, line {number}: has another number of columns than the header; restore it")
     return records
 
 
@@ -83,7 +83,7 @@ def _row(path: Path, number: int, record: Mapping[str, str]) -> PublishedRow:
         try:
             return float(text) if text else None
         except ValueError:
-            raise DiagnosticError(f"{path}, line {number}: {column} {text!r} is no number; restore it") from None
+            raise DiagnosticError(f"{path}, line {number}: {column} {text!r} is not a number; restore it") from None
 
     k, n = as_number("k"), as_number("n")
     return PublishedRow(

@@ -1,4 +1,4 @@
-"""Runs from disk: reads what the trainer leaves in a run directory, or what an archive keeps of it.
+"""Reads runs from disk: from the files that the trainer writes into a run directory, or from an archive.
 
 The trainer itself is not needed.
 """
@@ -22,20 +22,20 @@ _NEEDED = ("benchmark", "reward", "seed", "env_steps", "eval_episodes", *METHOD)
 
 
 def read_runs(paths: Sequence[str]) -> list[Run]:
-    """Every run, labelled so that runs of one label differ in their seed alone.
+    """Every run, labelled so that runs of one label differ only in their seed.
 
     Args:
         paths: run directories, also of live runs, or archives exported from one.
 
     Raises:
         UsageError: no run at a path, or the same run twice.
-        DiagnosticError: a run without evaluations, or with damaged files.
+        DiagnosticError: a run has no evaluations, or damaged files.
     """
     return labelled([read_run(path) for path in paths])
 
 
 def read_run(path: str) -> Run:
-    """One run; its label is its method.
+    """One run. Its label is its method.
 
     Raises:
         UsageError: no run at this path.
@@ -49,9 +49,9 @@ def read_run(path: str) -> Run:
     if "config.toml" not in logs:
         if Path(path).is_file():
             raise DiagnosticError(
-                f"{path}: holds no evaluations (an archive of a dump alone); export it again from its run directory"
+                f"{path}: is an archive without the evaluations of its run; export it again from the run directory"
             )
-        raise UsageError(f"{path}: is not a run, it has no config.toml; give a run directory such as dumps/NAME")
+        raise UsageError(f"{path}: is not a run: it has no config.toml; give a run directory such as dumps/NAME")
     config = _config(path, logs["config.toml"])
     tasks, env_steps, success = _evaluations(path, logs.get("evaluation.jsonl", ""))
     method = method_name(config, path)
@@ -83,7 +83,10 @@ def _config(path: str, text: str) -> dict[str, Any]:
 
 
 def _evaluations(path: str, text: str) -> tuple[tuple[str, ...], Int[np.ndarray, "S"], Float[np.ndarray, "S K"]]:
-    """Tasks, steps and success of evaluation.jsonl; what follows its last newline is half a line of a live run."""
+    """Tasks, steps and success from evaluation.jsonl. Text after the last newline is an unfinished line and is ignored.
+
+    A live run leaves such a line.
+    """
     tasks: tuple[str, ...] = ()
     steps: list[int] = []
     success: list[list[float]] = []

@@ -1,6 +1,7 @@
-"""Where slabs become Grams: in this process, in threads, in processes, or on a dask.distributed cluster.
+"""Computes Grams from slabs in this process, in threads, in processes, or on a dask.distributed cluster.
 
-Every place runs the same function on the same whole slab on one BLAS thread, so the numbers are equal to the bit.
+A slab is the (K, P) matrix of per-task gradients of one minibatch. Each place runs the same function on the whole slab
+with one BLAS thread, so the numbers are equal to the bit.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from toppo_diag.request import check_scheduler
 T = TypeVar("T")
 
 ATTEMPTS = 4
-"""Times a piece of work is tried when the process it runs in dies."""
+"""Number of times that a piece of work is tried when its process dies."""
 
 
 def map_on(
@@ -29,15 +30,15 @@ def map_on(
     arguments: Sequence[tuple[Any, ...]],
     done: Callable[[int, int], object] | None = None,
 ) -> list[T]:
-    """function(*a) for every a of `arguments`, in order, on a scheduler.
+    """The results of function(*a) for every a of `arguments`, in order, computed on a scheduler.
 
-    When a worker dies, its unfinished work is done again elsewhere.
+    When a worker dies, another worker does its unfinished work again.
 
     Args:
         scheduler: "serial", "threads[:N]", "processes[:N]", the address of a dask scheduler ("tcp://host:8786"), or
             its scheduler file ("cluster.json"). N is by default the number of cores.
-        function: picklable, for any but serial and threads.
-        arguments: of each call.
+        function: the function to call; picklable, except on serial and threads.
+        arguments: the arguments of each call.
         done: called with (calls finished, calls in all).
 
     Raises:
@@ -71,21 +72,22 @@ def map_on(
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
     raise DiagnosticError(
-        f"`scheduler={scheduler}`: its workers died {ATTEMPTS} times, perhaps for lack of memory; give fewer, or serial"
+        f"`scheduler={scheduler}`: its workers died {ATTEMPTS} times, perhaps for lack of memory; "
+        "give fewer workers, or serial"
     )
 
 
 class ProcessPool(ProcessPoolExecutor):
-    """Fresh processes (forked children of a process with threads can hang) that leave Ctrl-C to their parent.
+    """A pool of fresh processes that leave Ctrl-C to their parent. Forked processes could hang because of threads.
 
-    After Ctrl-C each process finishes the work it is doing, and gets no more.
+    After Ctrl-C each process finishes its present work, and gets no more.
     """
 
     def __init__(self, workers: int) -> None:
         super().__init__(workers, mp_context=get_context("spawn"))
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """See `Executor.submit`. It starts the processes, which inherit the signals that are blocked here."""
+        """The future of one call. This also starts the processes, which inherit the signals that are blocked here."""
         if not hasattr(signal, "pthread_sigmask"):  # Windows
             return super().submit(fn, *args, **kwargs)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -108,5 +110,5 @@ def _executor(scheduler: str) -> Iterator[Executor]:
                 yield processes
     else:
         with dask_client(scheduler) as client:
-            # retries: work whose worker died is done again elsewhere
+            # retries: when a worker dies, another worker does its work again
             yield client.get_executor(retries=ATTEMPTS)
