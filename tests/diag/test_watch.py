@@ -12,7 +12,7 @@ from tests.diag import runs
 from tests.diag.test_cli import diag  # noqa: F401  (a fixture)
 from toppo.combiners.geometry import gradient_norms
 from toppo.dump import gram
-from toppo_diag.commands.watch import look
+from toppo_diag.reading.live import look
 
 
 def test_a_run_in_progress(tmp_path: Path):

@@ -20,6 +20,12 @@ SOURCES = [source for where in ("toppo", "toppo_diag", "docs/_ext") for source i
 WITH_EXAMPLES = [source for source in SOURCES if ">>> " in source.read_text(encoding="utf-8")]
 
 
+@pytest.fixture(autouse=True)
+def _own_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page that registers a combiner does so for itself alone."""
+    monkeypatch.setattr("toppo.combiners.registry._registered", {})
+
+
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=name)
 def test_the_python_of_a_page_runs(page: Path, clone: Path):
     names: dict[str, object] = {"__name__": "__main__"}

@@ -37,7 +37,7 @@ def watch(dump: Source, *, interval: float = 5.0, once: bool = False) -> None:
     if once or view.complete or not console.is_terminal:
         console.print(panel(view))
         if not (once or view.complete):
-            raise DiagnosticError("watch needs a terminal to go on; give `once`, or `as_json`")
+            raise DiagnosticError("watch needs a terminal to go on; give `once`")
         return
     with Live(panel(view), console=console, auto_refresh=False) as live:
         while not view.complete:
