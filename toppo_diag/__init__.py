@@ -1,11 +1,11 @@
 """Look at gradient dumps, offline and without torch: every command of `toppo-diag` is a function here.
 
-    import toppo_diag
-
-    product = toppo_diag.heatmaps("dumps/run1", stage="early")
-    product.figure()   # the picture; a notebook shows the product itself
-    product.numbers    # a pandas data frame of the headline numbers
-    product.save("figures/out")
+>>> import toppo_diag
+>>> product = toppo_diag.heatmaps("figures/data/mean.h5", stage="early")
+>>> figure = product.figure()  # the picture; a notebook shows the product itself
+>>> product.numbers["condition"].tolist()  # a pandas data frame of the headline numbers
+['vanilla', '+PopArt']
+>>> files = product.save("figures/out")
 
 A dump is given as a path, as a URL, as an open `toppo.dump.Dump`, or as a list of these. Options have the names and the
 defaults of the command line. An error that a user can cause is one clear line, as a `DiagnosticError`, a `UsageError`
