@@ -1,22 +1,25 @@
-"""Reading the Zarr store of a dump, with checks."""
+"""Reading the Zarr store of a dump, with checks.
+
+Chunks are read and decoded here, by the format and without Zarr: nothing that a file says can choose a codec.
+"""
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from toppo.dump import zarr_store
+from toppo.dump import chunks, zarr_store
+from toppo.dump.documents import misfit, parse
 from toppo.dump.errors import DumpError
 from toppo.dump.files import Files
-from toppo.dump.schema import array_checksum, checksum
+from toppo.dump.indexing import Indices, as_indices, pick
+from toppo.dump.schema import ArraySpec, array_checksum, checksum
 from toppo.dump.source import Index, guarded
 from toppo.dump.zarr_store import ROOT
-
-if TYPE_CHECKING:
-    from zarr import Array, Group
 
 
 class ZarrSource:
@@ -37,46 +40,95 @@ class ZarrSource:
         self.where = files.where
         self.header = zarr_store.read_header(files)
         self.specs = self.header.layout.arrays(*self.header.committed)
-        self._arrays: dict[str, Array[Any]] = {}
+        self._checked: set[str] = set()
 
-    @functools.cached_property
-    def _group(self) -> Group:
-        return zarr_store.open_group(self.files, read_only=True)
-
-    def _zarr_array(self, name: str) -> Array[Any]:
-        if name not in self._arrays:
-            self._arrays[name] = guarded(
-                lambda: zarr_store.open_array(self._group, name), f"{self.where}: {name}", self.where
+    def open(self, name: str) -> None:
+        if name in self._checked:
+            return
+        data = self.files.read(f"{name}/zarr.json")
+        if data is None:
+            raise DumpError(f"{self.where}: {name} cannot be read (its zarr.json is missing)", path=self.where)
+        document = parse(data, self.where, f"{name}/zarr.json")
+        if (problem := misfit(document, self.specs[name])) is not None:
+            raise DumpError(
+                f"{self.where}: {name} cannot be read ({problem}); see `toppo-diag verify`", path=self.where
             )
-        return self._arrays[name]
+        self._checked.add(name)
 
     def read(self, name: str, index: Index) -> npt.NDArray[Any]:
         spec = self.specs[name]
-        bounded = tuple(_bounded(i, n) for i, n in zip(index, spec.shape, strict=True))
-        if spec.steps:
-            missing = self.files.missing(self._touched(name, bounded))
-            if missing:
-                raise DumpError(
-                    f"{self.where}: {missing[0]} is missing or empty, though committed; see `toppo-diag verify`",
-                    path=self.where,
-                )
         steps = ", ".join(f"{dim} {i}" for dim, i in zip(spec.dims, index, strict=True) if isinstance(i, int))
         what = f"{self.where}: {name}{', ' + steps if steps else ''}"
-        array = self._zarr_array(name)
-        values = guarded(lambda: np.asarray(array.oindex[bounded]), what, self.where)
-        return np.array(values.tolist()) if spec.dtype == "str" else values
+        return guarded(lambda: self._read(name, spec, as_indices(index, spec.shape)), what, self.where)
 
-    def _touched(self, name: str, index: Index) -> list[str]:
-        spec = self.specs[name]
-        steps = [np.atleast_1d(np.arange(spec.shape[axis])[index[axis]]) for axis in range(spec.steps)]
-        keys = []
-        for step in steps[0]:
-            of_step = spec.chunk_keys(name, int(step))
-            keys += of_step if spec.steps == 1 else [of_step[int(inner)] for inner in steps[1]]
-        return keys
+    def _read(self, name: str, spec: ArraySpec, index: Indices) -> npt.NDArray[Any]:
+        self.open(name)
+        if spec.steps == 0:
+            return pick(self._coordinate(name, spec), index)
+        keep = list(index)
+        axes = [np.atleast_1d(np.arange(n)[i]) for i, n in zip(index, spec.shape, strict=True)]
+        for axis in range(spec.steps):  # taken below, one chunk after the other
+            keep[axis] = 0 if isinstance(index[axis], int) else slice(None)
+        read = self._slabs if spec.by_row else self._plain
+        lengths = [len(axis) for axis in axes[: spec.steps]]
+        values = _stacked(read(name, spec, axes, index[spec.steps :]), math.prod(lengths))
+        if values is None:
+            values = pick(np.empty((0, *spec.shape[spec.steps :]), spec.dtype), (slice(None), *index[spec.steps :]))
+        values = values.reshape((*lengths, *values.shape[1:]))
+        done = (slice(None),) * (values.ndim - spec.steps)
+        return pick(values, (*keep[: spec.steps], *done))
 
-    def open(self, name: str) -> None:
-        self._zarr_array(name)
+    def _plain(
+        self, name: str, spec: ArraySpec, axes: list[npt.NDArray[np.int64]], rest: Indices
+    ) -> Iterator[npt.NDArray[Any]]:
+        keys = [spec.chunk_keys(name, int(step))[0] for step in axes[0]]
+        for key, data in zip(keys, self.files.read_all(keys), strict=True):
+            values = chunks.decode(self._present(key, data), spec.dtype, spec.chunks[1:])
+            yield pick(values[tuple(slice(n) for n in spec.shape[1:])], rest)
+
+    def _slabs(
+        self, name: str, spec: ArraySpec, axes: list[npt.NDArray[np.int64]], rest: Indices
+    ) -> Iterator[npt.NDArray[Any]]:
+        K, P = spec.shape[2:]
+        rows = axes[2]
+        keys = [spec.chunk_keys(name, int(step))[int(inner)] for step in axes[0] for inner in axes[1]]
+        whole = self.files.read_all(keys) if 2 * len(rows) > K else None
+        for key in keys:
+            slab = np.empty((len(rows), P), np.float32)
+            size = chunks.index_size(K)
+            if whole is not None:
+                data = self._present(key, next(whole))
+                places = chunks.decode_index(data[-size:], K)
+                for at, row in enumerate(rows):
+                    first, length = places[row]
+                    slab[at] = chunks.decode_row(data[first : first + length], P)
+            else:
+                places = chunks.decode_index(self._present(key, self.files.read_part(key, -size, size)), K)
+                for at, row in enumerate(rows):
+                    data = self._present(key, self.files.read_part(key, *places[row]))
+                    slab[at] = chunks.decode_row(data, P)
+            task = 0 if isinstance(rest[0], int) else slice(None)
+            yield pick(slab, (task, rest[1]))
+
+    def _present(self, key: str, data: bytes | None) -> bytes:
+        if not data:
+            raise DumpError(
+                f"{self.where}: {key} is missing or empty, though committed; see `toppo-diag verify`", path=self.where
+            )
+        return data
+
+    def _coordinate(self, name: str, spec: ArraySpec) -> npt.NDArray[Any]:
+        """Its one chunk is as long as the array was when it was made."""
+        length = spec.shape[0]
+        if length == 0:
+            return np.empty(0, spec.dtype)
+        data = self._present(f"{name}/c.0", self.files.read(f"{name}/c.0"))
+        if spec.dtype == "str":
+            return chunks.decode_text(data, length)
+        values = chunks.decode(data, spec.dtype, (-1,))
+        if len(values) < length:
+            raise ValueError(f"holds {len(values)} numbers, expected {length}")
+        return values[:length]
 
     def size(self) -> int:
         return self.files.size()
@@ -96,6 +148,8 @@ class ZarrSource:
                 damage.append((name, "its zarr.json is missing"))
             elif not isinstance(sums, dict) or array_checksum(document) != sums.get(name):
                 damage.append((name, "its zarr.json does not match its checksum"))
+            elif (problem := misfit(document, spec)) is not None:
+                damage.append((name, problem))
             elif not spec.shape[0] <= document["shape"][0] <= room:
                 damage.append((name, f"length {document['shape'][0]} does not fit the {spec.shape[0]} committed"))
         if not damage and root != zarr_store.root_document(self.header, documents):
@@ -118,9 +172,13 @@ class ZarrSource:
         )
 
 
-def _bounded(index: int | slice | npt.NDArray[np.int64], length: int) -> int | slice | npt.NDArray[np.int64]:
-    """An index cut to the committed `length`, in a form that Zarr takes. Zarr takes no slice with a step."""
-    if not isinstance(index, slice):
-        return index
-    bounds = index.indices(length)
-    return slice(bounds[0], bounds[1]) if bounds[2] == 1 else np.arange(*bounds)
+def _stacked(parts: Iterator[npt.NDArray[Any]], length: int) -> npt.NDArray[Any] | None:
+    """The parts along a new first axis; None if there are none. No more than one is held beside the result."""
+    first = next(parts, None)
+    if first is None or length == 1:
+        return first if first is None else first[np.newaxis]
+    values = np.empty((length, *first.shape), first.dtype)
+    values[0] = first
+    for at, part in enumerate(parts, start=1):
+        values[at] = part
+    return values
