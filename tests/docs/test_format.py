@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import toppo.dump.schema as schema
@@ -202,6 +204,12 @@ def test_archive_objects(store: Path, tmp_path: Path) -> None:
         assert set(file["parameters/actor"]) == {"name", "shape", "offset"}
         assert [d.label for d in file["actor_grad"].dims] == ["snapshot", "minibatch", "task", "actor_param"]
         assert file["actor_grad"].chunks == (1, 1, 1, WIDTHS["actor"]) and file["actor_grad"].fletcher32
-        assert json.loads(file["header"].asstr()[()])["array_checksums"] == {}
+        header = json.loads(file["header"].asstr()[()])
+        assert header["array_checksums"] == {}
+        (keys,) = (table for table in tables("key type meaning") if code(table[0]["key"]) == ["digests"])
+        assert set(header) - set(document(store, "")["attributes"]) == {code(row["key"])[0] for row in keys}
+        row = np.ascontiguousarray(file["actor_grad"][0, 1, 2], "<f4").tobytes()
+        place = 64 * int(np.ravel_multi_index((0, 1, 2), file["actor_grad"].shape[:3]))
+        assert header["digests"]["actor_grad"][place : place + 64] == hashlib.sha256(row).hexdigest()
     with h5py.File(ARCHIVE) as file:
         assert {f"run/{name}" for name in file["run"]} == {name for name in said if name.startswith("run/")}

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from tests.dump import recordings as run
-from toppo.dump import DumpError, DumpWriter, describe, export, open_dump, run_logs, verify
+from toppo.dump import DumpError, DumpWriter, export, open_dump, run_logs, verify
 from toppo.dump.urls import PROTOCOLS, check_url
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -46,3 +47,15 @@ def pick(values: npt.NDArray[Any], index: Indices) -> npt.NDArray[Any]:
         values = values[(slice(None),) * axis + (i,)]
         axis += not isinstance(i, int)
     return np.asarray(values)
+
+
+def stacked(parts: Iterator[npt.NDArray[Any]], length: int) -> npt.NDArray[Any] | None:
+    """The parts along a new first axis; None if there are none. No more than one is held beside the result."""
+    first = next(parts, None)
+    if first is None or length == 1:
+        return first if first is None else first[np.newaxis]
+    values = np.empty((length, *first.shape), first.dtype)
+    values[0] = first
+    for at, part in enumerate(parts, start=1):
+        values[at] = part
+    return values

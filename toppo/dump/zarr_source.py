@@ -16,7 +16,7 @@ from toppo.dump import chunks, zarr_store
 from toppo.dump.documents import misfit, parse
 from toppo.dump.errors import DumpError
 from toppo.dump.files import Files
-from toppo.dump.indexing import Indices, as_indices, pick
+from toppo.dump.indexing import Indices, as_indices, pick, stacked
 from toppo.dump.schema import ArraySpec, array_checksum, checksum
 from toppo.dump.source import Index, guarded
 from toppo.dump.zarr_store import ROOT
@@ -47,7 +47,7 @@ class ZarrSource:
             return
         data = self.files.read(f"{name}/zarr.json")
         if data is None:
-            raise DumpError(f"{self.where}: {name} cannot be read (its zarr.json is missing)", path=self.where)
+            raise DumpError(f"{self.where}: {name} cannot be read (it has no metadata document)", path=self.where)
         document = parse(data, self.where, f"{name}/zarr.json")
         if (problem := misfit(document, self.specs[name])) is not None:
             raise DumpError(
@@ -71,7 +71,7 @@ class ZarrSource:
             keep[axis] = 0 if isinstance(index[axis], int) else slice(None)
         read = self._slabs if spec.by_row else self._plain
         lengths = [len(axis) for axis in axes[: spec.steps]]
-        values = _stacked(read(name, spec, axes, index[spec.steps :]), math.prod(lengths))
+        values = stacked(read(name, spec, axes, index[spec.steps :]), math.prod(lengths))
         if values is None:
             values = pick(np.empty((0, *spec.shape[spec.steps :]), spec.dtype), (slice(None), *index[spec.steps :]))
         values = values.reshape((*lengths, *values.shape[1:]))
@@ -170,15 +170,3 @@ class ZarrSource:
             if extra
             else []
         )
-
-
-def _stacked(parts: Iterator[npt.NDArray[Any]], length: int) -> npt.NDArray[Any] | None:
-    """The parts along a new first axis; None if there are none. No more than one is held beside the result."""
-    first = next(parts, None)
-    if first is None or length == 1:
-        return first if first is None else first[np.newaxis]
-    values = np.empty((length, *first.shape), first.dtype)
-    values[0] = first
-    for at, part in enumerate(parts, start=1):
-        values[at] = part
-    return values
