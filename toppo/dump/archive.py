@@ -158,7 +158,7 @@ def _write_logs(file: h5py.File, logs: Mapping[str, str]) -> dict[str, str]:
     """Write the logs of the run; returns their digests."""
     if logs:
         _create_group(file, RUN)
-    # as bytes, not as HDF5 strings, which have no checksum
+    # as bytes, because HDF5 strings have no checksum
     for name, text in logs.items():
         data = np.frombuffer(text.encode(), dtype=np.uint8)
         how = {"compression": "gzip", "shuffle": False, "fletcher32": True} if data.size else {}

@@ -8,7 +8,7 @@ can choose what code runs. Tests compare its bytes with those that Zarr writes.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,24 +94,32 @@ def decode_index(data: bytes, tasks: int) -> list[tuple[int, int]]:
     return [(int(first), int(length)) for first, length in decode(data, "u8", (tasks, 2))]
 
 
-def decode_row(data: bytes, width: int) -> npt.NDArray[np.float32]:
-    """One row of a slab, (P,), from its bytes.
+def decode_rows(parts: Iterable[bytes], count: int, width: int) -> npt.NDArray[np.float32]:
+    """Rows of a slab, (count, P).
+
+    Args:
+        parts: the bytes of each row.
+        count: number of rows.
+        width: P.
 
     Raises:
-        ValueError: the bytes do not match their checksum, or are not a row of that width.
+        ValueError: the bytes do not match their checksum, or are not rows of that width.
     """
     from numcodecs.blosc import Blosc
 
-    content = _content(data)
-    # blosc's own header says how much it will write: bytes 4 to 7
-    if len(content) < 16 or _U4.unpack_from(content, 4)[0] != 4 * width:
-        raise ValueError("is no compressed row of this width")
-    row = np.empty(width, "<f4")
-    try:
-        Blosc().decode(content, out=row)
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error
-    return row.astype(np.float32, copy=False)
+    rows: npt.NDArray[np.float32] | None = None
+    for at, part in enumerate(parts):
+        content = _content(part)
+        # blosc's own header says how much it will write: bytes 4 to 7
+        if len(content) < 16 or _U4.unpack_from(content, 4)[0] != 4 * width:
+            raise ValueError("is no compressed row of this width")
+        if rows is None:  # not before: a width that a header only claims takes no memory
+            rows = np.empty((count, width), "<f4")
+        try:
+            Blosc().decode(content, out=rows[at])
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+    return np.empty((0, width), np.float32) if rows is None else rows.astype(np.float32, copy=False)
 
 
 def _checked(data: bytes) -> bytes:

@@ -43,7 +43,7 @@ class Committer:
         self.header = header
         self._files = files
         self._give_back = give_back
-        self._documents = zarr_store.read_documents(files, header.layout)
+        self._documents = zarr_store.read_documents(files, header.layout.arrays(1, 1))
         self._specs = header.layout.arrays(*header.allocated)
 
     def write_minibatches(self, snapshot: int, waiting: dict[int, Minibatch], written: Written) -> None:
@@ -89,7 +89,7 @@ class Committer:
         self._specs = layout.arrays(*self.header.allocated)
         for name in names:
             zarr_store.create_array(self._files, name, self._specs[name])
-        self._documents = zarr_store.read_documents(self._files, layout)
+        self._documents = zarr_store.read_documents(self._files, layout.arrays(1, 1))
         zarr_store.write_root(self._files, self.header, self._documents)
 
     def finish(self) -> None:

@@ -45,6 +45,8 @@ def parse(data: bytes, where: str, key: str) -> Document:
     """
     try:
         document = json.loads(data, parse_constant=_no_number)
+        if b"\\u" in data:
+            json.dumps(document, ensure_ascii=False).encode()  # half a character cannot be printed
     except RecursionError:
         raise DumpError(f"{where}: {key} is nested too deep; restore it from a copy", path=where) from None
     except ValueError as error:

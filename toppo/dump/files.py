@@ -7,7 +7,8 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
@@ -50,8 +51,8 @@ class Files(Protocol):
             DumpError: see `read`.
         """
 
-    def read_all(self, keys: Sequence[str]) -> Iterator[bytes | None]:
-        """`read` of each key in order. A remote place fetches several at a time."""
+    def read_all(self, keys: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
+        """Each key in order, with what `read` gives for it. A remote place fetches several at a time."""
 
     def write(self, key: str, data: bytes) -> None:
         """Write a new file. A crash may leave it torn until `sync` returns."""
@@ -92,7 +93,7 @@ class LocalFiles:
 
     def read(self, key: str) -> bytes | None:
         with self._opened(key) as file:
-            return None if file is None else file.read()
+            return None if file is None else bytes(file.read())
 
     def read_part(self, key: str, start: int, length: int) -> bytes | None:
         with self._opened(key) as file:
@@ -103,8 +104,8 @@ class LocalFiles:
             file.seek(start)
             return file.read(length)
 
-    def read_all(self, keys: Sequence[str]) -> Iterator[bytes | None]:
-        return map(self.read, keys)
+    def read_all(self, keys: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
+        return ((key, self.read(key)) for key in keys)
 
     @contextlib.contextmanager
     def _opened(self, key: str) -> Iterator[BinaryIO | None]:
@@ -128,9 +129,10 @@ class LocalFiles:
             if path.is_symlink() or path.is_dir():
                 raise self._refused(path) from error
             raise
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or (not _NO_LINK and path.is_symlink()):
+            os.close(descriptor)
+            raise self._refused(path)
         with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - Path.open takes no descriptor
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode) or (not _NO_LINK and path.is_symlink()):
-                raise self._refused(path)
             yield file
 
     def _refused(self, path: Path) -> DumpError:
@@ -138,7 +140,8 @@ class LocalFiles:
         return DumpError(f"{path}: is a {kind}, where a dump has a file or folder of its own", path=self.where)
 
     def write(self, key: str, data: bytes) -> None:
-        (self.root / key).write_bytes(data)
+        with (self.root / key).open("xb") as file:  # a new one: never through a link that somebody put there
+            file.write(data)
 
     def replace(self, key: str, data: bytes) -> None:
         common.write_whole(self.root / key, data)
@@ -157,7 +160,7 @@ class LocalFiles:
             common.fsync(self.root / key)
 
     def size(self) -> int:
-        return sum((self.root / key).stat().st_size for key in self.listing())
+        return sum((self.root / key).lstat().st_size for key in self.listing())
 
     def store(self, *, read_only: bool) -> Store:
         from zarr.storage import LocalStore
@@ -205,18 +208,18 @@ class RemoteFiles:
         except (FileNotFoundError, IsADirectoryError):
             return None
 
-    def read_all(self, keys: Sequence[str]) -> Iterator[bytes | None]:
-        for first in range(0, len(keys), _AT_ONCE):
-            paths = [self._path(key) for key in keys[first : first + _AT_ONCE]]
-            if len(paths) == 1:
-                yield self.read(keys[first])
+    def read_all(self, keys: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
+        left = iter(keys)
+        while batch := list(islice(left, _AT_ONCE)):
+            if len(batch) == 1:
+                yield batch[0], self.read(batch[0])
                 continue
-            found = self._fs.cat(paths, on_error="return")
-            for path in paths:
-                content = found.get(path)
+            found = self._fs.cat([self._path(key) for key in batch], on_error="return")
+            for key in batch:
+                content = found.get(self._path(key))
                 if isinstance(content, Exception) and not isinstance(content, FileNotFoundError | IsADirectoryError):
                     raise content
-                yield None if content is None or isinstance(content, Exception) else bytes(content)
+                yield key, None if content is None or isinstance(content, Exception) else bytes(content)
 
     def write(self, key: str, data: bytes) -> None:
         self._fs.pipe_file(self._path(key), data)

@@ -19,11 +19,21 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from toppo.dump.errors import DumpError
+from toppo.dump.fields import Fields, shown
 
 SCHEMA: Final = "toppo-dump"
 SCHEMA_VERSION: Final = 1
 UNPLANNED: Final = 10_000
 """Snapshots (or stream collects) allocated where their number is not known. An unwritten chunk costs nothing."""
+
+MOST_STEPS: Final = 1_000_000
+"""The most snapshots (or stream collects) that a dump can be planned for."""
+
+MOST_ENTRIES: Final = 1_000_000
+"""The most minibatches of a snapshot, and the most entries of a stream collect."""
+
+MOST_PARAMETERS: Final = 2**40
+"""The most parameters of a side."""
 
 GRAM_TOLERANCE: Final = 1e-5
 """Bound on |G_ij - (J J')_ij| / sqrt(G_ii G_jj) for a lossless slab. A Gram may be accumulated in fp32 chunks."""
@@ -223,23 +233,26 @@ class Layout:
             if not _NAME.fullmatch(name):
                 raise DumpError(f"{name!r} cannot name a side or scalar; use letters, digits and underscores")
         for side, parts in self.sides.items():
-            if not all(part.size > 0 for part in parts) or not parts:
+            if not all(0 < part.size <= MOST_PARAMETERS for part in parts) or not parts:
                 raise DumpError(
                     f"side {side!r} has no parameters, or an empty one; give a positive number or ParameterSlices"
                 )
             if len({part.name for part in parts}) != len(parts):
                 raise DumpError(f"side {side!r} has two parameters of one name; give each its own")
         for name, spec in (*self.minibatch_scalars.items(), *self.snapshot_scalars.items()):
-            if spec.dtype not in _DTYPES or not set(spec.dims) <= {"task", "task_j", "other"}:
+            known = set(spec.dims) <= {"task", "task_j", "other"} and len(set(spec.dims)) == len(spec.dims)
+            if spec.dtype not in _DTYPES or not known:
                 raise DumpError(
                     f"scalar {name!r}: dims are out of task, task_j, other; dtype is one of {', '.join(_DTYPES)}"
                 )
-        if self.minibatches < 1:
-            raise DumpError(f"`minibatches={self.minibatches}`: must be 1 or more")
+        if not 1 <= self.minibatches <= MOST_ENTRIES:
+            raise DumpError(f"`minibatches={self.minibatches}`: must be 1 or more, and at most {MOST_ENTRIES}")
         if self.keepbits is not None and not 1 <= self.keepbits <= 23:
             raise DumpError(f"`keepbits={self.keepbits}`: must lie in 1..23 (fp32 has 23 mantissa bits)")
-        if self.stream_entries is not None and self.stream_entries < 1:
-            raise DumpError(f"the Gram stream needs 1 or more Grams per collect, got {self.stream_entries}")
+        if self.stream_entries is not None and not 1 <= self.stream_entries <= MOST_ENTRIES:
+            raise DumpError(
+                f"the Gram stream needs 1 or more Grams per collect (at most {MOST_ENTRIES}), got {self.stream_entries}"
+            )
         self.arrays(1, 1)
 
     def to_json(self) -> dict[str, Any]:
@@ -256,19 +269,25 @@ class Layout:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Layout:
-        """The layout that `to_json` wrote."""
-        sides = {
-            side: tuple(ParameterSlice(name, tuple(shape), offset) for name, shape, offset in parts)
-            for side, parts in record["sides"].items()
-        }
-        rest = {k: record[k] for k in ("minibatches", "slabs", "keepbits", "stream_entries")}
-        return cls(
-            tasks=tuple(record["tasks"]),
-            sides=sides,
-            minibatch_scalars=_scalars(record["minibatch_scalars"]),
-            snapshot_scalars=_scalars(record["snapshot_scalars"]),
-            **rest,
+        """The layout that `to_json` wrote, checked as one that is about to be written.
+
+        Raises:
+            ValueError: an item is missing, of another type or out of bounds, or the layout cannot be stored.
+        """
+        given = Fields(record, "layout")
+        sides = given.inner("sides")
+        layout = cls(
+            tasks=given.texts("tasks"),
+            sides={side: _slices(sides.rows(side), f"layout.sides.{side}") for side in sides},
+            minibatches=given.integer("minibatches", 1, MOST_ENTRIES),
+            minibatch_scalars=_scalars(given.inner("minibatch_scalars")),
+            snapshot_scalars=_scalars(given.inner("snapshot_scalars")),
+            slabs=given.flag("slabs"),
+            keepbits=given.integer_or_none("keepbits", 1, 23),
+            stream_entries=given.integer_or_none("stream_entries", 1, MOST_ENTRIES),
         )
+        layout.check()
+        return layout
 
 
 @dataclass(frozen=True)
@@ -335,7 +354,7 @@ class Header:
                 path=where,
             )
         version = record.get("schema_version")
-        if version != SCHEMA_VERSION:
+        if type(version) is not int or version != SCHEMA_VERSION:
             newer = isinstance(version, int) and version > SCHEMA_VERSION
             mend = "update toppo to read it" if newer else "read it with the toppo that wrote it, or record it again"
             raise DumpError(
@@ -346,11 +365,22 @@ class Header:
                 "%s: its header was changed or damaged (checksum); do not trust it, see `toppo-diag verify`", where
             )
         try:
-            values = {f.name: record[f.name] for f in fields(cls)}
-            return cls(**values | {"layout": Layout.from_json(record["layout"])})
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            given = Fields(record)
+            header = cls(
+                layout=Layout.from_json(given.object("layout")),
+                attrs=given.object("attrs"),
+                n_planned=given.integer_or_none("n_planned", 0, MOST_STEPS),
+                n_committed=given.integer("n_committed", 0, MOST_STEPS),
+                stream_planned=given.integer_or_none("stream_planned", 0, MOST_STEPS),
+                stream_committed=given.integer("stream_committed", 0, MOST_STEPS),
+                complete=given.flag("complete"),
+            )
+            if any(there > room for there, room in zip(header.committed, header.allocated, strict=True)):
+                raise ValueError(f"{header.committed} are committed, and there is room for {header.allocated}")
+            return header
+        except ValueError as error:
             raise DumpError(
-                f"{where}: its header is damaged ({error!r}); restore zarr.json from a copy", path=where
+                f"{where}: its header is damaged ({error}); restore zarr.json from a copy", path=where
             ) from error
 
     def at(self, snapshots: int, collects: int, *, complete: bool = False) -> Header:
@@ -382,5 +412,24 @@ def array_checksum(document: Mapping[str, Any]) -> str:
     return checksum(document)
 
 
-def _scalars(record: Mapping[str, Any]) -> dict[str, ScalarSpec]:
-    return {n: ScalarSpec(tuple(s["dims"]), s["dtype"], s["units"], s["description"]) for n, s in record.items()}
+def _slices(rows: list[Any], place: str) -> tuple[ParameterSlice, ...]:
+    parts = []
+    for row in rows:
+        if not isinstance(row, list) or len(row) != 3:
+            raise ValueError(f"{place} holds {shown(row)}, expected [name, shape, offset]")
+        name, shape, offset = row
+        sizes = [*shape, offset] if isinstance(shape, list) else [None]
+        if not isinstance(name, str) or not all(type(n) is int and 0 <= n <= MOST_PARAMETERS for n in sizes):
+            raise ValueError(f"{place} holds {shown(row)}, expected [name, shape, offset]")
+        parts.append(ParameterSlice(name, tuple(shape), offset))
+    if with_offsets(parts) != tuple(parts) or sum(part.size for part in parts) > MOST_PARAMETERS:
+        raise ValueError(f"{place}: its parameters do not lie one after the other")
+    return tuple(parts)
+
+
+def _scalars(given: Fields) -> dict[str, ScalarSpec]:
+    specs = {}
+    for name in given:
+        item = given.inner(name)
+        specs[name] = ScalarSpec(item.texts("dims"), item.text("dtype"), item.text("units"), item.text("description"))
+    return specs

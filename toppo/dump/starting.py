@@ -99,7 +99,7 @@ def go_back(path: str | os.PathLike[str], snapshots: int | None, stream: int | N
             raise DumpError(
                 f"{files.where}: cannot resume, {name}: {what}; restore its zarr.json from a copy", path=files.where
             )
-        documents = zarr_store.read_documents(files, header.layout)
+        documents = zarr_store.read_documents(files, header.layout.arrays(1, 1))
         # The marker comes first, so that no reader sees what is deleted below.
         zarr_store.write_root(files, header, documents)
         zarr_store.set_length(files, documents, header.allocated)
@@ -114,4 +114,4 @@ def go_back(path: str | os.PathLike[str], snapshots: int | None, stream: int | N
 def _build(files: Files, header: Header) -> None:
     zarr_store.create_arrays(files, header.layout, header.allocated)
     # The root comes last, because the dump exists from then on.
-    zarr_store.write_root(files, header, zarr_store.read_documents(files, header.layout))
+    zarr_store.write_root(files, header, zarr_store.read_documents(files, header.layout.arrays(1, 1)))

@@ -18,6 +18,9 @@ from toppo.dump.schema import ArraySpec
 Progress = Callable[[int, int], object]
 """Called with (steps done, steps in all)."""
 
+GAP = 100
+"""How many damaged steps in a row end the check of an array."""
+
 _UNDERFLOW = float(np.finfo(np.float32).tiny)
 """A Gram accumulated in fp32 loses products below this number. So a smaller difference does not count."""
 
@@ -161,9 +164,12 @@ class _Check:
                 self._coordinate(name, spec)
             elif spec.dims[0] == "stream_collect":
                 for collect in range(self.dump.n_stream):
-                    self._read(name, spec, collect)
+                    if self._read(name, spec, collect) is None and self._ends(name, collect):
+                        break
         yield
         for snapshot in range(self.dump.n_snapshots):
+            if self._ends("env_steps", snapshot - 1):
+                break
             values = {
                 name: self._read(name, spec, snapshot)
                 for name, spec in sound.items()
@@ -186,6 +192,17 @@ class _Check:
         self.notes += [
             f"{name}: {count} values are not finite, as recorded" for name, count in self._odd_values.items()
         ]
+
+    def _ends(self, name: str, step: int) -> bool:
+        """Whether an array has been missing for `GAP` steps in a row, which is then one more damage.
+
+        A header may count millions of steps that nobody wrote, and to name each would take hours.
+        """
+        lost = {damage.snapshot for damage in self.damages if damage.array == name}
+        if step < GAP - 1 or not lost.issuperset(range(step - GAP + 1, step + 1)):
+            return False
+        self.damages.append(Damage(name, f"damaged for {GAP} steps in a row; the rest was not looked at", step))
+        return True
 
     def _reason(self, error: DumpError) -> str:
         """What is wrong, without the dump's path and without the advice to run this very check."""

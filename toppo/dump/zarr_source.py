@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from toppo.dump import chunks, zarr_store
-from toppo.dump.documents import misfit, parse
+from toppo.dump.documents import Document, misfit, parse
 from toppo.dump.errors import DumpError
 from toppo.dump.files import Files
 from toppo.dump.indexing import Indices, as_indices, pick, stacked
@@ -65,10 +65,8 @@ class ZarrSource:
         self.open(name)
         if spec.steps == 0:
             return pick(self._coordinate(name, spec), index)
-        keep = list(index)
-        axes = [np.atleast_1d(np.arange(n)[i]) for i, n in zip(index, spec.shape, strict=True)]
-        for axis in range(spec.steps):  # taken below, one chunk after the other
-            keep[axis] = 0 if isinstance(index[axis], int) else slice(None)
+        keep = tuple(0 if isinstance(i, int) else slice(None) for i in index[: spec.steps])
+        axes = [np.atleast_1d(np.arange(n)[i]) for i, n in zip(index[:3], spec.shape[:3], strict=True)]
         read = self._slabs if spec.by_row else self._plain
         lengths = [len(axis) for axis in axes[: spec.steps]]
         values = stacked(read(name, spec, axes, index[spec.steps :]), math.prod(lengths))
@@ -76,39 +74,35 @@ class ZarrSource:
             values = pick(np.empty((0, *spec.shape[spec.steps :]), spec.dtype), (slice(None), *index[spec.steps :]))
         values = values.reshape((*lengths, *values.shape[1:]))
         done = (slice(None),) * (values.ndim - spec.steps)
-        return pick(values, (*keep[: spec.steps], *done))
+        return pick(values, (*keep, *done))
 
     def _plain(
         self, name: str, spec: ArraySpec, axes: list[npt.NDArray[np.int64]], rest: Indices
     ) -> Iterator[npt.NDArray[Any]]:
-        keys = [spec.chunk_keys(name, int(step))[0] for step in axes[0]]
-        for key, data in zip(keys, self.files.read_all(keys), strict=True):
-            values = chunks.decode(self._present(key, data), spec.dtype, spec.chunks[1:])
-            yield pick(values[tuple(slice(n) for n in spec.shape[1:])], rest)
+        inside = tuple(slice(n) for n in spec.shape[1:])  # a chunk is never shorter than 1
+        keys = (spec.chunk_keys(name, int(step))[0] for step in axes[0])
+        for key, data in self.files.read_all(keys):
+            yield pick(chunks.decode(self._present(key, data), spec.dtype, spec.chunks[1:])[inside], rest)
 
     def _slabs(
         self, name: str, spec: ArraySpec, axes: list[npt.NDArray[np.int64]], rest: Indices
     ) -> Iterator[npt.NDArray[Any]]:
         K, P = spec.shape[2:]
         rows = axes[2]
-        keys = [spec.chunk_keys(name, int(step))[int(inner)] for step in axes[0] for inner in axes[1]]
-        whole = self.files.read_all(keys) if 2 * len(rows) > K else None
-        for key in keys:
-            slab = np.empty((len(rows), P), np.float32)
-            size = chunks.index_size(K)
-            if whole is not None:
-                data = self._present(key, next(whole))
-                places = chunks.decode_index(data[-size:], K)
-                for at, row in enumerate(rows):
-                    first, length = places[row]
-                    slab[at] = chunks.decode_row(data[first : first + length], P)
-            else:
+        task = 0 if isinstance(rest[0], int) else slice(None)
+        size = chunks.index_size(K)
+        keys = (spec.chunk_keys(name, int(step))[int(inner)] for step in axes[0] for inner in axes[1])
+        if 2 * len(rows) > K:
+            for key, data in self.files.read_all(keys):
+                whole = self._present(key, data)
+                places = chunks.decode_index(whole[-size:], K)
+                parts = (whole[first : first + length] for first, length in (places[row] for row in rows))
+                yield pick(chunks.decode_rows(parts, len(rows), P), (task, rest[1]))
+        else:
+            for key in keys:
                 places = chunks.decode_index(self._present(key, self.files.read_part(key, -size, size)), K)
-                for at, row in enumerate(rows):
-                    data = self._present(key, self.files.read_part(key, *places[row]))
-                    slab[at] = chunks.decode_row(data, P)
-            task = 0 if isinstance(rest[0], int) else slice(None)
-            yield pick(slab, (task, rest[1]))
+                parts = (self.files.read_part(key, *places[row]) or b"" for row in rows)
+                yield pick(chunks.decode_rows(parts, len(rows), P), (task, rest[1]))
 
     def _present(self, key: str, data: bytes | None) -> bytes:
         if not data:
@@ -135,9 +129,14 @@ class ZarrSource:
 
     def damaged_metadata(self) -> list[tuple[str, str]]:
         root, layout = zarr_store.read_root(self.files), self.header.layout
-        documents = zarr_store.read_documents(self.files, layout)
         attributes = root["attributes"]
-        damage = []
+        damage: list[tuple[str, str]] = []
+        documents: dict[str, Document] = {}
+        for name in self.specs:
+            try:
+                documents |= zarr_store.read_documents(self.files, [name])
+            except DumpError as error:
+                damage.append((name, str(error).removeprefix(f"{self.where}: ")))
         if attributes.get("checksum") != checksum(attributes):
             damage.append((ROOT, "the header does not match its checksum"))
         sums = attributes.get("array_checksums")
@@ -145,7 +144,8 @@ class ZarrSource:
             document = documents.get(name)
             room = layout.arrays(*self.header.allocated)[name].shape[0]
             if document is None:
-                damage.append((name, "its zarr.json is missing"))
+                if not any(name == damaged for damaged, _ in damage):
+                    damage.append((name, "its zarr.json is missing"))
             elif not isinstance(sums, dict) or array_checksum(document) != sums.get(name):
                 damage.append((name, "its zarr.json does not match its checksum"))
             elif (problem := misfit(document, spec)) is not None:
@@ -157,11 +157,7 @@ class ZarrSource:
         return damage
 
     def leftovers(self) -> list[str]:
-        known = {f"{name}/zarr.json" for name in self.specs} | {ROOT}
-        for name, spec in self.specs.items():
-            steps = range(spec.shape[0]) if spec.steps else [0]
-            known.update(key for step in steps for key in spec.chunk_keys(name, step))
-        extra = sum(key not in known for key in self.files.listing())
+        extra = sum(not self._belongs(key) for key in self.files.listing())
         return (
             [
                 f"{extra} files belong to nothing committed: they are being written, or a crash left them "
@@ -170,3 +166,14 @@ class ZarrSource:
             if extra
             else []
         )
+
+    def _belongs(self, key: str) -> bool:
+        """Whether a file is part of what is committed."""
+        name, _, file = key.rpartition("/")
+        spec = self.specs.get(name)
+        if spec is None or file == "zarr.json":
+            return key == ROOT or spec is not None
+        if spec.steps == 0:
+            return file == "c.0"
+        step = file.split(".")[1] if file.startswith("c.") else ""
+        return step.isdecimal() and int(step) < spec.shape[0] and key in spec.chunk_keys(name, int(step))

@@ -7,7 +7,7 @@ metadata. So damage is found and never read as data.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -77,14 +77,14 @@ def create_arrays(files: Files, layout: Layout, allocated: tuple[int, int]) -> N
             files.write(f"{name}/c.0", data)
 
 
-def read_documents(files: Files, layout: Layout) -> dict[str, Document]:
+def read_documents(files: Files, names: Iterable[str]) -> dict[str, Document]:
     """Array name -> its metadata document. An array without one is left out.
 
     Raises:
         DumpError: a document is not JSON, or no plain file.
     """
     documents = {}
-    for name in layout.arrays(1, 1):
+    for name in names:
         data = files.read(f"{name}/zarr.json")
         if data is not None:
             documents[name] = parse(data, files.where, f"{name}/zarr.json")
