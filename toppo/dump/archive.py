@@ -23,7 +23,7 @@ from toppo.dump.h5_rest import PARAMETERS, parameters, plain_attributes, scales
 from toppo.dump.h5_source import HEADER, RUN, log_digests
 from toppo.dump.logs import run_logs
 from toppo.dump.opening import open_dump
-from toppo.dump.schema import ArraySpec, Header, checksum
+from toppo.dump.schema import SCHEMA_VERSION, ArraySpec, Header, checksum
 from toppo.dump.source import Source
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def export(
     logs = run_logs(path)
     header = dump.source.header
     bits = header.layout.keepbits if keepbits is None else min(keepbits, header.layout.keepbits or 23)
-    header = replace(header, layout=replace(header.layout, slabs=slabs, keepbits=bits))
+    layout = replace(header.layout, slabs=slabs, keepbits=bits)
+    header = replace(header, layout=layout, version=SCHEMA_VERSION, chain={})
 
     def content(file: BinaryIO) -> None:
         with _new_file(Path(file.name)) as archive:  # HDF5 opens files by name

@@ -76,6 +76,19 @@ def decode_text(data: bytes, length: int) -> npt.NDArray[Any]:
     return np.array(texts)
 
 
+def checksums(data: bytes, rows: int = 0) -> bytes:
+    """The CRC-32C of each part of a chunk, as the chunk itself holds them, one after the other.
+
+    Args:
+        data: what `encode` or `encode_slab` returned.
+        rows: K for a slab, which has one for each row; 0 for any other chunk, which has one.
+    """
+    if rows == 0:
+        return data[-_U4.size :]
+    places = decode_index(data[-index_size(rows) :], rows)
+    return b"".join(data[first + length - _U4.size : first + length] for first, length in places)
+
+
 def index_size(tasks: int) -> int:
     """Bytes of the index at the end of a slab's file."""
     return 16 * tasks + 4

@@ -22,7 +22,12 @@ from toppo.dump.errors import DumpError
 from toppo.dump.fields import Fields, shown
 
 SCHEMA: Final = "toppo-dump"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""The version that is written. Version 1 has no manifests; it can be read and resumed."""
+
+NO_LINK: Final = "0" * 64
+"""The link (hex) before the first step of a chain, see `toppo.dump.manifest`."""
+
 UNPLANNED: Final = 10_000
 """Snapshots (or stream collects) allocated where their number is not known. An unwritten chunk costs nothing."""
 
@@ -302,6 +307,8 @@ class Header:
         stream_planned: planned stream collects; None if unknown.
         stream_committed: how many stream collects a reader may see.
         complete: whether the run ended and the dump was closed.
+        version: version of the format.
+        chain: axis -> link (hex) of its last committed manifest; {} in version 1 and in archives.
     """
 
     layout: Layout
@@ -311,6 +318,8 @@ class Header:
     stream_planned: int | None = None
     stream_committed: int = 0
     complete: bool = False
+    version: int = SCHEMA_VERSION
+    chain: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def allocated(self) -> tuple[int, int]:
@@ -330,8 +339,9 @@ class Header:
         Args:
             documents: array name -> its metadata document.
         """
-        record: dict[str, Any] = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION}
-        record |= {f.name: getattr(self, f.name) for f in fields(self)}
+        record: dict[str, Any] = {"schema": SCHEMA, "schema_version": self.version}
+        own = ("version", "chain") if self.version == 1 else ("version",)
+        record |= {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}
         record["layout"] = self.layout.to_json()
         record["attrs"] = dict(self.attrs)
         record["array_checksums"] = {name: array_checksum(documents[name]) for name in sorted(documents)}
@@ -354,11 +364,12 @@ class Header:
                 path=where,
             )
         version = record.get("schema_version")
-        if type(version) is not int or version != SCHEMA_VERSION:
+        if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
             newer = isinstance(version, int) and version > SCHEMA_VERSION
             mend = "update toppo to read it" if newer else "read it with the toppo that wrote it, or record it again"
             raise DumpError(
-                f"{where}: schema version {version}, but this toppo reads version {SCHEMA_VERSION}; {mend}", path=where
+                f"{where}: schema version {version}, but this toppo reads versions 1 to {SCHEMA_VERSION}; {mend}",
+                path=where,
             )
         if record.get("checksum") != checksum(record):
             log.warning(
@@ -374,6 +385,8 @@ class Header:
                 stream_planned=given.integer_or_none("stream_planned", 0, MOST_STEPS),
                 stream_committed=given.integer("stream_committed", 0, MOST_STEPS),
                 complete=given.flag("complete"),
+                version=version,
+                chain=_chain(given) if version > 1 else {},
             )
             if any(there > room for there, room in zip(header.committed, header.allocated, strict=True)):
                 raise ValueError(f"{header.committed} are committed, and there is room for {header.allocated}")
@@ -383,9 +396,16 @@ class Header:
                 f"{where}: its header is damaged ({error}); restore zarr.json from a copy", path=where
             ) from error
 
-    def at(self, snapshots: int, collects: int, *, complete: bool = False) -> Header:
-        """This header with other numbers of committed snapshots and stream collects."""
-        return replace(self, n_committed=snapshots, stream_committed=collects, complete=complete)
+    def at(self, snapshots: int, collects: int, chain: Mapping[str, str] | None = None) -> Header:
+        """This header with other numbers of committed snapshots and stream collects, not complete.
+
+        Args:
+            snapshots: how many snapshots are committed.
+            collects: how many stream collects are committed.
+            chain: axis -> link (hex) of the last manifest, where that changes.
+        """
+        links = {axis: link for axis, link in {**self.chain, **(chain or {})}.items() if link != NO_LINK}
+        return replace(self, n_committed=snapshots, stream_committed=collects, complete=False, chain=links)
 
 
 def with_offsets(parameters: int | Sequence[ParameterSlice]) -> tuple[ParameterSlice, ...]:
@@ -425,6 +445,17 @@ def _slices(rows: list[Any], place: str) -> tuple[ParameterSlice, ...]:
     if with_offsets(parts) != tuple(parts) or sum(part.size for part in parts) > MOST_PARAMETERS:
         raise ValueError(f"{place}: its parameters do not lie one after the other")
     return tuple(parts)
+
+
+def _chain(given: Fields) -> dict[str, str]:
+    chain = given.inner("chain")
+    links = {axis: chain.text(axis) for axis in chain}
+    axes = {"snapshot", "stream_collect"}
+    if not links.keys() <= axes or any(re.fullmatch("[0-9a-f]{64}", link) is None for link in links.values()):
+        raise ValueError(
+            f"chain is {shown(links)}, expected links of 64 hexadecimal digits for {' and '.join(sorted(axes))}"
+        )
+    return links
 
 
 def _scalars(given: Fields) -> dict[str, ScalarSpec]:

@@ -97,6 +97,7 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Re
     """A report of everything that is wrong with a dump. All that is committed is read and checked:
 
     - Every chunk exists and matches its checksum, and so do the metadata.
+    - Every chunk and every snapshot is in the place where it was committed (not in dumps of version 1).
     - Coordinates are what the header says.
     - A row of a slab (the gradients J) is finite exactly where it was flagged as finite.
     - Each Gram is that of its slab, within `Report.gram_tolerance`.
@@ -147,6 +148,12 @@ class _Check:
         """Check everything. Yields after the metadata and after each snapshot."""
         source = self.dump.source
         self.damages += [Damage(array, what) for array, what in source.damaged_metadata()]
+        for array, step, what in source.bindings():
+            self.damages.append(Damage(array, self._reason(DumpError(what)), step))
+            if step is not None and self._ends(array, step):
+                break
+        if source.header.version == 1 and source.kind == "dump":
+            self.notes.append("of version 1: nothing in it tells that its chunks and snapshots lie in their places")
         self.notes += source.leftovers()
         if not self.dump.complete:
             self.notes.append("not complete: the run is being written or was interrupted")

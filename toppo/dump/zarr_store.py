@@ -17,7 +17,8 @@ from toppo.dump import chunks
 from toppo.dump.documents import Document, check_root, parse
 from toppo.dump.errors import DumpError, DumpNotFoundError
 from toppo.dump.files import Files
-from toppo.dump.schema import ArraySpec, Header, Layout
+from toppo.dump.manifest import stored
+from toppo.dump.schema import ArraySpec, Header
 
 ROOT = "zarr.json"
 """Key of the root document."""
@@ -36,7 +37,7 @@ def create_array(files: Files, name: str, spec: ArraySpec) -> None:
         attributes["coordinates"] = "env_steps collect" if spec.dims[0] == "snapshot" else "stream_env_steps"
     if name in ("env_steps", "collect", "stream_env_steps"):
         del attributes["coordinates"]
-    fill: Any = "" if spec.dtype == "str" else float("nan") if spec.dtype.startswith("f") else -1
+    fill: Any = {"s": "", "f": float("nan"), "u": 0}.get(spec.dtype[0], -1)
     inner = spec.chunks
     compressors: list[Any] = [Crc32cCodec()]
     if spec.by_row:
@@ -60,7 +61,7 @@ def create_array(files: Files, name: str, spec: ArraySpec) -> None:
     )
 
 
-def create_arrays(files: Files, layout: Layout, allocated: tuple[int, int]) -> None:
+def create_arrays(files: Files, header: Header) -> None:
     """Make every array of a layout, and write the coordinates.
 
     Args:
@@ -68,11 +69,10 @@ def create_arrays(files: Files, layout: Layout, allocated: tuple[int, int]) -> N
         layout: describes the arrays.
         allocated: how many (snapshots, stream collects) to make room for.
     """
-    specs = layout.arrays(*allocated)
-    for name, spec in specs.items():
+    for name, spec in stored(header, header.allocated).items():
         create_array(files, name, spec)
         if spec.steps == 0 and spec.shape[0]:
-            values = layout.coordinate(spec)
+            values = header.layout.coordinate(spec)
             data = chunks.encode_text(values) if spec.dtype == "str" else chunks.encode(np.array(values), spec.dtype)
             files.write(f"{name}/c.0", data)
 
@@ -163,7 +163,7 @@ def read_header(files: Files) -> Header:
 
 def clear_uncommitted(files: Files, header: Header) -> None:
     """Delete every chunk that is not committed, and every file that a crash left half written."""
-    specs = header.layout.arrays(*header.allocated)
+    specs = stored(header, header.allocated)
     for key in list(files.listing()):
         name, _, chunk = key.rpartition("/")
         spec = specs.get(name)
