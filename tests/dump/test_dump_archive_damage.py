@@ -36,8 +36,11 @@ def everything(path: Path) -> tuple:
     return dump.source.header, values, run_logs(path)
 
 
-def flips_are_found(sound: Path, damaged: Path, flips: Iterable[tuple[int, int]]) -> None:
-    """Flip bits, one byte at a time: `verify` says so or the values are the same, and reading never lies."""
+def flips_are_found(sound: Path, damaged: Path, flips: Iterable[tuple[int, int]], look: int = 1) -> None:
+    """Flip bits, one byte at a time: `verify` says so or the values are the same, and reading never lies.
+
+    Where `verify` says so, only every `look`-th byte is read as well.
+    """
     before, data = everything(sound), bytearray(sound.read_bytes())
     for at, mask in flips:
         data[at] ^= mask
@@ -46,6 +49,8 @@ def flips_are_found(sound: Path, damaged: Path, flips: Iterable[tuple[int, int]]
         try:
             ok = verify(damaged).ok
         except DumpError:
+            continue
+        if not ok and at % look:
             continue
         try:
             after = everything(damaged)
@@ -67,10 +72,9 @@ def test_flipped_bytes_of_an_archive_are_found_or_harmless(tiny: Path, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mask", [1, 16, 255])
-def test_every_byte_of_a_tiny_archive(tiny: Path, tmp_path: Path, mask: int) -> None:
+def test_every_byte_of_a_tiny_archive(tiny: Path, tmp_path: Path) -> None:
     size = tiny.stat().st_size
-    flips_are_found(tiny, tmp_path / "damaged.h5", ((at, mask) for at in range(size)))
+    flips_are_found(tiny, tmp_path / "damaged.h5", ((at, 1 << at % 8) for at in range(size)), look=20)
 
 
 @pytest.mark.slow
@@ -235,6 +239,18 @@ def test_other_kinds_of_objects(copy: Path) -> None:
     assert "holds float64, expected i8" in damages["env_steps"]
     assert "has shape (1,), expected (2,)" in damages["collect"]
     assert "expected i1" in damages["t_finite"]
+
+
+def test_an_array_that_claims_terabytes_is_refused_before_memory_is_taken(copy: Path) -> None:
+    with h5py.File(copy, "r+") as file:
+        record = json.loads(file["header"].asstr()[()])
+        record["layout"]["sides"]["t"] = [["all", [2**38], 0]]
+        del file["header"], file["t_grad"]
+        file["header"] = json.dumps(record | {"checksum": checksum(record)})
+        file.create_dataset("t_grad", (2, 1, 2, 2**38), "f4", chunks=(1, 1, 1, 1024), compression="gzip")
+    with pytest.raises(DumpError, match="claims more values than the file holds"):
+        open_dump(copy).slab_values("t", 0, 0)
+    assert "t_grad" in {damage.array for damage in verify(copy).damages}
 
 
 def test_rounded_archives_and_streams_have_digests(complete: Path, tmp_path: Path) -> None:

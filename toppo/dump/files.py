@@ -85,7 +85,8 @@ class LocalFiles:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._folders: set[Path] = set()  # those known to be no links
+        self._place = os.fspath(root)
+        self._folders: set[str] = set()  # those known to be no links
 
     @property
     def where(self) -> str:
@@ -114,11 +115,11 @@ class LocalFiles:
         A link could lead to a file of somebody else, and a pipe would wait forever, so only plain files are opened. The
         root itself may be a link: a run can keep its dump on another disk.
         """
-        path = self.root / key
+        path = f"{self._place}/{key}"  # text: pathlib takes longer than the file system
+        folder = key.rpartition("/")[0]
         try:
-            folder = path.parent
-            if folder != self.root and folder not in self._folders:
-                if _kind(folder.lstat()) != "directory":
+            if folder and folder not in self._folders:
+                if _kind(os.lstat(f"{self._place}/{folder}")) != "directory":
                     raise self._refused(folder)
                 self._folders.add(folder)
             descriptor = os.open(path, os.O_RDONLY | _NO_LINK | _NO_WAIT | _BINARY)
@@ -126,16 +127,17 @@ class LocalFiles:
             yield None
             return
         except OSError as error:
-            if path.is_symlink() or path.is_dir():
-                raise self._refused(path) from error
+            if (self.root / key).is_symlink() or (self.root / key).is_dir():
+                raise self._refused(key) from error
             raise
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or (not _NO_LINK and path.is_symlink()):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode) or (not _NO_LINK and (self.root / key).is_symlink()):
             os.close(descriptor)
-            raise self._refused(path)
+            raise self._refused(key)
         with open(descriptor, "rb", buffering=0) as file:  # noqa: PTH123 - Path.open takes no descriptor
             yield file
 
-    def _refused(self, path: Path) -> DumpError:
+    def _refused(self, key: str) -> DumpError:
+        path = self.root / key
         kind = _kind(path.lstat())
         return DumpError(f"{path}: is a {kind}, where a dump has a file or folder of its own", path=self.where)
 
@@ -148,8 +150,9 @@ class LocalFiles:
 
     def listing(self) -> Iterator[str]:
         for folder, _, names in os.walk(self.root):
-            for name in names:
-                yield (Path(folder) / name).relative_to(self.root).as_posix()
+            inside = Path(folder).relative_to(self.root).as_posix()
+            prefix = "" if inside == "." else f"{inside}/"
+            yield from (prefix + name for name in names)
 
     def delete(self, key: str) -> None:
         (self.root / key).unlink(missing_ok=True)

@@ -15,7 +15,7 @@ from toppo.dump.documents import parse
 from toppo.dump.errors import DumpError
 from toppo.dump.h5_objects import dataset, open_h5, text
 from toppo.dump.h5_rest import differences
-from toppo.dump.indexing import Indices, as_indices, pick, stacked
+from toppo.dump.indexing import Indices, as_indices, pick, places, stacked
 from toppo.dump.log_files import LOGS, as_text
 from toppo.dump.schema import ArraySpec, Header, checksum
 from toppo.dump.source import Index, guarded
@@ -28,6 +28,10 @@ HEADER = "header"
 
 RUN = "run"
 """Name of the group that holds the logs of the run."""
+
+
+_MOST_RATIO = 2000
+"""Bytes of values for each byte in the file. gzip reaches about 1000."""
 
 
 class H5Source:
@@ -103,31 +107,33 @@ class H5Source:
             raise ValueError(f"holds {array.dtype}, expected {spec.dtype}")
         if array.shape != spec.shape:
             raise ValueError(f"has shape {array.shape}, expected {spec.shape}")
+        if array.nbytes > _MOST_RATIO * array.id.get_storage_size():
+            raise ValueError("claims more values than the file holds")
         return array
 
     def _read(self, array: h5py.Dataset, name: str, spec: ArraySpec, index: Indices) -> npt.NDArray[Any]:
-        places = [np.atleast_1d(np.arange(n)[i]) for i, n in zip(index, spec.shape, strict=True)]
-        if any(len(place) == 0 for place in places):
+        at = [places(i, n) for i, n in zip(index[:3], spec.shape[:3], strict=True)]
+        if any(len(place) == 0 for place in at):
             return pick(np.empty(spec.shape, "U1" if spec.dtype == "str" else spec.dtype), index)
         if not spec.by_row:
-            first, stop = (0, spec.shape[0]) if spec.steps == 0 else (places[0].min(), places[0].max() + 1)
+            first, stop = (0, spec.shape[0]) if spec.steps == 0 else (at[0].min(), at[0].max() + 1)
             values = self._block(array, name, spec, (slice(int(first), int(stop)),))
             cut = index[0]
             if spec.steps:
-                cut = cut - int(first) if isinstance(cut, int) else places[0] - int(first)
+                cut = cut - int(first) if isinstance(cut, int) else at[0] - int(first)
             return pick(values, (cut, *index[1:]))
-        rows = slice(int(places[2].min()), int(places[2].max()) + 1)
-        task = index[2] - rows.start if isinstance(index[2], int) else places[2] - rows.start
+        rows = slice(int(at[2].min()), int(at[2].max()) + 1)
+        task = index[2] - rows.start if isinstance(index[2], int) else at[2] - rows.start
 
         def slabs() -> Iterator[npt.NDArray[Any]]:
-            for snapshot in places[0]:
-                for minibatch in places[1]:
+            for snapshot in at[0]:
+                for minibatch in at[1]:
                     block = (slice(int(snapshot), int(snapshot) + 1), slice(int(minibatch), int(minibatch) + 1), rows)
                     yield pick(self._block(array, name, spec, block)[0, 0], (task, index[3]))
 
-        found = stacked(slabs(), len(places[0]) * len(places[1]))
+        found = stacked(slabs(), len(at[0]) * len(at[1]))
         assert found is not None  # an empty part was answered above
-        values = found.reshape((len(places[0]), len(places[1]), *found.shape[1:]))
+        values = found.reshape((len(at[0]), len(at[1]), *found.shape[1:]))
         keep = tuple(0 if isinstance(i, int) else slice(None) for i in index[:2])
         return pick(values, (*keep, *(slice(None),) * (values.ndim - 2)))
 

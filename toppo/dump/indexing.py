@@ -27,8 +27,13 @@ def as_indices(index: Index, shape: tuple[int, ...]) -> Indices:
                 raise IndexError(f"index {i} is out of range for the {n} there are")
             kept.append(int(i) % n)
         else:
-            kept.append(i if isinstance(i, slice) else np.asarray(i, np.int64))
+            kept.append(i if isinstance(i, slice) else np.arange(n)[i])
     return tuple(kept)
+
+
+def places(i: int | slice | npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
+    """The indices that one entry of an index takes from an axis."""
+    return np.arange(*i.indices(length)) if isinstance(i, slice) else np.atleast_1d(np.asarray(i, np.int64))
 
 
 def pick(values: npt.NDArray[Any], index: Indices) -> npt.NDArray[Any]:

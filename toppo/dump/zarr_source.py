@@ -17,7 +17,7 @@ from toppo.dump import chunks, manifest, zarr_store
 from toppo.dump.documents import Document, misfit, parse
 from toppo.dump.errors import DumpError
 from toppo.dump.files import Files
-from toppo.dump.indexing import Indices, as_indices, pick, stacked
+from toppo.dump.indexing import Indices, as_indices, pick, places, stacked
 from toppo.dump.schema import NO_LINK, ArraySpec, array_checksum, checksum
 from toppo.dump.source import Index, guarded
 from toppo.dump.zarr_store import ROOT
@@ -73,7 +73,7 @@ class ZarrSource:
         if spec.steps == 0:
             return pick(self._coordinate(name, spec), index)
         keep = tuple(0 if isinstance(i, int) else slice(None) for i in index[: spec.steps])
-        axes = [np.atleast_1d(np.arange(n)[i]) for i, n in zip(index[:3], spec.shape[:3], strict=True)]
+        axes = [places(i, n) for i, n in zip(index[:3], spec.shape[:3], strict=True)]
         self._load_manifests(spec.dims[0], [int(step) for step in axes[0]])
         read = self._slabs if spec.by_row else self._plain
         lengths = [len(axis) for axis in axes[: spec.steps]]
@@ -105,15 +105,15 @@ class ZarrSource:
         if 2 * len(rows) > K:
             for key, data in self.files.read_all(keys):
                 whole = self._present(key, data)
-                places = chunks.decode_index(whole[-size:], K)
-                ends = {int(row): sum(places[row]) for row in rows}
+                rows_at = chunks.decode_index(whole[-size:], K)
+                ends = {int(row): sum(rows_at[row]) for row in rows}
                 self._compare(name, spec, key, {row: chunks.checksums(whole[:end][-4:]) for row, end in ends.items()})
-                parts = (whole[first : first + length] for first, length in (places[row] for row in rows))
+                parts = (whole[first : first + length] for first, length in (rows_at[row] for row in rows))
                 yield pick(chunks.decode_rows(parts, len(rows), P), (task, rest[1]))
         else:
             for key in keys:
-                places = chunks.decode_index(self._present(key, self.files.read_part(key, -size, size)), K)
-                read = [self.files.read_part(key, *places[row]) or b"" for row in rows]
+                rows_at = chunks.decode_index(self._present(key, self.files.read_part(key, -size, size)), K)
+                read = [self.files.read_part(key, *rows_at[row]) or b"" for row in rows]
                 sums = {int(row): chunks.checksums(part) for row, part in zip(rows, read, strict=True)}
                 self._compare(name, spec, key, sums)
                 yield pick(chunks.decode_rows(read, len(rows), P), (task, rest[1]))
