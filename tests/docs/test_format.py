@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import toppo.dump.schema as schema
@@ -62,7 +64,7 @@ def document(store: Path, name: str) -> dict[str, Any]:
 
 ARRAYS = "array dims dtype units fill chunk codecs present"
 COORDINATES = ("snapshot", "minibatch", "task", "task_j", "env_steps", "collect", "stream_env_steps")
-NUMPY = {"i8": "int64", "i4": "int32", "i1": "int8", "f8": "float64", "f4": "float32", "str": "string"}
+NUMPY = {"u1": "uint8", "i8": "int64", "i4": "int32", "i1": "int8", "f8": "float64", "f4": "float32", "str": "string"}
 
 
 def test_every_array_of_a_store_is_in_the_page_and_every_array_of_the_page_in_the_store(store: Path) -> None:
@@ -83,8 +85,12 @@ def test_arrays_are_as_their_row_says(store: Path) -> None:
         assert array["data_type"] == NUMPY[code(row["dtype"])[0]], name
         assert array["attributes"]["units"] == "".join(code(row["units"])), name
         fill = array["fill_value"]
-        assert fill == {"-1": -1, "NaN": "NaN", '`""`': ""}[row["fill"]], name
+        assert fill == {"-1": -1, "0": 0, "NaN": "NaN", '`""`': ""}[row["fill"]], name
         sizes = {"K": len(TASKS), "M": MINIBATCHES, "N": ENTRIES, "P": WIDTHS.get(side, 0), "1": 1}
+        of_step = (
+            sum(len(TASKS) * MINIBATCHES for _ in SIDES) + 2 * len(SIDES) + 2 + 4
+        )  # slabs, Grams and flags, scalars
+        sizes["64 + 4 n"] = 64 + 4 * (len(SIDES) + 1 if name.startswith("stream") else of_step)
         chunk = [sizes[c.strip()] for c in code(row["chunk"])[0].split(",")] if code(row["chunk"]) else array["shape"]
         assert array["chunk_grid"]["configuration"]["chunk_shape"] == chunk, name
         codecs = [codec["name"] for codec in array["codecs"]]
@@ -194,7 +200,12 @@ def test_archive_objects(store: Path, tmp_path: Path) -> None:
     said = {name for row in rows for name in code(row["object"])}
     made = export(store, tmp_path / "run.h5", slabs=True)
     (arrays,) = tables(ARRAYS)
-    on_page = {name for name, _, _ in per_side(arrays)} | {"loss", "iterations", "order", "popart_sigma"}
+    on_page = {name for name, _, _ in per_side(arrays) if not name.endswith("-manifest")} | {
+        "loss",
+        "iterations",
+        "order",
+        "popart_sigma",
+    }
     scales = {"actor_param", "critic_param", "other", "stream_collect", "stream_entry"}
     with h5py.File(made) as file:
         assert set(file) == on_page | scales | {"header", "parameters"}
@@ -202,6 +213,12 @@ def test_archive_objects(store: Path, tmp_path: Path) -> None:
         assert set(file["parameters/actor"]) == {"name", "shape", "offset"}
         assert [d.label for d in file["actor_grad"].dims] == ["snapshot", "minibatch", "task", "actor_param"]
         assert file["actor_grad"].chunks == (1, 1, 1, WIDTHS["actor"]) and file["actor_grad"].fletcher32
-        assert json.loads(file["header"].asstr()[()])["array_checksums"] == {}
+        header = json.loads(file["header"].asstr()[()])
+        assert header["array_checksums"] == {}
+        (keys,) = (table for table in tables("key type meaning") if code(table[0]["key"]) == ["digests"])
+        assert set(header) - set(document(store, "")["attributes"]) == {code(row["key"])[0] for row in keys}
+        row = np.ascontiguousarray(file["actor_grad"][0, 1, 2], "<f4").tobytes()
+        place = 64 * int(np.ravel_multi_index((0, 1, 2), file["actor_grad"].shape[:3]))
+        assert header["digests"]["actor_grad"][place : place + 64] == hashlib.sha256(row).hexdigest()
     with h5py.File(ARCHIVE) as file:
         assert {f"run/{name}" for name in file["run"]} == {name for name in said if name.startswith("run/")}

@@ -160,7 +160,9 @@ def test_archive_of_another_schema_version(complete: Path, tmp_path: Path) -> No
         record = json.loads(file["header"].asstr()[()]) | {"schema_version": 9}
         del file["header"]
         file["header"] = json.dumps(record)
-    with pytest.raises(DumpError, match="schema version 9, but this toppo reads version 1; update toppo to read it"):
+    with pytest.raises(
+        DumpError, match="schema version 9, but this toppo reads versions 1 to 2; update toppo to read it"
+    ):
         open_dump(path)
     with h5py.File(path, "r+") as file:
         del file["header"]

@@ -220,7 +220,7 @@ def edited(complete: Path, folder: Path, **attributes: object) -> Path:
 @pytest.mark.parametrize(
     ("version", "mend"),
     [
-        (2, "update toppo to read it"),
+        (3, "update toppo to read it"),
         (0, "read it with the toppo that wrote it, or record it again"),
         (None, "read it with"),
     ],
@@ -229,7 +229,7 @@ def test_other_schema_versions(complete: Path, tmp_path: Path, version: object, 
     path = edited(complete, tmp_path, schema_version=version)
     for use in (open_dump, verify, DumpWriter.resume):
         with pytest.raises(
-            DumpError, match=f"{path}: schema version {version}, but this toppo reads version 1; {mend}"
+            DumpError, match=f"{path}: schema version {version}, but this toppo reads versions 1 to 2; {mend}"
         ):
             use(path)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.dump import recordings as run
-from toppo.dump import DumpError, DumpWriter, chunks, gram, open_dump, verify
+from toppo.dump import DumpError, DumpWriter, chunks, gram, manifest, open_dump, verify
 from toppo.dump.schema import checksum
 
 
@@ -113,9 +113,32 @@ def test_damage_is_named(copy: Path) -> None:
 
 
 def rewrite(path: Path, name: str, key: str, values: np.ndarray) -> None:
-    """Replace a chunk by another that is well-formed, so that only its content is wrong."""
-    encoded = chunks.encode_slab(values, None) if name.endswith("_grad") else chunks.encode(values, str(values.dtype))
+    """Replace a chunk by another that is well-formed, in its manifest too, so that only its content is wrong."""
+    slab = name.endswith("_grad")
+    encoded = chunks.encode_slab(values, None) if slab else chunks.encode(values, str(values.dtype))
     (path / name / key).write_bytes(encoded)
+    header = open_dump(path).source.header
+    at = manifest.positions(header.layout).get(name)
+    if at is None:
+        return
+    step, minibatch = (int(part) for part in (*key.split("."), "0")[1:3])
+    sums = chunks.checksums(encoded, len(values) if slab else 0)
+    at += minibatch * len(sums) if slab else 0
+    # the manifest of the step, and every one after it
+    before = None
+    root = json.loads((path / "zarr.json").read_text())
+    for later in range(step, header.n_committed):
+        file = path / "snapshot-manifest" / f"c.{later}.0"
+        content = file.read_bytes()[:-4]
+        own = content[64:]
+        if later == step:
+            own = content[64:at] + sums + content[at + len(sums) :]
+        content = manifest.make("snapshot", later, before or content[:32], own)
+        file.write_bytes(chunks.encode(np.frombuffer(content, np.uint8), "u1"))
+        before = manifest.link(content)
+    root["attributes"]["chain"]["snapshot"] = before.hex()
+    root["attributes"]["checksum"] = checksum(root["attributes"])
+    (path / "zarr.json").write_text(json.dumps(root))
 
 
 def test_a_slab_that_is_not_its_grams(copy: Path) -> None:

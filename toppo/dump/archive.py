@@ -16,12 +16,14 @@ import numpy as np
 
 from toppo.common.files import write_whole
 from toppo.dump import numerics
+from toppo.dump.digests import axes, digest, units
 from toppo.dump.errors import DumpError
 from toppo.dump.files import local_path
-from toppo.dump.h5_source import HEADER, RUN, open_h5
+from toppo.dump.h5_rest import PARAMETERS, parameters, plain_attributes, scales
+from toppo.dump.h5_source import HEADER, RUN, log_digests
 from toppo.dump.logs import run_logs
 from toppo.dump.opening import open_dump
-from toppo.dump.schema import ArraySpec, Header
+from toppo.dump.schema import SCHEMA_VERSION, ArraySpec, Header, checksum
 from toppo.dump.source import Source
 
 if TYPE_CHECKING:
@@ -73,12 +75,15 @@ def export(
     logs = run_logs(path)
     header = dump.source.header
     bits = header.layout.keepbits if keepbits is None else min(keepbits, header.layout.keepbits or 23)
-    header = replace(header, layout=replace(header.layout, slabs=slabs, keepbits=bits))
+    layout = replace(header.layout, slabs=slabs, keepbits=bits)
+    header = replace(header, layout=layout, version=SCHEMA_VERSION, chain={})
 
     def content(file: BinaryIO) -> None:
-        with open_h5(Path(file.name), "w") as archive:  # HDF5 opens files by name
-            _write(archive, dump.source, header, keepbits, progress)
-            _write_logs(archive, logs)
+        with _new_file(Path(file.name)) as archive:  # HDF5 opens files by name
+            digests = _write(archive, dump.source, header, keepbits, progress)
+            record = header.to_json({}) | {"digests": digests, "logs": _write_logs(archive, logs)}
+            archive[HEADER] = json.dumps(record | {"checksum": checksum(record)}, indent=2)
+            archive[HEADER].attrs["description"] = "layout, run attributes, counts and digests, as JSON"
 
     return write_whole(local_path(h5path), content)
 
@@ -89,52 +94,78 @@ def _write(
     header: Header,
     keepbits: int | None,
     progress: Callable[[int, int], object] | None,
-) -> None:
-    record = header.to_json({})
-    file[HEADER] = json.dumps(record, indent=2)
-    file[HEADER].attrs["description"] = "layout, run attributes and counts, as JSON"
-    for key, value in header.attrs.items():
-        if isinstance(value, str | int | float):
-            file.attrs[key] = value
-    for side, parts in header.layout.sides.items():
-        group = file.create_group(f"parameters/{side}")
-        group["name"] = [part.name for part in parts]
-        group["shape"] = [",".join(map(str, part.shape)) for part in parts]
-        group["offset"] = [part.offset for part in parts]
+) -> dict[str, str]:
+    """Write the arrays and what explains them; returns the digests of each array, see `digests.Digests`."""
+    for key, value in plain_attributes(header.attrs).items():
+        file.attrs[key] = value
+    _create_group(file, PARAMETERS)
+    for side in header.layout.sides:
+        _create_group(file, f"{PARAMETERS}/{side}")
+    for path, listed in parameters(header).items():
+        file[path] = listed
     specs = header.layout.arrays(*header.committed)
-    total = sum(int(np.prod(spec.shape[:2])) for spec in specs.values() if spec.steps == 2)
+    total = sum(int(np.prod(spec.shape[:2])) for spec in specs.values() if spec.by_row)
     done = 0
+    digests = {}
     for name, spec in specs.items():
         dataset = _create(file, name, spec)
-        if spec.steps == 2:
+        found = []
+        if spec.by_row:
             for step in np.ndindex(*spec.shape[:2]):
                 slab = source.read(name, (*step, _WHOLE, _WHOLE))
                 dataset[step] = slab if keepbits is None else numerics.round_mantissa(slab, keepbits)
+                found += [digest(row) for row in dataset[step]]
                 done += 1
                 if progress is not None:
                     progress(done, total)
-        elif dataset.size:
+        else:
             values = source.read(name, (_WHOLE,) * len(spec.dims))
-            dataset[...] = values.astype(object) if spec.dtype == "str" else values
-    sizes = header.layout.sizes(*header.committed)
+            if dataset.size:
+                dataset[...] = values.astype(object) if spec.dtype == "str" else values
+            found += [digest(unit) for unit in units(values, axes(spec))]
+        digests[name] = "".join(found)
+    for dim, length in scales(header).items():
+        file[dim] = np.arange(length, dtype=np.int32)
     for dim in sorted({dim for spec in specs.values() for dim in spec.dims}):
-        if dim not in file:
-            file[dim] = np.arange(sizes[dim], dtype=np.int32)
         file[dim].make_scale(dim)
     for name, spec in specs.items():
         for axis, dim in enumerate(spec.dims):
             if name != dim:
                 file[name].dims[axis].attach_scale(file[dim])
                 file[name].dims[axis].label = dim
+    return digests
 
 
-def _write_logs(file: h5py.File, logs: Mapping[str, str]) -> None:
+def _new_file(path: Path) -> h5py.File:
+    """A new HDF5 file, in the format of HDF5 1.10: the first that has a checksum in each of its own structures."""
+    import h5py
+
+    access, creation = h5py.h5p.create(h5py.h5p.FILE_ACCESS), h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    creation.set_obj_track_times(False)  # the same dump gives the same bytes
+    return h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, fcpl=creation, fapl=access))
+
+
+def _create_group(file: h5py.File, path: str) -> None:
+    import h5py
+
+    creation = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    creation.set_obj_track_times(False)
+    h5py.h5g.create(file.id, path.encode(), gcpl=creation)
+
+
+def _write_logs(file: h5py.File, logs: Mapping[str, str]) -> dict[str, str]:
+    """Write the logs of the run; returns their digests."""
+    if logs:
+        _create_group(file, RUN)
     # as bytes, because HDF5 strings have no checksum
     for name, text in logs.items():
         data = np.frombuffer(text.encode(), dtype=np.uint8)
         how = {"compression": "gzip", "shuffle": False, "fletcher32": True} if data.size else {}
         dataset = file.create_dataset(f"{RUN}/{name}", data=data, **how)
         dataset.attrs["description"] = f"the run's {name}, UTF-8"
+    return log_digests({name: text.encode() for name, text in logs.items()})
 
 
 def _create(file: h5py.File, name: str, spec: ArraySpec) -> h5py.Dataset:
@@ -147,6 +178,8 @@ def _create(file: h5py.File, name: str, spec: ArraySpec) -> h5py.Dataset:
         how = {"chunks": spec.chunks}
     dtype: Any = h5py.string_dtype() if spec.dtype == "str" else np.dtype(spec.dtype)
     checked = bool(how) and spec.dtype != "str"
+    if spec.dtype != "str":  # what was lost shows as NaN or -1, never as a plausible number
+        how["fillvalue"] = np.nan if spec.dtype[0] == "f" else -1
     dataset = file.create_dataset(name, shape=spec.shape, dtype=dtype, fletcher32=checked, **how)
     dataset.attrs["units"] = spec.units
     dataset.attrs["description"] = spec.description

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from toppo.dump import chunks, numerics, zarr_store
+from toppo.dump import chunks, manifest, numerics, zarr_store
 from toppo.dump.buffers import Minibatch, Slot
 from toppo.dump.errors import DumpError
 from toppo.dump.files import Files
-from toppo.dump.schema import Header, Layout, log
+from toppo.dump.schema import NO_LINK, Header, Layout, log
 
 Values = dict[str, npt.NDArray[Any]]
 """Array name -> the values of one of its chunks."""
@@ -43,8 +43,9 @@ class Committer:
         self.header = header
         self._files = files
         self._give_back = give_back
-        self._documents = zarr_store.read_documents(files, header.layout)
-        self._specs = header.layout.arrays(*header.allocated)
+        self._specs = manifest.stored(header, header.allocated)
+        self._documents = zarr_store.read_documents(files, self._specs)
+        self._sums: dict[str, bytes] = {}  # key of a chunk that is written and not committed -> its checksums
 
     def write_minibatches(self, snapshot: int, waiting: dict[int, Minibatch], written: Written) -> None:
         """Write the slabs of minibatches. No reader sees them before the commit.
@@ -86,10 +87,11 @@ class Committer:
             names: names of the further arrays.
         """
         self.header = replace(self.header, layout=layout)
-        self._specs = layout.arrays(*self.header.allocated)
-        for name in names:
+        self._specs = manifest.stored(self.header, self.header.allocated)
+        grown = [] if self.header.version == 1 else [manifest.ARRAYS["snapshot"]]
+        for name in (*names, *grown):
             zarr_store.create_array(self._files, name, self._specs[name])
-        self._documents = zarr_store.read_documents(self._files, layout)
+        self._documents = zarr_store.read_documents(self._files, self._specs)
         zarr_store.write_root(self._files, self.header, self._documents)
 
     def finish(self) -> None:
@@ -135,7 +137,7 @@ class Committer:
                     small[f"{side}_gram"] = numerics.gram(slab)
                 if layout.slabs:
                     key = self._specs[f"{side}_grad"].chunk_keys(f"{side}_grad", snapshot)[minibatch]
-                    self._files.write(key, chunks.encode_slab(slab, layout.keepbits))
+                    self._write(key, chunks.encode_slab(slab, layout.keepbits), len(layout.tasks))
             else:
                 small[f"{side}_finite"] = np.isfinite(np.diagonal(small[f"{side}_gram"])).astype(np.int8)
             for bad in np.flatnonzero(small[f"{side}_finite"] == 0):
@@ -148,15 +150,33 @@ class Committer:
     def _commit(self, values: Values, step: int, committed: tuple[int, int]) -> None:
         for name, value in values.items():
             (key,) = self._specs[name].chunk_keys(name, step)
-            self._files.write(key, chunks.encode(value, self._specs[name].dtype))
+            self._write(key, chunks.encode(value, self._specs[name].dtype))
         # Wait for all chunks of this step together, after all are written, because a file system does most of the work
         # in the first wait. The axis tells the arrays of a snapshot from those of the Gram stream.
         axis = self._specs[next(iter(values))].dims[0]
+        chain = {} if self.header.version == 1 else {axis: self._write_manifest(axis, step)}
         of_step = [s.chunk_keys(name, step) for name, s in self._specs.items() if s.steps and s.dims[0] == axis]
         self._files.sync(key for keys in of_step for key in keys)
-        header = self.header.at(*committed)
+        header = self.header.at(*committed, chain)
         zarr_store.write_root(self._files, header, self._documents)
         self.header = header
+
+    def _write(self, key: str, data: bytes, rows: int = 0) -> None:
+        self._files.write(key, data)
+        self._sums[key] = chunks.checksums(data, rows)
+
+    def _write_manifest(self, axis: str, step: int) -> str:
+        """Write the manifest of a step whose chunks are written. Return its link (hex)."""
+        keys = [
+            key
+            for name in manifest.in_order(self.header.layout, axis)
+            for key in self._specs[name].chunk_keys(name, step)
+        ]
+        before = bytes.fromhex(self.header.chain.get(axis, NO_LINK))
+        content = manifest.make(axis, step, before, b"".join(self._sums.pop(key) for key in keys))
+        (key,) = self._specs[manifest.ARRAYS[axis]].chunk_keys(manifest.ARRAYS[axis], step)
+        self._files.write(key, chunks.encode(np.frombuffer(content, np.uint8), "u1"))
+        return manifest.link(content).hex()
 
 
 class _ActionError(Exception):

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from toppo.dump.reader import Dump
-from toppo.dump.schema import SCHEMA_VERSION
 
 
 def describe(dump: Dump) -> dict[str, Any]:
@@ -35,7 +34,7 @@ def describe(dump: Dump) -> dict[str, Any]:
     return {
         "path": dump.path,
         "kind": source.kind,
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": source.header.version,
         "complete": dump.complete,
         "snapshots": dump.n_snapshots,
         "planned": dump.n_planned,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from toppo.dump.errors import DumpNotFoundError
+from toppo.dump.errors import DumpError, DumpNotFoundError
 from toppo.dump.files import Files, LocalFiles, RemoteFiles, is_url, local_path
 from toppo.dump.h5_source import archived_logs
 from toppo.dump.log_files import LOGS, as_text
@@ -28,6 +28,10 @@ def run_logs(path: str | os.PathLike[str]) -> dict[str, str]:
         place = local_path(path)
         if place.is_file():
             return archived_logs(place)
+        if place.exists() and not place.is_dir():
+            raise DumpError(
+                f"{place}: neither a file nor a directory; give a run directory or an exported .h5", path=str(place)
+            )
         if not place.is_dir():
             raise DumpNotFoundError(
                 f"{place}: no such file or directory; give a run directory or an exported .h5", path=str(place)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from toppo.dump.errors import DumpNotFoundError
+from toppo.dump.errors import DumpError, DumpNotFoundError
 from toppo.dump.files import Files, LocalFiles, RemoteFiles, is_url, local_path
 from toppo.dump.h5_source import H5Source
 from toppo.dump.reader import Dump
@@ -29,6 +29,11 @@ def open_dump(path: str | os.PathLike[str]) -> Dump:
     place = local_path(path)
     if place.is_file():
         return Dump(H5Source(place))
+    if place.exists() and not place.is_dir():
+        raise DumpError(
+            f"{place}: neither a file nor a directory; give a run directory, its dump.zarr or an exported .h5",
+            path=str(place),
+        )
     if not place.is_dir():
         raise DumpNotFoundError(
             f"{place}: no such file or directory; give a run directory, its dump.zarr or an exported .h5",

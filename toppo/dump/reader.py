@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -150,9 +151,7 @@ class Dump:
 
     def dataset(self) -> xr.Dataset:
         """Every array with its coordinates. Only what is indexed is read."""
-        from toppo.dump.labelled import dataset
-
-        return dataset(self.source)
+        return self._labelled.copy()  # shallow: what is loaded of it is not kept here
 
     def array(self, name: str) -> xr.DataArray:
         """One array with its coordinates. Only what is indexed is read. `dump[name]` does the same.
@@ -161,7 +160,7 @@ class Dump:
             DumpError: the dump has no such array, or nothing of it is committed yet.
         """
         self._require(name)
-        return self.dataset()[name]
+        return self._labelled[name].copy(deep=False)
 
     def gram(self, side: str) -> xr.DataArray:
         """G = J J' of every dumped minibatch: (snapshot, minibatch, task, task_j), fp64, in memory.
@@ -249,6 +248,12 @@ class Dump:
 
         cut = self.slab(side, snapshot, minibatch, parameter)
         return square(cut, numerics.gram(cut.values))
+
+    @functools.cached_property
+    def _labelled(self) -> xr.Dataset:
+        from toppo.dump.labelled import dataset
+
+        return dataset(self.source)
 
     def require_slabs(self) -> None:
         """Raise DumpError if the dump holds no gradients. The message says what to do."""

@@ -19,11 +19,26 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from toppo.dump.errors import DumpError
+from toppo.dump.fields import Fields, shown
 
 SCHEMA: Final = "toppo-dump"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
+"""The version that is written. Version 1 has no manifests; it can be read and resumed."""
+
+NO_LINK: Final = "0" * 64
+"""The link (hex) before the first step of a chain, see `toppo.dump.manifest`."""
+
 UNPLANNED: Final = 10_000
 """Snapshots (or stream collects) allocated where their number is not known. An unwritten chunk costs nothing."""
+
+MOST_STEPS: Final = 1_000_000
+"""The most snapshots (or stream collects) that a dump can be planned for."""
+
+MOST_ENTRIES: Final = 1_000_000
+"""The most minibatches of a snapshot, and the most entries of a stream collect."""
+
+MOST_PARAMETERS: Final = 2**40
+"""The most parameters of a side."""
 
 GRAM_TOLERANCE: Final = 1e-5
 """Bound on |G_ij - (J J')_ij| / sqrt(G_ii G_jj) for a lossless slab. A Gram may be accumulated in fp32 chunks."""
@@ -223,23 +238,26 @@ class Layout:
             if not _NAME.fullmatch(name):
                 raise DumpError(f"{name!r} cannot name a side or scalar; use letters, digits and underscores")
         for side, parts in self.sides.items():
-            if not all(part.size > 0 for part in parts) or not parts:
+            if not all(0 < part.size <= MOST_PARAMETERS for part in parts) or not parts:
                 raise DumpError(
                     f"side {side!r} has no parameters, or an empty one; give a positive number or ParameterSlices"
                 )
             if len({part.name for part in parts}) != len(parts):
                 raise DumpError(f"side {side!r} has two parameters of one name; give each its own")
         for name, spec in (*self.minibatch_scalars.items(), *self.snapshot_scalars.items()):
-            if spec.dtype not in _DTYPES or not set(spec.dims) <= {"task", "task_j", "other"}:
+            known = set(spec.dims) <= {"task", "task_j", "other"} and len(set(spec.dims)) == len(spec.dims)
+            if spec.dtype not in _DTYPES or not known:
                 raise DumpError(
                     f"scalar {name!r}: dims are out of task, task_j, other; dtype is one of {', '.join(_DTYPES)}"
                 )
-        if self.minibatches < 1:
-            raise DumpError(f"`minibatches={self.minibatches}`: must be 1 or more")
+        if not 1 <= self.minibatches <= MOST_ENTRIES:
+            raise DumpError(f"`minibatches={self.minibatches}`: must be 1 or more, and at most {MOST_ENTRIES}")
         if self.keepbits is not None and not 1 <= self.keepbits <= 23:
             raise DumpError(f"`keepbits={self.keepbits}`: must lie in 1..23 (fp32 has 23 mantissa bits)")
-        if self.stream_entries is not None and self.stream_entries < 1:
-            raise DumpError(f"the Gram stream needs 1 or more Grams per collect, got {self.stream_entries}")
+        if self.stream_entries is not None and not 1 <= self.stream_entries <= MOST_ENTRIES:
+            raise DumpError(
+                f"the Gram stream needs 1 or more Grams per collect (at most {MOST_ENTRIES}), got {self.stream_entries}"
+            )
         self.arrays(1, 1)
 
     def to_json(self) -> dict[str, Any]:
@@ -256,19 +274,25 @@ class Layout:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Layout:
-        """The layout that `to_json` wrote."""
-        sides = {
-            side: tuple(ParameterSlice(name, tuple(shape), offset) for name, shape, offset in parts)
-            for side, parts in record["sides"].items()
-        }
-        rest = {k: record[k] for k in ("minibatches", "slabs", "keepbits", "stream_entries")}
-        return cls(
-            tasks=tuple(record["tasks"]),
-            sides=sides,
-            minibatch_scalars=_scalars(record["minibatch_scalars"]),
-            snapshot_scalars=_scalars(record["snapshot_scalars"]),
-            **rest,
+        """The layout that `to_json` wrote, checked as one that is about to be written.
+
+        Raises:
+            ValueError: an item is missing, of another type or out of bounds, or the layout cannot be stored.
+        """
+        given = Fields(record, "layout")
+        sides = given.inner("sides")
+        layout = cls(
+            tasks=given.texts("tasks"),
+            sides={side: _slices(sides.rows(side), f"layout.sides.{side}") for side in sides},
+            minibatches=given.integer("minibatches", 1, MOST_ENTRIES),
+            minibatch_scalars=_scalars(given.inner("minibatch_scalars")),
+            snapshot_scalars=_scalars(given.inner("snapshot_scalars")),
+            slabs=given.flag("slabs"),
+            keepbits=given.integer_or_none("keepbits", 1, 23),
+            stream_entries=given.integer_or_none("stream_entries", 1, MOST_ENTRIES),
         )
+        layout.check()
+        return layout
 
 
 @dataclass(frozen=True)
@@ -283,6 +307,8 @@ class Header:
         stream_planned: planned stream collects; None if unknown.
         stream_committed: how many stream collects a reader may see.
         complete: whether the run ended and the dump was closed.
+        version: version of the format.
+        chain: axis -> link (hex) of its last committed manifest; {} in version 1 and in archives.
     """
 
     layout: Layout
@@ -292,6 +318,8 @@ class Header:
     stream_planned: int | None = None
     stream_committed: int = 0
     complete: bool = False
+    version: int = SCHEMA_VERSION
+    chain: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def allocated(self) -> tuple[int, int]:
@@ -311,8 +339,9 @@ class Header:
         Args:
             documents: array name -> its metadata document.
         """
-        record: dict[str, Any] = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION}
-        record |= {f.name: getattr(self, f.name) for f in fields(self)}
+        record: dict[str, Any] = {"schema": SCHEMA, "schema_version": self.version}
+        own = ("version", "chain") if self.version == 1 else ("version",)
+        record |= {f.name: getattr(self, f.name) for f in fields(self) if f.name not in own}
         record["layout"] = self.layout.to_json()
         record["attrs"] = dict(self.attrs)
         record["array_checksums"] = {name: array_checksum(documents[name]) for name in sorted(documents)}
@@ -335,27 +364,48 @@ class Header:
                 path=where,
             )
         version = record.get("schema_version")
-        if version != SCHEMA_VERSION:
+        if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
             newer = isinstance(version, int) and version > SCHEMA_VERSION
             mend = "update toppo to read it" if newer else "read it with the toppo that wrote it, or record it again"
             raise DumpError(
-                f"{where}: schema version {version}, but this toppo reads version {SCHEMA_VERSION}; {mend}", path=where
+                f"{where}: schema version {version}, but this toppo reads versions 1 to {SCHEMA_VERSION}; {mend}",
+                path=where,
             )
         if record.get("checksum") != checksum(record):
             log.warning(
                 "%s: its header was changed or damaged (checksum); do not trust it, see `toppo-diag verify`", where
             )
         try:
-            values = {f.name: record[f.name] for f in fields(cls)}
-            return cls(**values | {"layout": Layout.from_json(record["layout"])})
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            given = Fields(record)
+            header = cls(
+                layout=Layout.from_json(given.object("layout")),
+                attrs=given.object("attrs"),
+                n_planned=given.integer_or_none("n_planned", 0, MOST_STEPS),
+                n_committed=given.integer("n_committed", 0, MOST_STEPS),
+                stream_planned=given.integer_or_none("stream_planned", 0, MOST_STEPS),
+                stream_committed=given.integer("stream_committed", 0, MOST_STEPS),
+                complete=given.flag("complete"),
+                version=version,
+                chain=_chain(given) if version > 1 else {},
+            )
+            if any(there > room for there, room in zip(header.committed, header.allocated, strict=True)):
+                raise ValueError(f"{header.committed} are committed, and there is room for {header.allocated}")
+            return header
+        except ValueError as error:
             raise DumpError(
-                f"{where}: its header is damaged ({error!r}); restore zarr.json from a copy", path=where
+                f"{where}: its header is damaged ({error}); restore zarr.json from a copy", path=where
             ) from error
 
-    def at(self, snapshots: int, collects: int, *, complete: bool = False) -> Header:
-        """This header with other numbers of committed snapshots and stream collects."""
-        return replace(self, n_committed=snapshots, stream_committed=collects, complete=complete)
+    def at(self, snapshots: int, collects: int, chain: Mapping[str, str] | None = None) -> Header:
+        """This header with other numbers of committed snapshots and stream collects, not complete.
+
+        Args:
+            snapshots: how many snapshots are committed.
+            collects: how many stream collects are committed.
+            chain: axis -> link (hex) of the last manifest, where that changes.
+        """
+        links = {axis: link for axis, link in {**self.chain, **(chain or {})}.items() if link != NO_LINK}
+        return replace(self, n_committed=snapshots, stream_committed=collects, complete=False, chain=links)
 
 
 def with_offsets(parameters: int | Sequence[ParameterSlice]) -> tuple[ParameterSlice, ...]:
@@ -382,5 +432,35 @@ def array_checksum(document: Mapping[str, Any]) -> str:
     return checksum(document)
 
 
-def _scalars(record: Mapping[str, Any]) -> dict[str, ScalarSpec]:
-    return {n: ScalarSpec(tuple(s["dims"]), s["dtype"], s["units"], s["description"]) for n, s in record.items()}
+def _slices(rows: list[Any], place: str) -> tuple[ParameterSlice, ...]:
+    parts = []
+    for row in rows:
+        if not isinstance(row, list) or len(row) != 3:
+            raise ValueError(f"{place} holds {shown(row)}, expected [name, shape, offset]")
+        name, shape, offset = row
+        sizes = [*shape, offset] if isinstance(shape, list) else [None]
+        if not isinstance(name, str) or not all(type(n) is int and 0 <= n <= MOST_PARAMETERS for n in sizes):
+            raise ValueError(f"{place} holds {shown(row)}, expected [name, shape, offset]")
+        parts.append(ParameterSlice(name, tuple(shape), offset))
+    if with_offsets(parts) != tuple(parts) or sum(part.size for part in parts) > MOST_PARAMETERS:
+        raise ValueError(f"{place}: its parameters do not lie one after the other")
+    return tuple(parts)
+
+
+def _chain(given: Fields) -> dict[str, str]:
+    chain = given.inner("chain")
+    links = {axis: chain.text(axis) for axis in chain}
+    axes = {"snapshot", "stream_collect"}
+    if not links.keys() <= axes or any(re.fullmatch("[0-9a-f]{64}", link) is None for link in links.values()):
+        raise ValueError(
+            f"chain is {shown(links)}, expected links of 64 hexadecimal digits for {' and '.join(sorted(axes))}"
+        )
+    return links
+
+
+def _scalars(given: Fields) -> dict[str, ScalarSpec]:
+    specs = {}
+    for name in given:
+        item = given.inner(name)
+        specs[name] = ScalarSpec(item.texts("dims"), item.text("dtype"), item.text("units"), item.text("description"))
+    return specs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -55,6 +55,12 @@ class Source(Protocol):
 
     def damaged_metadata(self) -> list[tuple[str, str]]:
         """(array, what is wrong) for all metadata that differ from what was written."""
+
+    def bindings(self) -> Iterable[tuple[str, int | None, str]]:
+        """(array, step, what is wrong) wherever the record of what belongs where is damaged itself.
+
+        What the damaged part of it says is not held against later reads, so that these can be checked otherwise.
+        """
 
     def leftovers(self) -> list[str]:
         """Lines about files that belong to nothing that is committed."""

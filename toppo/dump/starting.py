@@ -9,6 +9,7 @@ from toppo.dump import zarr_store
 from toppo.dump.errors import DumpError
 from toppo.dump.files import Files, LocalFiles, files_at, is_url, local_path, remove_tree
 from toppo.dump.lock import WriterLock
+from toppo.dump.manifest import stored
 from toppo.dump.schema import Header
 from toppo.dump.zarr_source import ZarrSource
 
@@ -94,12 +95,13 @@ def go_back(path: str | os.PathLike[str], snapshots: int | None, stream: int | N
                     path=files.where,
                 )
             kept.append(committed if wanted is None else wanted)
-        header = header.at(*kept)
-        for name, what in ZarrSource(files).damaged_metadata():
+        source = ZarrSource(files)
+        header = header.at(kept[0], kept[1], chain=source.links(kept[0], kept[1]))
+        for name, what in source.damaged_metadata():
             raise DumpError(
                 f"{files.where}: cannot resume, {name}: {what}; restore its zarr.json from a copy", path=files.where
             )
-        documents = zarr_store.read_documents(files, header.layout)
+        documents = zarr_store.read_documents(files, stored(header, (1, 1)))
         # The marker comes first, so that no reader sees what is deleted below.
         zarr_store.write_root(files, header, documents)
         zarr_store.set_length(files, documents, header.allocated)
@@ -112,6 +114,6 @@ def go_back(path: str | os.PathLike[str], snapshots: int | None, stream: int | N
 
 
 def _build(files: Files, header: Header) -> None:
-    zarr_store.create_arrays(files, header.layout, header.allocated)
+    zarr_store.create_arrays(files, header)
     # The root comes last, because the dump exists from then on.
-    zarr_store.write_root(files, header, zarr_store.read_documents(files, header.layout))
+    zarr_store.write_root(files, header, zarr_store.read_documents(files, stored(header, (1, 1))))

@@ -18,6 +18,9 @@ from toppo.dump.schema import ArraySpec
 Progress = Callable[[int, int], object]
 """Called with (steps done, steps in all)."""
 
+GAP = 100
+"""How many damaged steps in a row end the check of an array."""
+
 _UNDERFLOW = float(np.finfo(np.float32).tiny)
 """A Gram accumulated in fp32 loses products below this number. So a smaller difference does not count."""
 
@@ -94,6 +97,7 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Re
     """A report of everything that is wrong with a dump. All that is committed is read and checked:
 
     - Every chunk exists and matches its checksum, and so do the metadata.
+    - Every chunk and every snapshot is in the place where it was committed (not in dumps of version 1).
     - Coordinates are what the header says.
     - A row of a slab (the gradients J) is finite exactly where it was flagged as finite.
     - Each Gram is that of its slab, within `Report.gram_tolerance`.
@@ -144,6 +148,12 @@ class _Check:
         """Check everything. Yields after the metadata and after each snapshot."""
         source = self.dump.source
         self.damages += [Damage(array, what) for array, what in source.damaged_metadata()]
+        for array, step, what in source.bindings():
+            self.damages.append(Damage(array, self._reason(DumpError(what)), step))
+            if step is not None and self._ends(array, step):
+                break
+        if source.header.version == 1 and source.kind == "dump":
+            self.notes.append("of version 1: nothing in it tells that its chunks and snapshots lie in their places")
         self.notes += source.leftovers()
         if not self.dump.complete:
             self.notes.append("not complete: the run is being written or was interrupted")
@@ -161,9 +171,12 @@ class _Check:
                 self._coordinate(name, spec)
             elif spec.dims[0] == "stream_collect":
                 for collect in range(self.dump.n_stream):
-                    self._read(name, spec, collect)
+                    if self._read(name, spec, collect) is None and self._ends(name, collect):
+                        break
         yield
         for snapshot in range(self.dump.n_snapshots):
+            if self._ends("env_steps", snapshot - 1):
+                break
             values = {
                 name: self._read(name, spec, snapshot)
                 for name, spec in sound.items()
@@ -186,6 +199,17 @@ class _Check:
         self.notes += [
             f"{name}: {count} values are not finite, as recorded" for name, count in self._odd_values.items()
         ]
+
+    def _ends(self, name: str, step: int) -> bool:
+        """Whether an array has been missing for `GAP` steps in a row, which is then one more damage.
+
+        A header may count millions of steps that nobody wrote, and to name each would take hours.
+        """
+        lost = {damage.snapshot for damage in self.damages if damage.array == name}
+        if step < GAP - 1 or not lost.issuperset(range(step - GAP + 1, step + 1)):
+            return False
+        self.damages.append(Damage(name, f"damaged for {GAP} steps in a row; the rest was not looked at", step))
+        return True
 
     def _reason(self, error: DumpError) -> str:
         """What is wrong, without the dump's path and without the advice to run this very check."""

@@ -16,7 +16,7 @@ from toppo.dump.buffers import Buffers
 from toppo.dump.committer import Committer
 from toppo.dump.errors import DumpError
 from toppo.dump.intake import Given, Intake
-from toppo.dump.schema import Header, Layout, ParameterSlice, ScalarSpec, with_offsets
+from toppo.dump.schema import MOST_STEPS, Header, Layout, ParameterSlice, ScalarSpec, with_offsets
 from toppo.dump.starting import Place, go_back, start
 
 
@@ -85,10 +85,15 @@ class DumpWriter:
             stream_entries=None if stream is None else stream[1],
         )
         layout.check()
-        if snapshots is not None and snapshots < 0:
-            raise DumpError(f"`snapshots={snapshots}`: must be 0 or more, or None if unknown")
-        if stream is not None and stream[0] is not None and stream[0] < 0:
-            raise DumpError(f"`stream={stream}`: its planned collects must be 0 or more, or None if unknown")
+        for option, given, planned in (
+            ("snapshots", snapshots, snapshots),
+            ("stream", stream, None if stream is None else stream[0]),
+        ):
+            if planned is not None and not 0 <= planned <= MOST_STEPS:
+                what = "" if option == "snapshots" else "its planned collects "
+                raise DumpError(
+                    f"`{option}={given}`: {what}must be 0 or more, or None if unknown, and at most {MOST_STEPS}"
+                )
         header = Header(
             layout=layout,
             attrs=_json_able(dict(attrs or {})),

@@ -7,24 +7,21 @@ metadata. So damage is found and never read as data.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
 from toppo.common.files import PARTIAL
+from toppo.dump import chunks
+from toppo.dump.documents import Document, check_root, parse
 from toppo.dump.errors import DumpError, DumpNotFoundError
 from toppo.dump.files import Files
-from toppo.dump.schema import ArraySpec, Header, Layout
-
-if TYPE_CHECKING:
-    from zarr import Array, Group
+from toppo.dump.manifest import stored
+from toppo.dump.schema import ArraySpec, Header
 
 ROOT = "zarr.json"
 """Key of the root document."""
-
-Document = dict[str, Any]
-"""The content of a zarr.json."""
 
 
 def create_array(files: Files, name: str, spec: ArraySpec) -> None:
@@ -40,30 +37,31 @@ def create_array(files: Files, name: str, spec: ArraySpec) -> None:
         attributes["coordinates"] = "env_steps collect" if spec.dims[0] == "snapshot" else "stream_env_steps"
     if name in ("env_steps", "collect", "stream_env_steps"):
         del attributes["coordinates"]
-    fill: Any = "" if spec.dtype == "str" else float("nan") if spec.dtype.startswith("f") else -1
-    chunks = spec.chunks
+    fill: Any = {"s": "", "f": float("nan"), "u": 0}.get(spec.dtype[0], -1)
+    inner = spec.chunks
     compressors: list[Any] = [Crc32cCodec()]
     if spec.by_row:
-        chunks = (*chunks[: spec.steps], 1, *chunks[spec.steps + 1 :])
+        inner = (*inner[: spec.steps], 1, *inner[spec.steps + 1 :])
         compressors.insert(0, BloscCodec(cname="zstd", clevel=1, shuffle="shuffle"))
     zarr.create_array(
         files.store(read_only=False),
         name=name,
         shape=spec.shape,
-        chunks=chunks,
+        chunks=inner,
         shards=spec.chunks if spec.by_row else None,
         dtype=str if spec.dtype == "str" else spec.dtype,
         compressors=compressors,
         fill_value=fill,
         dimension_names=spec.dims,
         attributes=attributes,
-        # "." keeps the chunks of an array in one directory, so that fewer directories are made and listed
+        zarr_format=3,
+        # "." keeps the chunks of an array in one directory: fewer directories to make and to list
         chunk_key_encoding={"name": "default", "separator": "."},
         overwrite=True,
     )
 
 
-def create_arrays(files: Files, layout: Layout, allocated: tuple[int, int]) -> None:
+def create_arrays(files: Files, header: Header) -> None:
     """Make every array of a layout, and write the coordinates.
 
     Args:
@@ -71,27 +69,25 @@ def create_arrays(files: Files, layout: Layout, allocated: tuple[int, int]) -> N
         layout: describes the arrays.
         allocated: how many (snapshots, stream collects) to make room for.
     """
-    specs = layout.arrays(*allocated)
-    for name, spec in specs.items():
+    for name, spec in stored(header, header.allocated).items():
         create_array(files, name, spec)
-    group = open_group(files, read_only=False)
-    for name, spec in specs.items():
         if spec.steps == 0 and spec.shape[0]:
-            array = open_array(group, name).with_config({"write_empty_chunks": True})
-            array[...] = np.array(layout.coordinate(spec))
+            values = header.layout.coordinate(spec)
+            data = chunks.encode_text(values) if spec.dtype == "str" else chunks.encode(np.array(values), spec.dtype)
+            files.write(f"{name}/c.0", data)
 
 
-def read_documents(files: Files, layout: Layout) -> dict[str, Document]:
+def read_documents(files: Files, names: Iterable[str]) -> dict[str, Document]:
     """Array name -> its metadata document. An array without one is left out.
 
     Raises:
-        DumpError: a document is not JSON.
+        DumpError: a document is not JSON, or no plain file.
     """
     documents = {}
-    for name in layout.arrays(1, 1):
+    for name in names:
         data = files.read(f"{name}/zarr.json")
         if data is not None:
-            documents[name] = _parse(data, files.where, f"{name}/zarr.json")
+            documents[name] = parse(data, files.where, f"{name}/zarr.json")
     return documents
 
 
@@ -146,7 +142,8 @@ def read_root(files: Files) -> Document:
             f"{files.where}: not a dump (no {ROOT} there); give a run directory, its dump.zarr or an exported .h5",
             path=files.where,
         )
-    root = _parse(data, files.where, ROOT)
+    root = parse(data, files.where, ROOT)
+    check_root(root, files.where)
     if not isinstance(root.get("attributes"), dict):
         raise DumpError(
             f"{files.where}: not a toppo dump ({ROOT} has no attributes); give a run's dump.zarr", path=files.where
@@ -166,7 +163,7 @@ def read_header(files: Files) -> Header:
 
 def clear_uncommitted(files: Files, header: Header) -> None:
     """Delete every chunk that is not committed, and every file that a crash left half written."""
-    specs = header.layout.arrays(*header.allocated)
+    specs = stored(header, header.allocated)
     for key in list(files.listing()):
         name, _, chunk = key.rpartition("/")
         spec = specs.get(name)
@@ -176,35 +173,3 @@ def clear_uncommitted(files: Files, header: Header) -> None:
             committed = header.n_committed if spec.dims[0] == "snapshot" else header.stream_committed
             if int(chunk.split(".")[1]) >= committed:
                 files.delete(key)
-
-
-def open_group(files: Files, *, read_only: bool) -> Group:
-    """The dump's root group, as Zarr sees it."""
-    import zarr
-
-    # Consolidated metadata is for other tools, and a live dump has none.
-    return zarr.open_group(files.store(read_only=read_only), mode="r" if read_only else "r+", use_consolidated=False)
-
-
-def open_array(group: Group, name: str) -> Array[Any]:
-    """One array of the dump.
-
-    Raises:
-        DumpError: there is a group with this name, not an array.
-    """
-    from zarr import Array
-
-    array = group[name]
-    if not isinstance(array, Array):
-        raise DumpError(f"{name} is a group, not an array")
-    return array
-
-
-def _parse(data: bytes, where: str, key: str) -> Document:
-    try:
-        document = json.loads(data)
-    except ValueError as error:
-        raise DumpError(f"{where}: {key} is not JSON ({error}); restore it from a copy", path=where) from error
-    if not isinstance(document, dict):
-        raise DumpError(f"{where}: {key} is not a JSON object; restore it from a copy", path=where)
-    return document
