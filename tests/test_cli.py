@@ -60,6 +60,50 @@ def test_a_wrong_option_is_one_line_and_exit_2(toppo, tmp_path, arguments, messa
     assert not (tmp_path / "dumps").exists()
 
 
+@pytest.mark.parametrize("name", [".", "..", "...", "../x", "/tmp/x", "", "a\nb", "a/../..", "x/"])
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_a_name_that_leads_out_of_dumps_is_refused(toppo, tmp_path, name, dry_run):
+    """`--name .` was told to delete dumps, with every run in it."""
+    kept = tmp_path / "dumps" / "run1" / "config.toml"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("")
+    code, _, err = toppo("train", "--benchmark", "reach-v3", "--name", name, *dry_run)
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: --name {name!r}: use letters")
+    assert "delete" not in err
+    assert [path.name for path in tmp_path.rglob("*")] == ["dumps", "run1", "config.toml"]
+
+
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_a_name_that_is_taken_is_refused_in_a_dry_run_too(toppo, tmp_path, dry_run):
+    (tmp_path / "dumps" / "empty").mkdir(parents=True)
+    (tmp_path / "dumps" / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("empty", "link"):
+        code, _, err = toppo("train", "--benchmark", "reach-v3", "--name", name, *dry_run)
+        assert (code, err) == (2, f"error: dumps/{name} exists and holds no run: give another --name\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (("resume", "a\nb"), "a\\nb is not a run"),
+        (("resume", "a\x1b[31mb"), "a\\x1b[31mb is not a run"),
+        (("evaluate", "a\rb"), "a\\rb is not a run"),
+        (("train", "--config", "a\u2028b\u202e"), "cannot read a\\u2028b\\u202e"),
+        (("train", "--preset", "x\ny"), "unknown preset 'x\\ny'"),
+        (("train", "--hidden", "4\x07"), "--hidden 4\\x07: "),
+        (("sweep", "a\nb.toml"), "cannot read a\\nb.toml"),
+        (("resume", "a\udc80"), "a\\udc80 is not a run"),  # a byte that is not UTF-8
+        (("x\ny",), "x\\ny"),
+    ],
+)
+def test_one_line_is_one_line_whatever_is_named(toppo, arguments, shown):
+    code, _, err = toppo(*arguments)
+    assert (code, err.count("\n")) == (2, 1)
+    assert shown in err
+    assert err.rstrip("\n").isprintable()
+
+
 def test_cuda_asked_for_but_absent(toppo):
     torch = pytest.importorskip("torch")  # here, so that tests without torch can import this module
     if torch.cuda.is_available():
@@ -107,7 +151,7 @@ def test_a_damaged_configuration_is_refused(toppo, tmp_path):
         assert message in err
     (run / "config.toml").unlink()
     code, _, err = toppo("train", "--benchmark", "reach-v3", "--name", "r")
-    assert (code, "delete it, because it holds no run" in err) == (2, True)
+    assert (code, err) == (2, "error: dumps/r exists and holds no run: give another --name\n")
 
 
 def test_training_without_torch_says_so(toppo, monkeypatch):

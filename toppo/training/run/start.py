@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from toppo.common.errors import ToppoError, UsageError, bad_option
+from toppo.common.terminal import printable
 from toppo.training.config import TrainConfig, from_dict, resolve
+from toppo.training.envs.sizes import N_GOALS
 from toppo.training.errors import Interrupted, WorkerDied
-from toppo.training.run.directory import ROOT, Run
+from toppo.training.run.directory import ROOT, Run, new_path
 from toppo.training.run.schedule import Schedule, plan
 
 if TYPE_CHECKING:
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
 
     from toppo.training.learner.update import Learner
     from toppo.training.run.estimate import Estimate
+
+_PLAIN: Any = {"highlight": False, "markup": False, "soft_wrap": True}
+"""How a line is printed whose text is not ours alone."""
 
 
 def train(
@@ -49,6 +54,7 @@ def train(
     Example:
         ``run = toppo.train(preset="toppo", benchmark=["reach-v3", "push-v3"], dump_every=5)``
     """
+    new_path(name)
     schedule, learner = _prepared(_configured(config, preset, options))
     from toppo.training.run import trainer
 
@@ -58,7 +64,7 @@ def train(
 
 
 def resume(run: str | os.PathLike[str], *, device: str | None = None, progress: bool | Console = True) -> Run:
-    """The run, trained from its last checkpoint to its end.
+    """The run, trained from its last checkpoint to its end. A finished run is checked and given back at once.
 
     The result is the same, bit for bit, as that of a run that never stopped.
 
@@ -71,19 +77,50 @@ def resume(run: str | os.PathLike[str], *, device: str | None = None, progress: 
         UsageError: there is no run at this path.
         ToppoError: the run cannot go on. Its last checkpoint is intact.
     """
+    run = Run(run)
+    if _is_finished(run):
+        _console(progress).print(f"{printable(str(run.path))} is finished: nothing is left to train", **_PLAIN)
+        return run
     run, schedule, learner = _opened(run, device)
     return _train_to_end(run, schedule, learner, _console(progress))
 
 
+def _is_finished(run: Run) -> bool:
+    """Whether a run is trained to its end, with everything in its place.
+
+    Raises:
+        UsageError: there is no run at this path.
+        ToppoError: the run is finished, but its files contradict each other.
+    """
+    from toppo.training.run import checkpoint as checkpoints
+
+    collects = plan(run.config).collects
+    if not (run.dump_store.exists() and run.checkpoints.is_dir() and run.dump.complete):
+        return False
+    run.require_same_config_as_dump(run.config)
+    stored = checkpoints.load_latest(run.checkpoints, lambda note: None)
+    if stored is None or stored.collect != collects:
+        return False
+    run.require_same_config(run.config, stored.config)
+    run.require_logs(stored.collect, stored.logs)
+    return any(line["collect"] == collects for line in run.read(run.evaluation_log))
+
+
 def evaluate(
-    run: str | os.PathLike[str], *, device: str | None = None, progress: bool | Console = True
+    run: str | os.PathLike[str],
+    *,
+    episodes: int = N_GOALS,
+    device: str | None = None,
+    progress: bool | Console = True,
 ) -> pd.DataFrame:
     """Success rate and mean return of every task under the run's newest checkpoint (the evaluation of Section B.1).
 
-    Every goal of every task is played once with the mean action.
+    Every episode has another goal of the task, and is played with the mean action.
 
     Args:
         run: a run, or its directory.
+        episodes: per task, 1 to 50. By default each of the 50 goals is played once, as in the paper, also where the
+            run's own evaluations play fewer (`eval_episodes`).
         device: compute on another device than the run was trained on.
         progress: see `train`.
 
@@ -95,7 +132,10 @@ def evaluate(
         UsageError: there is no run at this path.
         ToppoError: the run has no checkpoint.
     """
+    if type(episodes) is not int or not 1 <= episodes <= N_GOALS:
+        raise bad_option("episodes", episodes, f"must be a whole number from 1 to {N_GOALS}, the goals of a task")
     run, schedule, learner = _opened(run, device)
+    schedule = dataclasses.replace(schedule, config=dataclasses.replace(schedule.config, eval_episodes=episodes))
     import pandas as pd
 
     from toppo.training.run import checkpoint as checkpoints
@@ -105,12 +145,12 @@ def evaluate(
     console = _console(progress)
 
     def note(line: str) -> None:
-        console.print(line, highlight=False, markup=False)
+        console.print(printable(line), **_PLAIN)
 
-    stored = checkpoints.load_latest(run.checkpoints, note)
+    stored = checkpoints.load_latest(run.checkpoints, note, lambda found: checkpoints.require_fits(learner, found))
     if stored is None:
         raise ToppoError(f"{run.path} has no checkpoint yet; train it with `toppo resume {run.path}`")
-    run.require_same_config(schedule.config, stored.config)
+    run.require_same_config(run.config, stored.config)
     checkpoints.restore_learner(learner, stored.arrays)
     official = dataclasses.replace(schedule, config=dataclasses.replace(schedule.config, backend="metaworld"))
     backend = trainer.build_backend(official)
@@ -129,7 +169,11 @@ def evaluate(
 
 
 def estimate(
-    config: TrainConfig | str | os.PathLike[str] | None = None, *, preset: str | None = None, **options: Any
+    config: TrainConfig | str | os.PathLike[str] | None = None,
+    *,
+    name: str | None = None,
+    preset: str | None = None,
+    **options: Any,
 ) -> Estimate:
     """What `train` would do with these arguments, and the disk and time that it would take. `print` shows all of it.
 
@@ -138,6 +182,7 @@ def estimate(
     Raises:
         UsageError: see `train`.
     """
+    new_path(name)
     schedule, learner = _prepared(_configured(config, preset, options))
     from toppo.training.run import trainer
     from toppo.training.run.estimate import measure
@@ -226,6 +271,7 @@ def _train_to_end(run: Run, schedule: Schedule, learner: Learner, console: Conso
     from toppo.training.run.trainer import Trainer
 
     go_on = f"go on with `toppo resume {run.path}`"
+    lock = run.lock()  # first of all: from here on no other process removes or writes anything of the run
     try:
         with Display(str(run.path), schedule, console) as display:
             Trainer(run, schedule, learner, display).train()
@@ -239,4 +285,6 @@ def _train_to_end(run: Run, schedule: Schedule, learner: Learner, console: Conso
     except (ToppoError, OSError) as error:
         kind = WorkerDied if isinstance(error, WorkerDied) else ToppoError
         raise kind(f"{error}; {go_on}") from None
+    finally:
+        lock.release()
     return run

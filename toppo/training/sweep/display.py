@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from toppo.common.terminal import printable
 from toppo.training.run.directory import Run
 from toppo.training.run.progress import duration
 from toppo.training.sweep.jobs import Outcome
@@ -54,7 +55,7 @@ class SweepDisplay:
         success = "" if outcome.mean_success is None else f", mean success {outcome.mean_success:.3f}"
         note = f": {outcome.note}" if outcome.note else ""
         line = f"[{self._said()}] {outcome.run} {outcome.status}{success}, {duration(outcome.seconds)}{note}"
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
     def _said(self) -> str:
         return f"{self._ended} of {len(self._runs)} runs"
@@ -90,9 +91,9 @@ def outcome_table(outcomes: Sequence[Outcome], title: str) -> Table:
 
 
 def _table(title: str, columns: Mapping[str, Side], rows: Iterable[tuple[str, ...]]) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=Text(printable(title)), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for name, side in columns.items():
         table.add_column(name, justify=side, no_wrap=name != "note", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     return table
