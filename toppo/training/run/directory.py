@@ -7,6 +7,7 @@ that never stopped.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -210,7 +211,8 @@ class Run:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise ToppoError(f"cannot write {log} ({error.strerror}): make room") from None
+            mend = ": make room" if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)) else ""
+            raise ToppoError(f"cannot write {log} ({error.strerror}){mend}") from None
 
     def _tail(self, log: Path) -> Tail:
         """The end of a log. It is read again only if somebody else wrote to the log."""
