@@ -29,7 +29,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Train a multi-task agent on Meta-World and record the gradient of every task.",
 )
-out, err = Console(), Console(stderr=True)
+
+
+class _CommandLine(Console):
+    """A console on which the library's options in backticks appear as flags."""
+
+    def print(self, *objects: Any, **style: Any) -> None:
+        known = terminal.flags(app)
+        super().print(*(with_flags(o, known) if isinstance(o, str) else o for o in objects), **style)
+
+
+out, err = _CommandLine(), _CommandLine(stderr=True)
 
 
 def main() -> None:
@@ -130,7 +140,9 @@ def sweep(
             "Each thread of its workers trains one run."
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs; train nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs with their time and disk space; train nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train every rung of a sweep on every benchmark with every seed.
@@ -143,10 +155,12 @@ def sweep(
 
     if dry_run:
         plan = plan_sweep(file, jobs=jobs)
+        costs = plan.costs()
         if as_json:
-            print(json.dumps([{**run.as_dict(), "state": plan.states[run.name].value} for run in plan.runs]))
+            print(json.dumps([{**run.as_dict(), **plan.state_and_cost(run, costs)} for run in plan.runs]))
         else:
-            out.print(plan_table(plan.runs, plan.states, f"{file}: {len(plan.runs)} runs"))
+            out.print(plan_table(plan.runs, plan.states, costs, f"{file}: {len(plan.runs)} runs"))
+            out.print(plan.total(costs), highlight=False, soft_wrap=True)
         return
     result = toppo.sweep(file, jobs=jobs, scheduler=scheduler, progress=_console(as_json))
     if as_json:

@@ -73,8 +73,9 @@ def parse(data: bytes | str, where: object, needs: Iterable[str] = ("collect",))
     *whole, rest = raw.split(b"\n")
     if _is_more_than_half_a_line(rest):
         raise ToppoError(f"{where}, line {len(whole) + 1} is damaged: {_MEND}")
-    needs, lines, so_far = tuple(needs), [], hashlib.sha256()
-    digested = None
+    needs, so_far = tuple(needs), hashlib.sha256()
+    lines: list[dict[str, Any]] = []
+    digested: bool | None = None
     for number, text in enumerate(whole, start=1):
         line = _object(text)
         if line is None or _wrong(line, needs, lines[-1] if lines else None):

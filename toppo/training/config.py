@@ -451,8 +451,10 @@ def _check(config: TrainConfig) -> None:
     _require(config, _POSITIVE, lambda value: value > 0, "must be positive")
     _require(config, _POSITIVE, lambda value: value >= _LEAST_POSITIVE, f"must be at least {_LEAST_POSITIVE:g}")
     for key, most in _AT_MOST.items():
-        text = f"{most:,}" if isinstance(most, int) else f"{most:g}"
-        _require(config, (key,), lambda value, most=most: value is None or value <= most, f"must be at most {text}")
+        value = getattr(config, key)
+        if value is not None and value > most:
+            limit = f"{most:,}" if isinstance(most, int) else f"{most:g}"
+            raise bad_option(key, value, f"must be at most {limit}")
     _require(config, ("gamma", "gae_lambda"), lambda value: 0 <= value <= 1, "must lie between 0 and 1")
     _require(config, ("popart_beta",), lambda value: 0 < value <= 1, "must lie above 0 and at most at 1")
     if config.dump_every is not None and config.dump_every < 1:

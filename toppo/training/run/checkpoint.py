@@ -174,7 +174,7 @@ def _members(path: Path) -> Iterator[tuple[str, np.ndarray]]:
 
 def _described(value: np.ndarray) -> list[Any]:
     """Type, shape and SHA-256 of an array, as JSON gives them back."""
-    content = hashlib.sha256(np.ascontiguousarray(value)).hexdigest()
+    content = hashlib.sha256(np.ascontiguousarray(value).data).hexdigest()
     return [value.dtype.str, list(value.shape), content]
 
 

@@ -117,3 +117,8 @@ def duration(seconds: float) -> str:
     """A time in hours and minutes, such as "3 h 05 min"."""
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+
+
+def hours(number: float) -> str:
+    """A long time in hours or days, such as "4.5 h" or "12 days"."""
+    return f"{number / 24:,.0f} days" if number >= 72 else f"{number:.0f} h" if number >= 10 else f"{number:.1f} h"

@@ -16,6 +16,7 @@ from toppo.training.config import TrainConfig, from_dict, resolve
 from toppo.training.envs.sizes import N_GOALS
 from toppo.training.errors import Interrupted, WorkerDied
 from toppo.training.run.directory import ROOT, Run, new_path
+from toppo.training.run.resources import resources_named
 from toppo.training.run.schedule import Schedule, plan
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from toppo.training.learner.update import Learner
     from toppo.training.run.estimate import Estimate
 
+SHORT_RUN = 200_000
+"""Environment steps of a run that takes minutes: before a longer one, `train` says what it will take."""
 _PLAIN: Any = {"highlight": False, "markup": False, "soft_wrap": True}
 """How a line is printed whose text is not ours alone."""
 
@@ -58,9 +61,17 @@ def train(
     schedule, learner = _prepared(_configured(config, preset, options))
     from toppo.training.run import trainer
 
-    trainer.require_disk(ROOT, trainer.planned_dump_bytes(schedule, learner))
+    disk_bytes = trainer.planned_dump_bytes(schedule, learner)
+    trainer.require_disk(ROOT, disk_bytes)
+    console = _console(progress)
+    if schedule.config.env_steps > SHORT_RUN and not console.quiet:
+        from toppo.training.run.estimate import measure
+
+        with resources_named():  # on a learner of its own: measuring changes it
+            cost = measure(schedule, trainer.build_learner(schedule.config, learner.tasks), disk_bytes)
+        console.print(cost.announcement(), **_PLAIN)
     run = Run.create(name, schedule.config)
-    return _train_to_end(run, schedule, learner, _console(progress))
+    return _train_to_end(run, schedule, learner, console)
 
 
 def resume(run: str | os.PathLike[str], *, device: str | None = None, progress: bool | Console = True) -> Run:
@@ -153,11 +164,12 @@ def evaluate(
     run.require_same_config(run.config, stored.config)
     checkpoints.restore_learner(learner, stored.arrays)
     official = dataclasses.replace(schedule, config=dataclasses.replace(schedule.config, backend="metaworld"))
-    backend = trainer.build_backend(official)
+    with resources_named():
+        backend = trainer.build_backend(official)
     for notice in backend.notices:
         note(notice)
     try:
-        with Display(str(run.path), schedule, console) as display:
+        with resources_named(), Display(str(run.path), schedule, console) as display:
             outcome = trainer.evaluate(learner, backend, schedule.config, display, lambda: None)
     finally:
         backend.close()
@@ -187,7 +199,8 @@ def estimate(
     from toppo.training.run import trainer
     from toppo.training.run.estimate import measure
 
-    return measure(schedule, learner, trainer.planned_dump_bytes(schedule, learner))
+    with resources_named():
+        return measure(schedule, learner, trainer.planned_dump_bytes(schedule, learner))
 
 
 def parameter_counts() -> pd.DataFrame:
@@ -237,6 +250,11 @@ def _configured(config: object, preset: str | None, options: dict[str, Any]) -> 
 
 def _prepared(config: TrainConfig) -> tuple[Schedule, Learner]:
     """The plan of a new run, with its device decided, and a fresh learner."""
+    with resources_named():
+        return _planned(config)
+
+
+def _planned(config: TrainConfig) -> tuple[Schedule, Learner]:
     require_training()
     from toppo.training.envs.metaworld import task_names
     from toppo.training.run import trainer
@@ -256,7 +274,8 @@ def _opened(path: str | os.PathLike[str], device: str | None) -> tuple[Run, Sche
     from toppo.training.run import trainer
 
     schedule = plan(dataclasses.replace(config, device=str(device or config.device)))
-    return run, schedule, trainer.build_learner(schedule.config, task_names(config.benchmark))
+    with resources_named():
+        return run, schedule, trainer.build_learner(schedule.config, task_names(config.benchmark))
 
 
 def _console(progress: bool | Console) -> Console:
@@ -265,23 +284,18 @@ def _console(progress: bool | Console) -> Console:
 
 def _train_to_end(run: Run, schedule: Schedule, learner: Learner, console: Console) -> Run:
     """The run, trained to its end. Errors say how to go on."""
-    import torch
-
     from toppo.training.run.progress import Display
     from toppo.training.run.trainer import Trainer
 
     go_on = f"go on with `toppo resume {run.path}`"
     lock = run.lock()  # first of all: from here on no other process removes or writes anything of the run
     try:
-        with Display(str(run.path), schedule, console) as display:
+        with resources_named(), Display(str(run.path), schedule, console) as display:
             Trainer(run, schedule, learner, display).train()
     except Interrupted as stopped:
         raise Interrupted(f"stopped by {stopped}; {go_on}", stopped.signal_number) from None
     except KeyboardInterrupt:  # before the trainer takes note of signals, or from a thread that is not the main one
         raise Interrupted(f"stopped by SIGINT; {go_on}", signal.SIGINT) from None
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        first_line = (str(error) or "out of memory").splitlines()[0]
-        raise ToppoError(f"{first_line}; make room, then {go_on}") from None
     except (ToppoError, OSError) as error:
         kind = WorkerDied if isinstance(error, WorkerDied) else ToppoError
         raise kind(f"{error}; {go_on}") from None
