@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
+import re
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from toppo import cli
@@ -35,6 +38,9 @@ def toppo(monkeypatch, capsys, tmp_path):
     ("arguments", "message"),
     [
         (("--benchmark", "MT11"), "unknown benchmark or task 'MT11': did you mean 'MT10'?"),
+        (("--benchmark", "MT10,reach-v3"), "--benchmark MT10,reach-v3: MT10 is a whole benchmark; give MT10 alone"),
+        (("--seed", "4294967296"), "--seed 4294967296: must be at most 4,294,967,295"),
+        (("--hidden", "10000000000"), "none above 16,384"),
         (("--benchmark", "reach-v3,pusch-v3"), "unknown task 'pusch-v3': did you mean 'push-v3'?"),
         (("--critic-combiner", "fairgard"), "'fairgrad'"),
         (("--preset", "topo"), "unknown preset 'topo': did you mean 'toppo'?"),
@@ -58,6 +64,50 @@ def test_a_wrong_option_is_one_line_and_exit_2(toppo, tmp_path, arguments, messa
     assert err.startswith("error: ")
     assert err.count("\n") == 1
     assert not (tmp_path / "dumps").exists()
+
+
+@pytest.mark.parametrize("name", [".", "..", "...", "../x", "/tmp/x", "", "a\nb", "a/../..", "x/"])
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_a_name_that_leads_out_of_dumps_is_refused(toppo, tmp_path, name, dry_run):
+    """`--name .` was told to delete dumps, with every run in it."""
+    kept = tmp_path / "dumps" / "run1" / "config.toml"
+    kept.parent.mkdir(parents=True)
+    kept.write_text("")
+    code, _, err = toppo("train", "--benchmark", "reach-v3", "--name", name, *dry_run)
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith(f"error: --name {name!r}: use letters")
+    assert "delete" not in err
+    assert [path.name for path in tmp_path.rglob("*")] == ["dumps", "run1", "config.toml"]
+
+
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_a_name_that_is_taken_is_refused_in_a_dry_run_too(toppo, tmp_path, dry_run):
+    (tmp_path / "dumps" / "empty").mkdir(parents=True)
+    (tmp_path / "dumps" / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("empty", "link"):
+        code, _, err = toppo("train", "--benchmark", "reach-v3", "--name", name, *dry_run)
+        assert (code, err) == (2, f"error: dumps/{name} exists and holds no run: give another --name\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"),
+    [
+        (("resume", "a\nb"), "a\\nb is not a run"),
+        (("resume", "a\x1b[31mb"), "a\\x1b[31mb is not a run"),
+        (("evaluate", "a\rb"), "a\\rb is not a run"),
+        (("train", "--config", "a\u2028b\u202e"), "cannot read a\\u2028b\\u202e"),
+        (("train", "--preset", "x\ny"), "unknown preset 'x\\ny'"),
+        (("train", "--hidden", "4\x07"), "--hidden 4\\x07: "),
+        (("sweep", "a\nb.toml"), "cannot read a\\nb.toml"),
+        (("resume", "a\udc80"), "a\\udc80 is not a run"),  # a byte that is not UTF-8
+        (("x\ny",), "x\\ny"),
+    ],
+)
+def test_one_line_is_one_line_whatever_is_named(toppo, arguments, shown):
+    code, _, err = toppo(*arguments)
+    assert (code, err.count("\n")) == (2, 1)
+    assert shown in err
+    assert err.rstrip("\n").isprintable()
 
 
 def test_cuda_asked_for_but_absent(toppo):
@@ -107,7 +157,7 @@ def test_a_damaged_configuration_is_refused(toppo, tmp_path):
         assert message in err
     (run / "config.toml").unlink()
     code, _, err = toppo("train", "--benchmark", "reach-v3", "--name", "r")
-    assert (code, "delete it, because it holds no run" in err) == (2, True)
+    assert (code, err) == (2, "error: dumps/r exists and holds no run: give another --name\n")
 
 
 def test_training_without_torch_says_so(toppo, monkeypatch):
@@ -136,6 +186,66 @@ def test_dry_run_prints_the_plan_and_makes_nothing(toppo, tmp_path):
     ):
         assert text in out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def not_trained(monkeypatch):
+    """Train nothing after a run was made."""
+    from toppo.training.run import start
+    from toppo.training.run.directory import Run
+
+    for name in ("collects", "mean_success"):
+        monkeypatch.setattr(Run, name, 0)
+    monkeypatch.setattr(start, "_train_to_end", lambda run, *_: run)
+
+
+def test_what_a_long_run_takes_and_a_short_one_are_said_before_it_starts(toppo, tmp_path, not_trained):
+    small = ("--benchmark", "reach-v3,push-v3", "--hidden", "8", "--device", "cpu", "--dump-every", "5")
+    code, out, err = toppo("train", *small)
+    assert (code, err) == (0, "")
+    line = out.splitlines()[0]
+    assert re.match(
+        r"200 collects take about [\d.]+ h to [\d.]+ (h|days) on this machine, and \d\.\d\d GB of disk\. ", line
+    )
+    assert "`" not in line
+    told = line.partition("For a short first run give ")[2].split()
+    assert told[:2] == ["--env-steps", "10000"]
+    code, out, err = toppo("train", *small, *told)  # what it says can be typed
+    assert (code, err) == (0, "")
+    assert "collects take" not in out  # short
+    from toppo.training.run.directory import Run
+
+    assert Run(tmp_path / "dumps" / "run2").config.env_steps == 10_000
+
+
+def test_measuring_before_a_run_changes_nothing_of_it(tmp_path, monkeypatch):
+    from rich.console import Console
+
+    from toppo.training.run import start
+    from toppo.training.run.checkpoint import learner_state
+
+    states = []
+    monkeypatch.setattr(start, "_train_to_end", lambda run, _, learner, __: states.append(learner_state(learner)))
+    monkeypatch.chdir(tmp_path)
+    for console in (False, Console(file=io.StringIO())):
+        start.train(benchmark="reach-v3", hidden=8, device="cpu", progress=console)
+    assert states[0].keys() == states[1].keys()
+    for name, value in states[0].items():
+        np.testing.assert_array_equal(value, states[1][name])
+
+
+def test_a_dry_run_of_very_many_steps_ends_at_once(toppo):
+    small = ("--benchmark", "reach-v3", "--hidden", "8", "--repeats", "1", "--minibatches", "8", "--device", "cpu")
+    code, out, err = toppo("train", *small, "--env-steps", "1000000000000000", "--dump-every", "1", "--dry-run")
+    assert (code, err) == (0, "")
+    assert "100,000,000,000 of 10,000 steps" in out
+
+
+def test_the_closest_name_is_never_the_name_itself():
+    from toppo.common.names import closest, suggestion
+
+    assert closest("mean", ["mean"]) is None
+    assert suggestion("mean", ["mean", "mgda"]) != "did you mean 'mean'?"
 
 
 def test_version_short_help_and_completion(toppo):

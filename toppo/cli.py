@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import toppo
 from toppo.common import terminal
-from toppo.common.terminal import with_flags
+from toppo.common.terminal import printable, with_flags
 from toppo.training.config import FIELDS, PRESETS, TYPES
+from toppo.training.envs.sizes import N_GOALS
 
 if TYPE_CHECKING:
     from toppo.training.run.directory import Run
@@ -27,7 +29,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Train a multi-task agent on Meta-World and record the gradient of every task.",
 )
-out, err = Console(), Console(stderr=True)
+
+
+class _CommandLine(Console):
+    """A console on which the library's options in backticks appear as flags."""
+
+    def print(self, *objects: Any, **style: Any) -> None:
+        known = terminal.flags(app)
+        super().print(*(with_flags(o, known) if isinstance(o, str) else o for o in objects), **style)
+
+
+out, err = _CommandLine(), _CommandLine(stderr=True)
 
 
 def main() -> None:
@@ -101,7 +113,7 @@ def train(
     The defaults are those of TOPPO on MT10 in the paper. A run that stops can be resumed.
     """
     if dry_run:
-        print(toppo.estimate(config, preset=preset, **options))
+        print(toppo.estimate(config, name=name, preset=preset, **options))
         return
     _print_run(toppo.train(config, name=name, preset=preset, progress=_console(as_json), **options), as_json)
 
@@ -128,7 +140,9 @@ def sweep(
             "Each thread of its workers trains one run."
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs; train nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs with their time and disk space; train nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Train every rung of a sweep on every benchmark with every seed.
@@ -141,10 +155,12 @@ def sweep(
 
     if dry_run:
         plan = plan_sweep(file, jobs=jobs)
+        costs = plan.costs()
         if as_json:
-            print(json.dumps([{**run.as_dict(), "state": plan.states[run.name].value} for run in plan.runs]))
+            print(json.dumps([{**run.as_dict(), **plan.state_and_cost(run, costs)} for run in plan.runs]))
         else:
-            out.print(plan_table(plan.runs, plan.states, f"{file}: {len(plan.runs)} runs"))
+            out.print(plan_table(plan.runs, plan.states, costs, f"{file}: {len(plan.runs)} runs"))
+            out.print(plan.total(costs), highlight=False, soft_wrap=True)
         return
     result = toppo.sweep(file, jobs=jobs, scheduler=scheduler, progress=_console(as_json))
     if as_json:
@@ -155,12 +171,19 @@ def sweep(
 
 
 @app.command()
-def evaluate(run: RunArgument, device: Device = None, as_json: AsJson = False) -> None:
+def evaluate(
+    run: RunArgument,
+    episodes: Annotated[
+        int, typer.Option(help=f"Episodes per task, each with another goal; at most {N_GOALS}, the paper's number.")
+    ] = N_GOALS,
+    device: Device = None,
+    as_json: AsJson = False,
+) -> None:
     """Evaluate the newest checkpoint of a run as the paper does.
 
     Every goal of every task is played once, with the mean action.
     """
-    table = toppo.evaluate(run, device=device, progress=err)
+    table = toppo.evaluate(run, episodes=episodes, device=device, progress=err)
     if as_json:
         print(json.dumps({**table.attrs, "tasks": table.to_dict("index")}))
         return
@@ -193,13 +216,14 @@ def _print_run(run: Run, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"run": str(run.path), "collects": collects, "mean_success": success}))
     else:
-        out.print(f"{run.path}: {collects} collects, mean success {success:.3f}", highlight=False)
+        line = f"{run.path}: {collects} collects, mean success {success:.3f}"
+        out.print(printable(line), highlight=False, markup=False)
 
 
 def _print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    table = Table(title=title)
+    table = Table(title=Text(printable(title)))
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(printable(cell)) for cell in row))
     out.print(table)

@@ -1,9 +1,11 @@
 """Table B.1's defaults, presets, precedence, and what a wrong configuration says."""
 
+import time
+
 import pytest
 
 from toppo.common.errors import UsageError
-from toppo.training.config import PRESETS, from_dict, resolve
+from toppo.training.config import PRESETS, TYPES, from_dict, resolve
 from toppo.training.run.schedule import plan
 
 
@@ -126,3 +128,121 @@ def test_copies_play_whole_episodes(options, copies):
     budgets = dict.fromkeys(("env_steps", "env_steps_per_epoch"), 2 * config.env_steps_per_collect)
     schedule = plan(resolve({**options, **budgets}))
     assert schedule.episodes_per_env * copies * 500 * 10 == config.env_steps_per_collect
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "limit"),
+    [
+        ("seed", 2**32, "4,294,967,295"),
+        ("seed", 10**400, "4,294,967,295"),
+        ("repeats", 1_000_000_000_000, "10,000"),
+        ("minibatches", 10**12, "1,000,000"),
+        ("env_steps", 10**20, "1,000,000,000,000,000"),
+        ("env_steps_per_collect", 10**15, "100,000,000"),
+        ("workers", 10**6, "4,096"),
+        ("envs_per_task", 10**9, "100,000"),
+        ("dump_every", 10**20, "1,000,000,000,000"),
+        ("eval_every_epochs", 10**20, "1,000,000,000"),
+        ("dump_minibatches", 10**12, "only 512"),
+        ("gram_every", 10**30, "only 512"),
+        ("eval_episodes", 10**30, "at most 50"),
+        ("clip", 1e308, "1e+09"),
+        ("value_coef", 1e308, "1e+09"),
+        ("entropy_coef", 1e308, "1e+09"),
+        ("learning_rate", 1e308, "1000"),
+        ("adam_eps", 1e308, "1000"),
+        ("max_grad_norm", 1e308, "1e+12"),
+        ("popart_sigma_min", 1e308, "1e+09"),
+        ("learning_rate", 1e-300, "at least 1e-30"),
+        ("learning_rate", 10**400, "finite number"),
+        ("clip", float("nan"), "finite number"),
+        ("hidden", 10_000_000_000, "none above 16,384"),
+        ("hidden", [10**5000], "none above 16,384"),
+        ("hidden", [4] * 101, "at most 100 widths"),
+        ("critic_combiner", "taskforce:seed=" + "9" * 400, "seed must be at most 4294967295"),
+        ("critic_combiner", "taskforce:seed=" + "9" * 5000, "seed takes an integer"),
+        ("critic_combiner", "taskforce:hidden=" + "9" * 40, "hidden must lie between"),
+        ("critic_combiner", "fairgrad:alpha=1e308", "alpha must lie between"),
+        ("critic_combiner", "mean:" + "x" * 5000, "key=value"),
+        ("preset", "x" * 5000, "unknown preset"),
+    ],
+)
+def test_numbers_have_bounds(option, value, limit):
+    """Each was a traceback, a hang, or a run that could not start."""
+    given = {} if option == "preset" else {option: value}
+    with pytest.raises(UsageError) as refused:
+        resolve(given, preset=value if option == "preset" else None)
+    assert limit in str(refused.value)
+    assert option in str(refused.value)
+    assert len(str(refused.value)) < 800
+
+
+def test_every_number_of_the_configuration_is_bounded():
+    for key, kind in TYPES.items():
+        if kind in (int, float, int | None):
+            for wrong in (-1, 10**25, -(10**25)):
+                with pytest.raises(UsageError, match=f"`{key}="):
+                    resolve({key: wrong})
+
+
+def test_the_largest_seed_draws_goals():
+    from toppo.training.envs.metaworld import task_specs
+
+    assert len(task_specs("reach-v3", resolve({"seed": 2**32 - 1}).seed)[0].goals) == 50
+
+
+def test_a_plan_of_many_collects_is_made_at_once():
+    start = time.perf_counter()
+    config = resolve({"env_steps": 10**15, "dump_every": 1, "gram_every": 1, "repeats": 10_000})
+    schedule = plan(config)
+    assert schedule.collects == len(schedule.snapshots) == 10**10
+    assert len(schedule.evaluations) == 10**10 // 4 + 1
+    assert schedule.evaluations[-1] == schedule.evaluations[len(schedule.evaluations) - 1] == 10**10
+    assert len(schedule.streamed_minibatches) == 320_000
+    assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize(("collects", "every"), [(7, 3), (6, 3), (1, 5), (5, 1)])
+def test_evaluations_are_at_the_start_regular_and_at_the_end(collects, every):
+    steps = {"env_steps": collects * 100_000, "env_steps_per_epoch": 100_000, "eval_every_epochs": every}
+    found = plan(resolve({**steps, "dump_every": None})).evaluations
+    expected = sorted({*range(0, collects, every), collects})
+    assert list(found) == expected
+    assert [c for c in range(collects + 3) if c in found] == expected
+    assert found[1:] == tuple(expected[1:])
+    assert found[-1] == collects
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'preset = ["a"]',
+        "preset = {a = 1}",
+        "hidden = " + "[" * 5000 + "]" * 5000,
+        "hidden = " + "[" * 300 + "]" * 300,
+        "benchmark = " + "[" * 300 + "]" * 300,
+        "clip = " + "[" * 300 + "]" * 300,
+        "seed = " + "9" * 5000,
+        "seed = 0x" + "f" * 5000,
+        "clip = 0x" + "f" * 5000,
+        "repeats = 1979-05-27T07:32:00Z",
+        "repeats = {}",
+        "repeats = nan",
+        "clip = inf",
+        "hidden = [1.5]",
+        "hidden = {a = 1}",
+        "benchmark = [[1]]",
+        "critic_combiner = 5",
+        "device = []",
+        "value_clip = 1",
+        '"a\\nb" = 1',
+        "a.b.c = 1",
+        "[rungs]",
+    ],
+)
+def test_whatever_a_file_holds_is_one_line(tmp_path, text):
+    file = tmp_path / "c.toml"
+    file.write_text(text)
+    with pytest.raises(UsageError) as refused:
+        resolve({}, file=file)
+    assert len(str(refused.value)) < 800

@@ -10,6 +10,9 @@ from collections.abc import Iterable
 
 from toppo.common.names import suggestion
 
+_LONGEST = 200
+"""Characters of a value that a message shows."""
+
 
 class ToppoError(Exception):
     """A run or a check that failed. The command line prints it as one line and exits with 1."""
@@ -44,7 +47,7 @@ def bad_option(option: str, value: object, problem: str, allowed: Iterable[objec
         problem: what is wrong with the value, and what to give instead.
         allowed: the values that the option can have, where they can be listed.
     """
-    return UsageError(f"`{option}={value}`: {problem}", option=option, value=value, allowed=allowed)
+    return UsageError(f"`{option}={shown(value)}`: {problem}", option=option, value=value, allowed=allowed)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
@@ -56,4 +59,21 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
         known: all names that exist.
     """
     known = list(known)
-    return UsageError(f"unknown {kind} {name!r}: {suggestion(name, known)}", value=name, allowed=known)
+    return UsageError(f"unknown {kind} {quoted(name)}: {suggestion(name, known)}", value=name, allowed=known)
+
+
+def shown(value: object, longest: int = _LONGEST) -> str:
+    """A value as a message shows it: its text, cut where it is long. It never raises."""
+    try:
+        text = str(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, a list nested thousands deep
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def quoted(value: object) -> str:
+    """A value as it is written in Python, cut where it is long. It never raises."""
+    try:
+        return shown(repr(value))
+    except (ValueError, RecursionError):
+        return shown(value)

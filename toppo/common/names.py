@@ -5,10 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 200
+"""Characters of a name that are compared: the time grows with their square."""
+
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that looks most like `name`; None where nothing comes close."""
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    """The known name that looks most like `name` and is not equal to it; None where nothing comes close."""
+    others = [other for other in known if other != name]
+    found = difflib.get_close_matches(name[:_LONGEST], others, n=1, cutoff=0.5)
     return found[0] if found else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import unicodedata
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from typing import Any
@@ -12,6 +13,8 @@ import typer
 
 from toppo.common.errors import ToppoError
 
+_ESCAPED = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode's categories of control, format, surrogate, line and paragraph characters."""
 _OPTION = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")
 
 
@@ -52,8 +55,24 @@ def report(error: Exception, app: typer.Typer) -> int:
         message, code = str(error), 1
     else:
         raise error
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     return code
+
+
+def printable(text: str) -> str:
+    """A text on one line that leaves the terminal unchanged: control characters are shown as Python escapes them.
+
+    Also escaped are separators of lines, marks that reverse the direction of writing, and bytes that are no text. All
+    of them can stand in the name of a file or of a task.
+
+    >>> printable("dumps/a\\nb")
+    'dumps/a\\\\nb'
+    """
+    return "".join(c if unicodedata.category(c) not in _ESCAPED else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode()
 
 
 def flags(app: typer.Typer) -> dict[str, str]:

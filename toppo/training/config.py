@@ -18,7 +18,7 @@ from typing import Any, get_args, get_type_hints
 
 import tomli_w
 
-from toppo.common.errors import UsageError, bad_option, unknown
+from toppo.common.errors import UsageError, bad_option, quoted, shown, unknown
 from toppo.training.envs.sizes import BENCHMARK_SIZES, HORIZON, N_GOALS
 
 LAYERNORM = ("none", "critic", "both")
@@ -246,7 +246,7 @@ def resolve(
     preset = preset or from_file
     if preset is not None:
         if not isinstance(preset, str) or preset not in PRESETS:
-            raise unknown("preset", str(preset), PRESETS)
+            raise unknown("preset", shown(preset), PRESETS)
         values = {**PRESETS[preset], **values}
     values |= {k: v for k, v in options.items() if v is not None}
     return from_dict(values)
@@ -262,7 +262,9 @@ def read_toml(file: str | os.PathLike[str]) -> dict[str, Any]:
         return tomllib.loads(Path(file).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {file}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise UsageError(f"{file} is not valid TOML: its arrays or tables are nested too deep") from None
+    except ValueError as error:  # of TOML, of UTF-8, or a number of more digits than Python reads
         raise UsageError(f"{file} is not valid TOML: {error}") from None
 
 
@@ -324,14 +326,18 @@ def _typed(key: str, value: Any) -> Any:
     accepted = get_args(TYPES[key]) or (TYPES[key],)
     number = not isinstance(value, bool) and isinstance(value, numbers.Real)
     if number and float in accepted:
-        value = float(value)
-        if not math.isfinite(value):
+        try:
+            finite = math.isfinite(value)
+        except OverflowError:  # an integer larger than every float
+            finite = False
+        if not finite:
             raise bad_option(key, value, "give a finite number")
+        value = float(value)
     elif number and isinstance(value, numbers.Integral):
         value = int(value)
     if isinstance(value, bool) != (bool in accepted) or not isinstance(value, accepted):
         wanted = " or ".join(t.__name__ for t in accepted if t is not type(None))
-        raise bad_option(key, repr(value), f"give a value of type {wanted}")
+        raise bad_option(key, value if isinstance(value, int) else quoted(value), f"give a value of type {wanted}")
     return value
 
 
@@ -346,7 +352,10 @@ def _widths(value: Any) -> tuple[int, ...]:
         problem = "give a list of integers, or widths separated by commas, such as 400,400,400"
         raise bad_option("hidden", value, problem) from None
     if not widths or min(widths) < 1:
-        raise bad_option("hidden", ",".join(map(str, widths)), "give at least one width, and only positive ones")
+        raise bad_option("hidden", ",".join(map(shown, widths)), "give at least one width, and only positive ones")
+    if max(widths) > MAX_WIDTH or len(widths) > MAX_LAYERS:
+        problem = f"give at most {MAX_LAYERS} widths, and none above {MAX_WIDTH:,}"
+        raise bad_option("hidden", ",".join(map(shown, widths)), problem)
     return widths
 
 
@@ -354,7 +363,7 @@ def _benchmark(value: Any) -> str:
     """`benchmark` from text or from a list of names, without spaces."""
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, (list, tuple)) or not parts or not all(isinstance(part, str) for part in parts):
-        raise bad_option("benchmark", repr(value), "give MT10, MT25, MT50 or task names")
+        raise bad_option("benchmark", quoted(value), "give MT10, MT25, MT50 or task names")
     names = [part.strip() for part in parts]
     twice = [name for n, name in enumerate(names) if name in names[:n]]
     if twice:
@@ -374,6 +383,12 @@ def _combiner(spec: str, n_tasks: int, seed: int, on_actor: bool) -> str:
     option = "actor_combiner" if on_actor else "critic_combiner"
     try:
         kind, options = parse_spec(spec)
+        for name, value in options.items():
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            limit = MAX_SEED if name == "seed" else MAX_COMBINER_NUMBER
+            if number and not -limit <= value <= limit:
+                bounds = f"be at most {limit}" if name == "seed" else f"lie between -{limit:g} and {limit:g}"
+                raise ValueError(f"{name} must {bounds}")
         if kind in (FairGrad, FairGradPaper):
             options.setdefault("alpha", 2.0 if on_actor else 1.0)
         if kind is CAGrad:
@@ -386,8 +401,33 @@ def _combiner(spec: str, n_tasks: int, seed: int, on_actor: bool) -> str:
         combiner.check_use(n_tasks)
         return combiner.spec
     except ValueError as error:
-        raise bad_option(option, spec, str(error)) from None
+        raise bad_option(option, spec, shown(error, 500)) from None
 
+
+MAX_SEED = 2**32 - 1
+"""The largest seed that numpy's older generators accept; Meta-World draws its goals with one."""
+MAX_WIDTH, MAX_LAYERS = 16_384, 100
+MAX_COMBINER_NUMBER = 1e12
+
+_AT_MOST: dict[str, float] = {
+    "seed": MAX_SEED,
+    "env_steps": 10**15,
+    "env_steps_per_epoch": 10**15,
+    "env_steps_per_collect": 10**8,
+    "envs_per_task": 100_000,  # after the number that it follows from
+    "workers": 4_096,
+    "repeats": 10_000,
+    "minibatches": 10**6,
+    "eval_every_epochs": 10**9,
+    "dump_every": 10**12,
+    "learning_rate": 1e3,
+    "adam_eps": 1e3,
+    "max_grad_norm": 1e12,
+    **dict.fromkeys(("clip", "value_coef", "entropy_coef", "popart_sigma_min"), 1e9),
+}
+"""Far above what any run needs, and low enough that no number overflows and no plan takes minutes to make."""
+_LEAST_POSITIVE = 1e-30
+"""Smaller numbers are 0 in float32."""
 
 _AT_LEAST_ONE = (
     *("envs_per_task", "env_steps", "env_steps_per_epoch", "env_steps_per_collect", "repeats", "minibatches"),
@@ -409,6 +449,12 @@ def _check(config: TrainConfig) -> None:
     _require(config, _AT_LEAST_ONE, lambda value: value >= 1, "must be at least 1")
     _require(config, ("workers", "seed", "entropy_coef"), lambda value: value >= 0, "must not be negative")
     _require(config, _POSITIVE, lambda value: value > 0, "must be positive")
+    _require(config, _POSITIVE, lambda value: value >= _LEAST_POSITIVE, f"must be at least {_LEAST_POSITIVE:g}")
+    for key, most in _AT_MOST.items():
+        value = getattr(config, key)
+        if value is not None and value > most:
+            limit = f"{most:,}" if isinstance(most, int) else f"{most:g}"
+            raise bad_option(key, value, f"must be at most {limit}")
     _require(config, ("gamma", "gae_lambda"), lambda value: 0 <= value <= 1, "must lie between 0 and 1")
     _require(config, ("popart_beta",), lambda value: 0 < value <= 1, "must lie above 0 and at most at 1")
     if config.dump_every is not None and config.dump_every < 1:

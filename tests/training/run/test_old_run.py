@@ -61,8 +61,9 @@ def test_an_old_run_reads_and_goes_on(old: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     fresh = toppo.train(cut.config, name="fresh", progress=False)
     again = [json.loads(line) for line in fresh.progress_log.read_text().splitlines()]
+    assert all(line.pop("digest") for line in again)  # which logs of earlier versions do not have
     assert again[0].keys() == first.keys()
     if again[0] != first:
         pytest.skip("this processor rounds differently from the one that made the archive")
     assert_same_run(old / "whole", resumed.path)  # bit for bit like the old run that was never stopped
-    assert_same_run(fresh.path, old / "whole", attrs=False)  # and like a run of today's code
+    assert_same_run(fresh.path, old / "whole", attrs=False, digests=False)  # and like a run of today's code

@@ -167,6 +167,11 @@ def test_rungs_that_two_of_the_papers_sweeps_share_are_the_same_runs():
         (('preset = "ln"', "seed = 1"), "[rungs.ln]: a sweep sets seed itself"),
         (('preset = "ln"', 'popart = "of"'), "[rungs.ln] on reach-v3: unknown popart 'of': did you mean 'off'?"),
         (("repeats = 1", 'popart = "ema"'), "[rungs.ln]: both preset 'ln' and the sweep set popart"),
+        (('preset = "ln"', 'preset = ["ln"]'), "[rungs.ln]: unknown preset"),
+        (("seeds = [0, 1]", "seeds = [4294967296]"), "must be at most 4,294,967,295"),
+        (("hidden = [8]", "hidden = " + "[" * 3000 + "]" * 3000), "nested too deep"),
+        (('name = "tiny"', "name = " + "[" * 200 + "]" * 200), "give name ="),
+        (("repeats = 1", "repeats = 1000000000000"), "must be at most 10,000"),
         (("env_steps_per_collect = 500", "env_steps_per_collect = 300"), "[rungs.ln] on reach-v3: --env-steps-per-col"),
     ],
 )
@@ -205,8 +210,16 @@ def test_a_dry_run_lists_the_runs(monkeypatch, capsys):
         ("dumps/tiny-ln-reach-v3-s0", "new", 0),
         ("dumps/tiny-ln-reach-v3-s1", "new", 1),
     ]
+    for run in json.loads(out):
+        least, most = run["hours"]
+        assert 0 < least < most < 1
+        assert 0 < run["disk_bytes"] < 10**6
     code, out, _ = run_cli(cli, ("sweep", "sweep.toml", "--dry-run"), monkeypatch, capsys)
     assert out.count("dumps/tiny-ln-reach-v3-s") == 2
+    assert out.count("0.0 h to 0.0 h") == 2 + 1  # each run, and all
+    assert out.splitlines()[-1].startswith(
+        "2 runs to train, 1 at a time: about 0.0 h to 0.0 h on this machine, and 0.00"
+    )
     assert not Path("dumps").exists()
 
 

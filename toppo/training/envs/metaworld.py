@@ -23,7 +23,7 @@ from jaxtyping import Float
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS, MT10_V3, MT25_V3, MT50_V3
 from metaworld.sawyer_xyz_env import SawyerXYZEnv
 
-from toppo.common.errors import unknown
+from toppo.common.errors import bad_option, unknown
 from toppo.training.envs.costs import STEP_MICROSECONDS
 from toppo.training.envs.sizes import ACTION_DIM, HORIZON
 
@@ -40,6 +40,10 @@ def task_names(benchmark: str) -> tuple[str, ...]:
         return tuple(_BENCHMARKS[benchmark])
     names = tuple(benchmark.split(","))
     for name in names:
+        if name in _BENCHMARKS:
+            raise bad_option(
+                "benchmark", benchmark, f"{name} is a whole benchmark; give {name} alone, or names of tasks"
+            )
         if name not in ALL_V3_ENVIRONMENTS:
             kind = "task" if len(names) > 1 else "benchmark or task"
             raise unknown(kind, name, [*_BENCHMARKS, *ALL_V3_ENVIRONMENTS])

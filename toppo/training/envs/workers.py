@@ -12,7 +12,7 @@ import pickle
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -87,9 +87,15 @@ class MetaWorldBackend:
         }
         self._arrays = self._assignment.views(memory)
         self._lock = context.Lock()  # kept alive, because workers open the lock by its name
-        self._pool = [_Worker(context, i, self.tasks, memory, self._lock) for i in range(n_workers)]
-        for worker in self._pool:
-            worker.send(self._assignment)
+        self._pool: list[_Worker] = []
+        try:
+            for i in range(n_workers):
+                self._pool.append(_Worker(context, i, self.tasks, memory, self._lock))
+            for worker in self._pool:
+                worker.send(self._assignment)
+        except BaseException:  # no more processes or files: those that began must not outlive this
+            self.close()
+            raise
 
     def rollout(self, policy: Policy, collect: int, progress: Progress, arrived: Arrived = unheeded) -> Rollout:
         self.start(policy, collect)
@@ -202,7 +208,8 @@ class _Worker:
         except (EOFError, ConnectionResetError):
             raise self.death() from None
         if isinstance(message, str):
-            raise ToppoError(f"task {self._tasks[int(self.status[1])]}: {message}")
+            task = int(self.status[1])
+            raise ToppoError(f"{f'task {self._tasks[task]}' if task >= 0 else 'a worker process'}: {message}")
         return message
 
     def death(self) -> WorkerDied:
@@ -253,12 +260,19 @@ def _serve(connection: Connection, number: int, memory: dict[str, Any], status: 
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_freed_memory()  # of MuJoCo models, 21 MB each
     try:
-        assignment: Assignment = pickle.loads(connection.recv_bytes())
-        player = Player(assignment, assignment.views(memory), np.frombuffer(status, np.int64), parent)
-        with threadpool_limits(1):  # acting is 3 to 10 times slower with two BLAS threads per worker
-            while True:
-                policy, collect = pickle.loads(connection.recv_bytes())
-                for answer in player.answers(policy, collect, lambda: take_unit(number, player.arrays["left"], lock)):
-                    connection.send(answer)
+        _answer(connection, number, memory, status, lock, parent)
     except (EOFError, ConnectionResetError, BrokenPipeError):
         return
+    except Exception as error:  # for lack of memory, say: one line to the trainer, not a traceback on its terminal
+        with suppress(OSError):
+            connection.send(f"{type(error).__name__}: {error}")
+
+
+def _answer(connection: Connection, number: int, memory: dict[str, Any], status: Any, lock: Any, parent: int) -> None:
+    assignment: Assignment = pickle.loads(connection.recv_bytes())
+    player = Player(assignment, assignment.views(memory), np.frombuffer(status, np.int64), parent)
+    with threadpool_limits(1):  # acting is 3 to 10 times slower with two BLAS threads per worker
+        while True:
+            policy, collect = pickle.loads(connection.recv_bytes())
+            for answer in player.answers(policy, collect, lambda: take_unit(number, player.arrays["left"], lock)):
+                connection.send(answer)

@@ -7,16 +7,18 @@ that never stopped.
 
 from __future__ import annotations
 
-import json
+import errno
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toppo.common.errors import ToppoError, UsageError, bad_option
 from toppo.common.files import write_whole
+from toppo.common.jsonl import Log, LogState, Tail, parse
+from toppo.common.lock import Lock, Locked
 from toppo.training.config import ADDED, FIELDS, TrainConfig, from_dict, read_toml
 
 if TYPE_CHECKING:
@@ -26,6 +28,24 @@ if TYPE_CHECKING:
 
 ROOT = Path("dumps")
 """Where runs are made, relative to the current directory."""
+
+_IN_EVERY_LINE = ("collect", "env_steps", "mean_success", "tasks")
+
+
+def new_path(name: str | None) -> Path:
+    """The directory of a new run: dumps/<name>, by default the next free dumps/runN. Nothing is made.
+
+    Raises:
+        UsageError: the name leads out of dumps/, or is taken.
+    """
+    if name is not None and (not re.fullmatch(r"[\w.-]+", name) or set(name) == {"."}):
+        raise bad_option("name", repr(name), "use letters, digits, '.', '_' and '-', and not dots alone")
+    path = ROOT / (name or _next_free())
+    if path.is_symlink() or path.exists():
+        if (path / "config.toml").exists():
+            raise UsageError(f"{path} exists: give another `name`, or go on with it by `toppo resume {path}`")
+        raise UsageError(f"{path} exists and holds no run: give another `name`")
+    return path
 
 
 class Run:
@@ -55,6 +75,7 @@ class Run:
         self.progress_log = self.path / "progress.jsonl"
         self.timings_log = self.path / "timings.jsonl"
         self.evaluation_log = self.path / "evaluation.jsonl"
+        self._tails: dict[Path, Tail] = {}
 
     @classmethod
     def create(cls, name: str | None, config: TrainConfig) -> Run:
@@ -63,17 +84,14 @@ class Run:
         Raises:
             UsageError: the directory exists already, or cannot be written.
         """
-        if name is not None and not re.fullmatch(r"[\w.-]+", name):
-            raise bad_option("name", repr(name), "use letters, digits, '.', '_' and '-'")
-        run = cls(ROOT / (name or _next_free()))
+        run = cls(new_path(name))
         try:
             run.path.mkdir(parents=True)
             run.checkpoints.mkdir()
             write_whole(run.config_file, config.to_toml().encode())
         except FileExistsError:
-            holds_run = run.config_file.exists()
-            mend = f"go on with it by `toppo resume {run.path}`" if holds_run else "delete it, because it holds no run"
-            raise UsageError(f"{run.path} exists: give another `name`, or {mend}") from None
+            new_path(run.path.name)  # another process made it meanwhile
+            raise
         except OSError as error:
             raise UsageError(f"cannot write {run.path}: {error.strerror}") from None
         return run
@@ -102,7 +120,10 @@ class Run:
         missing = [key for key, field in FIELDS.items() if key not in {**ADDED, **values} and field.default is not None]
         if missing:
             raise UsageError(f"{self.config_file} is damaged: it lacks {', '.join(missing)}")
-        return from_dict(values)
+        try:
+            return from_dict(values)
+        except UsageError as error:
+            raise UsageError(f"{self.config_file} is damaged: {error}") from None
 
     @property
     def dump(self) -> Dump:
@@ -151,13 +172,13 @@ class Run:
     def collects(self) -> int:
         """Number of collects that are finished."""
         lines = self.read(self.progress_log)
-        return int(lines[-1]["collect"]) if lines else 0
+        return lines[-1]["collect"] if lines else 0
 
     @property
     def env_steps(self) -> int:
         """Environment steps that are finished."""
         lines = self.read(self.progress_log)
-        return int(lines[-1]["env_steps"]) if lines else 0
+        return lines[-1]["env_steps"] if lines else 0
 
     @property
     def mean_success(self) -> float | None:
@@ -165,19 +186,40 @@ class Run:
         lines = self.read(self.evaluation_log)
         return float(lines[-1]["mean_success"]) if lines else None
 
-    def append(self, log: Path, line: dict[str, Any]) -> None:
+    def lock(self) -> Lock:
+        """The right to train this run, taken at once. The caller releases it.
+
+        Raises:
+            ToppoError: another process is training the run.
+            OSError: the run's directory cannot be written.
+        """
+        try:
+            return Lock(self.path / ".lock")
+        except Locked:
+            raise ToppoError(f"{self.path}: another process is training it; wait for it or stop it") from None
+
+    def append(self, log: Path, line: Mapping[str, Any]) -> None:
         """Add one line to a log. It is on disk when this returns.
 
         Raises:
-            ToppoError: the log cannot be written.
+            ToppoError: the log is damaged or cannot be written.
         """
+        tail = self._tail(log)
         try:
-            with log.open("a", encoding="utf-8", newline="\n") as file:
-                file.write(json.dumps(line) + "\n")
+            with log.open("ab") as file:
+                file.write(tail.added(line))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            raise ToppoError(f"cannot write {log} ({error.strerror}): make room") from None
+            mend = ": make room" if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)) else ""
+            raise ToppoError(f"cannot write {log} ({error.strerror}){mend}") from None
+
+    def _tail(self, log: Path) -> Tail:
+        """The end of a log. It is read again only if somebody else wrote to the log."""
+        size = log.stat().st_size if log.exists() else 0
+        if log not in self._tails or self._tails[log].size != size:
+            self._tails[log] = Tail(self._parsed(log))
+        return self._tails[log]
 
     def read(self, log: Path) -> list[dict[str, Any]]:
         """The lines of a log, except a last one that is only half written.
@@ -185,41 +227,81 @@ class Run:
         Raises:
             ToppoError: another line is damaged.
         """
+        return list(self._parsed(log).lines)
+
+    def _parsed(self, log: Path) -> Log:
         if not log.exists():
-            return []
-        lines = []
-        for number, line in enumerate(log.read_bytes().split(b"\n")[:-1], start=1):
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
-                raise ToppoError(f"{log}, line {number} is damaged: delete the line to go on") from None
-        return lines
+            return parse(b"", log)
+        if not log.is_file():  # reading a pipe would wait for ever
+            raise ToppoError(f"{log} is not a regular file: restore the log from a copy")
+        return parse(log.read_bytes(), log, ("collect",) if log == self.timings_log else _IN_EVERY_LINE)
+
+    def log_states(self) -> dict[str, LogState]:
+        """How far the logs of progress and evaluations are written, by file name."""
+        return {log.name: self._tail(log).state() for log in (self.progress_log, self.evaluation_log)}
+
+    def require_logs(self, collect: int, states: Mapping[str, LogState]) -> None:
+        """Check that the logs hold what a checkpoint remembers.
+
+        Args:
+            collect: of the checkpoint. Each collect up to it has a line in progress.jsonl.
+            states: as `log_states` gave them when the checkpoint was made; empty for one of an earlier version.
+
+        Raises:
+            ToppoError: a log is gone, is damaged, or lost or changed a line.
+        """
+        collects = [line["collect"] for line in self.read(self.progress_log)]
+        if collects[:collect] != list(range(1, collect + 1)):
+            states = {**states, self.progress_log.name: states.get(self.progress_log.name, LogState(collect, ""))}
+        for name, state in states.items():
+            log = self.path / name
+            found = self._parsed(log)
+            if found.begins_with(state):
+                continue
+            has = f"has {len(found.lines)} lines" if log.exists() else "is gone"
+            changed = "has other lines" if len(found.lines) >= state.lines else has
+            raise ToppoError(
+                f"{log} {changed}, and the checkpoint of collect {collect} remembers {state.lines}: "
+                f"restore the log from a copy, or start a new run with `config={self.config_file}`"
+            )
 
     def rewind(self, collect: int) -> None:
         """Cut the logs back to a checkpoint: remove the lines of later collects, and a half-written line."""
         for log in (self.progress_log, self.timings_log, self.evaluation_log):
             if log.exists():
-                kept = [line for line in self.read(log) if line["collect"] <= collect]
-                write_whole(log, "".join(json.dumps(line) + "\n" for line in kept).encode())
+                write_whole(log, self._parsed(log).upto(collect))
+                self._tails.pop(log, None)
 
-    def require_same_config(self, config: TrainConfig, stored: dict[str, Any]) -> None:
-        """Check that a checkpoint has this run's configuration. The device may differ.
+    def require_same_config(self, config: TrainConfig, stored: dict[str, Any], holder: str = "checkpoint") -> None:
+        """Check that a checkpoint or a dump has this run's configuration. The device may differ.
 
         Args:
             config: configuration of the run.
-            stored: the configuration in the checkpoint.
+            stored: the configuration in the checkpoint or the dump.
+            holder: "checkpoint" or "dump".
 
         Raises:
             ToppoError: the configurations differ. The message names the keys.
         """
         ours, stored = config.to_dict(), {**ADDED, **stored}
         keys = sorted((ours.keys() | stored.keys()) - {"device"})
-        differ = [f"{k} = {ours.get(k)!r}, checkpoint {stored.get(k)!r}" for k in keys if ours.get(k) != stored.get(k)]
+        differ = [f"{k} = {ours.get(k)!r}, {holder} {stored.get(k)!r}" for k in keys if ours.get(k) != stored.get(k)]
         if differ:
+            place = self.checkpoints if holder == "checkpoint" else self.dump_store
             raise ToppoError(
-                f"{self.checkpoints} holds a checkpoint of another configuration ({'; '.join(differ)}): "
+                f"{place} holds a {holder} of another configuration ({'; '.join(differ)}): "
                 f"restore {self.config_file}, or start a new run with `config={self.config_file}`"
             )
+
+    def require_same_config_as_dump(self, config: TrainConfig) -> None:
+        """Check that the dump, if there is one, is of this run's configuration.
+
+        Raises:
+            ToppoError: the configurations differ; the message names the keys.
+            DumpError: the dump is damaged.
+        """
+        if self.dump_store.exists() and isinstance(stored := self.dump.attrs.get("config"), dict):
+            self.require_same_config(config, stored, "dump")
 
 
 def _next_free() -> str:

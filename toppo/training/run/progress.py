@@ -7,7 +7,9 @@ import time
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
+from toppo.common.terminal import printable
 from toppo.training.run.schedule import Schedule
 
 
@@ -21,7 +23,7 @@ class Display:
     """
 
     def __init__(self, title: str, schedule: Schedule, console: Console) -> None:
-        self._title, self._schedule, self._console = title, schedule, console
+        self._title, self._schedule, self._console = printable(title), schedule, console
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
         self._start = time.perf_counter()
         self._start_steps = 0
@@ -77,12 +79,15 @@ class Display:
         self._success = f"success mean {mean_success:.3f}, worst-10 {worst_success:.3f}"
         if not self._live:
             self._console.print(
-                f"{self._headline()} | {self._success} | {self._split()}", highlight=False, soft_wrap=True
+                f"{self._headline()} | {self._success} | {self._split()}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
             )
 
     def note(self, text: str) -> None:
         """Print a line that stays."""
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     def _rate(self) -> float:
         return (self._steps - self._start_steps) / max(time.perf_counter() - self._start, 1e-9)
@@ -99,7 +104,7 @@ class Display:
         return f"{shares}; collection {collection:,} steps/s, update {update:,} samples/s"
 
     def _panel(self) -> Table:
-        table = Table(title=self._title, show_header=False, title_justify="left")
+        table = Table(title=Text(self._title), show_header=False, title_justify="left")
         table.add_row("progress", self._headline())
         table.add_row("now", self._activity)
         if self._success:
@@ -112,3 +117,8 @@ def duration(seconds: float) -> str:
     """A time in hours and minutes, such as "3 h 05 min"."""
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
+
+
+def hours(number: float) -> str:
+    """A long time in hours or days, such as "4.5 h" or "12 days"."""
+    return f"{number / 24:,.0f} days" if number >= 72 else f"{number:.0f} h" if number >= 10 else f"{number:.1f} h"

@@ -5,13 +5,42 @@ A collect is one rollout phase with the updates after it. A snapshot is what the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 
 from toppo.common.errors import bad_option
 from toppo.training.config import TrainConfig
 from toppo.training.envs.sizes import HORIZON
+
+
+@dataclass(frozen=True)
+class Collects(Sequence[int]):
+    """Every so many collects, and the last one. Nothing is listed, so that a plan of 10^15 steps is made at once."""
+
+    regular: range
+    last: int
+    """Also among them, where `regular` does not end with it."""
+
+    def __len__(self) -> int:
+        return len(self.regular) + (self.last not in self.regular)
+
+    @overload
+    def __getitem__(self, index: int) -> int: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[int, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> int | tuple[int, ...]:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self))))
+        index = index + len(self) if index < 0 else index
+        return self.last if index == len(self.regular) < len(self) else self.regular[index]
+
+    def __contains__(self, collect: object) -> bool:
+        return collect == self.last or collect in self.regular
 
 
 @dataclass(frozen=True)
@@ -35,19 +64,23 @@ class Schedule:
         return self.config.repeats * self.config.minibatches
 
     @property
-    def evaluations(self) -> tuple[int, ...]:
+    def evaluations(self) -> Collects:
         """Collects after which the policy is evaluated (Section B.1).
 
         There is an evaluation at the start, every `eval_every_epochs` epochs, and at the end.
         """
         every = self.config.eval_every_epochs * self.config.env_steps_per_epoch // self.config.env_steps_per_collect
-        return (*range(0, self.collects, every), self.collects)
+        return Collects(range(0, self.collects, every), self.collects)
 
     @property
-    def snapshots(self) -> tuple[int, ...]:
+    def snapshots(self) -> range:
         """Collects whose updates are dumped."""
         every = self.config.dump_every
-        return tuple(range(every, self.collects + 1, every)) if every else ()
+        return range(every, self.collects + 1, every) if every else range(0)
+
+    def snapshots_until(self, collect: int) -> int:
+        """Number of snapshots up to and with a collect."""
+        return min(collect, self.collects) // self.config.dump_every if self.config.dump_every else 0
 
     @property
     def dumped_minibatches(self) -> tuple[int, ...]:
@@ -55,9 +88,9 @@ class Schedule:
         return tuple(int(i) for i in np.linspace(0, self.updates - 1, self.config.dump_minibatches).round())
 
     @property
-    def streamed_minibatches(self) -> tuple[int, ...]:
+    def streamed_minibatches(self) -> range:
         """Updates of every collect whose Grams go to the Gram stream."""
-        return tuple(range(0, self.updates, self.config.gram_every))
+        return range(0, self.updates, self.config.gram_every)
 
 
 def plan(config: TrainConfig) -> Schedule:

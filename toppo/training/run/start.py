@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from toppo.common.errors import ToppoError, UsageError, bad_option
+from toppo.common.terminal import printable
 from toppo.training.config import TrainConfig, from_dict, resolve
+from toppo.training.envs.sizes import N_GOALS
 from toppo.training.errors import Interrupted, WorkerDied
-from toppo.training.run.directory import ROOT, Run
+from toppo.training.run.directory import ROOT, Run, new_path
+from toppo.training.run.resources import resources_named
 from toppo.training.run.schedule import Schedule, plan
 
 if TYPE_CHECKING:
@@ -21,6 +24,11 @@ if TYPE_CHECKING:
 
     from toppo.training.learner.update import Learner
     from toppo.training.run.estimate import Estimate
+
+SHORT_RUN = 200_000
+"""Environment steps of a run that takes minutes: before a longer one, `train` says what it will take."""
+_PLAIN: Any = {"highlight": False, "markup": False, "soft_wrap": True}
+"""How a line is printed whose text is not ours alone."""
 
 
 def train(
@@ -49,16 +57,25 @@ def train(
     Example:
         ``run = toppo.train(preset="toppo", benchmark=["reach-v3", "push-v3"], dump_every=5)``
     """
+    new_path(name)
     schedule, learner = _prepared(_configured(config, preset, options))
     from toppo.training.run import trainer
 
-    trainer.require_disk(ROOT, trainer.planned_dump_bytes(schedule, learner))
+    disk_bytes = trainer.planned_dump_bytes(schedule, learner)
+    trainer.require_disk(ROOT, disk_bytes)
+    console = _console(progress)
+    if schedule.config.env_steps > SHORT_RUN and not console.quiet:
+        from toppo.training.run.estimate import measure
+
+        with resources_named():  # on a learner of its own: measuring changes it
+            cost = measure(schedule, trainer.build_learner(schedule.config, learner.tasks), disk_bytes)
+        console.print(cost.announcement(), **_PLAIN)
     run = Run.create(name, schedule.config)
-    return _train_to_end(run, schedule, learner, _console(progress))
+    return _train_to_end(run, schedule, learner, console)
 
 
 def resume(run: str | os.PathLike[str], *, device: str | None = None, progress: bool | Console = True) -> Run:
-    """The run, trained from its last checkpoint to its end.
+    """The run, trained from its last checkpoint to its end. A finished run is checked and given back at once.
 
     The result is the same, bit for bit, as that of a run that never stopped.
 
@@ -71,19 +88,50 @@ def resume(run: str | os.PathLike[str], *, device: str | None = None, progress: 
         UsageError: there is no run at this path.
         ToppoError: the run cannot go on. Its last checkpoint is intact.
     """
+    run = Run(run)
+    if _is_finished(run):
+        _console(progress).print(f"{printable(str(run.path))} is finished: nothing is left to train", **_PLAIN)
+        return run
     run, schedule, learner = _opened(run, device)
     return _train_to_end(run, schedule, learner, _console(progress))
 
 
+def _is_finished(run: Run) -> bool:
+    """Whether a run is trained to its end, with everything in its place.
+
+    Raises:
+        UsageError: there is no run at this path.
+        ToppoError: the run is finished, but its files contradict each other.
+    """
+    from toppo.training.run import checkpoint as checkpoints
+
+    collects = plan(run.config).collects
+    if not (run.dump_store.exists() and run.checkpoints.is_dir() and run.dump.complete):
+        return False
+    run.require_same_config_as_dump(run.config)
+    stored = checkpoints.load_latest(run.checkpoints, lambda note: None)
+    if stored is None or stored.collect != collects:
+        return False
+    run.require_same_config(run.config, stored.config)
+    run.require_logs(stored.collect, stored.logs)
+    return any(line["collect"] == collects for line in run.read(run.evaluation_log))
+
+
 def evaluate(
-    run: str | os.PathLike[str], *, device: str | None = None, progress: bool | Console = True
+    run: str | os.PathLike[str],
+    *,
+    episodes: int = N_GOALS,
+    device: str | None = None,
+    progress: bool | Console = True,
 ) -> pd.DataFrame:
     """Success rate and mean return of every task under the run's newest checkpoint (the evaluation of Section B.1).
 
-    Every goal of every task is played once with the mean action.
+    Every episode has another goal of the task, and is played with the mean action.
 
     Args:
         run: a run, or its directory.
+        episodes: per task, 1 to 50. By default each of the 50 goals is played once, as in the paper, also where the
+            run's own evaluations play fewer (`eval_episodes`).
         device: compute on another device than the run was trained on.
         progress: see `train`.
 
@@ -95,7 +143,10 @@ def evaluate(
         UsageError: there is no run at this path.
         ToppoError: the run has no checkpoint.
     """
+    if type(episodes) is not int or not 1 <= episodes <= N_GOALS:
+        raise bad_option("episodes", episodes, f"must be a whole number from 1 to {N_GOALS}, the goals of a task")
     run, schedule, learner = _opened(run, device)
+    schedule = dataclasses.replace(schedule, config=dataclasses.replace(schedule.config, eval_episodes=episodes))
     import pandas as pd
 
     from toppo.training.run import checkpoint as checkpoints
@@ -105,19 +156,20 @@ def evaluate(
     console = _console(progress)
 
     def note(line: str) -> None:
-        console.print(line, highlight=False, markup=False)
+        console.print(printable(line), **_PLAIN)
 
-    stored = checkpoints.load_latest(run.checkpoints, note)
+    stored = checkpoints.load_latest(run.checkpoints, note, lambda found: checkpoints.require_fits(learner, found))
     if stored is None:
         raise ToppoError(f"{run.path} has no checkpoint yet; train it with `toppo resume {run.path}`")
-    run.require_same_config(schedule.config, stored.config)
+    run.require_same_config(run.config, stored.config)
     checkpoints.restore_learner(learner, stored.arrays)
     official = dataclasses.replace(schedule, config=dataclasses.replace(schedule.config, backend="metaworld"))
-    backend = trainer.build_backend(official)
+    with resources_named():
+        backend = trainer.build_backend(official)
     for notice in backend.notices:
         note(notice)
     try:
-        with Display(str(run.path), schedule, console) as display:
+        with resources_named(), Display(str(run.path), schedule, console) as display:
             outcome = trainer.evaluate(learner, backend, schedule.config, display, lambda: None)
     finally:
         backend.close()
@@ -129,7 +181,11 @@ def evaluate(
 
 
 def estimate(
-    config: TrainConfig | str | os.PathLike[str] | None = None, *, preset: str | None = None, **options: Any
+    config: TrainConfig | str | os.PathLike[str] | None = None,
+    *,
+    name: str | None = None,
+    preset: str | None = None,
+    **options: Any,
 ) -> Estimate:
     """What `train` would do with these arguments, and the disk and time that it would take. `print` shows all of it.
 
@@ -138,11 +194,13 @@ def estimate(
     Raises:
         UsageError: see `train`.
     """
+    new_path(name)
     schedule, learner = _prepared(_configured(config, preset, options))
     from toppo.training.run import trainer
     from toppo.training.run.estimate import measure
 
-    return measure(schedule, learner, trainer.planned_dump_bytes(schedule, learner))
+    with resources_named():
+        return measure(schedule, learner, trainer.planned_dump_bytes(schedule, learner))
 
 
 def parameter_counts() -> pd.DataFrame:
@@ -192,6 +250,11 @@ def _configured(config: object, preset: str | None, options: dict[str, Any]) -> 
 
 def _prepared(config: TrainConfig) -> tuple[Schedule, Learner]:
     """The plan of a new run, with its device decided, and a fresh learner."""
+    with resources_named():
+        return _planned(config)
+
+
+def _planned(config: TrainConfig) -> tuple[Schedule, Learner]:
     require_training()
     from toppo.training.envs.metaworld import task_names
     from toppo.training.run import trainer
@@ -211,7 +274,8 @@ def _opened(path: str | os.PathLike[str], device: str | None) -> tuple[Run, Sche
     from toppo.training.run import trainer
 
     schedule = plan(dataclasses.replace(config, device=str(device or config.device)))
-    return run, schedule, trainer.build_learner(schedule.config, task_names(config.benchmark))
+    with resources_named():
+        return run, schedule, trainer.build_learner(schedule.config, task_names(config.benchmark))
 
 
 def _console(progress: bool | Console) -> Console:
@@ -220,23 +284,21 @@ def _console(progress: bool | Console) -> Console:
 
 def _train_to_end(run: Run, schedule: Schedule, learner: Learner, console: Console) -> Run:
     """The run, trained to its end. Errors say how to go on."""
-    import torch
-
     from toppo.training.run.progress import Display
     from toppo.training.run.trainer import Trainer
 
     go_on = f"go on with `toppo resume {run.path}`"
+    lock = run.lock()  # first of all: from here on no other process removes or writes anything of the run
     try:
-        with Display(str(run.path), schedule, console) as display:
+        with resources_named(), Display(str(run.path), schedule, console) as display:
             Trainer(run, schedule, learner, display).train()
     except Interrupted as stopped:
         raise Interrupted(f"stopped by {stopped}; {go_on}", stopped.signal_number) from None
     except KeyboardInterrupt:  # before the trainer takes note of signals, or from a thread that is not the main one
         raise Interrupted(f"stopped by SIGINT; {go_on}", signal.SIGINT) from None
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        first_line = (str(error) or "out of memory").splitlines()[0]
-        raise ToppoError(f"{first_line}; make room, then {go_on}") from None
     except (ToppoError, OSError) as error:
         kind = WorkerDied if isinstance(error, WorkerDied) else ToppoError
         raise kind(f"{error}; {go_on}") from None
+    finally:
+        lock.release()
     return run

@@ -97,7 +97,8 @@ def planned_dump_bytes(schedule: Schedule, learner: Learner, after: int = 0) -> 
     parameters = learner.slabs["actor"].size + learner.slabs["critic"].size
     snapshot = snapshot_bytes(parameters, config.n_tasks, config.dump_minibatches) if config.dump_slabs else 0
     stream = len(schedule.streamed_minibatches) * 2 * config.n_tasks**2 * 8
-    return sum(c > after for c in schedule.snapshots) * snapshot + (schedule.collects - after) * stream
+    snapshots = len(schedule.snapshots) - schedule.snapshots_until(after)
+    return snapshots * snapshot + (schedule.collects - after) * stream
 
 
 def require_disk(directory: Path, needed: int) -> None:
@@ -139,9 +140,13 @@ class Trainer:
             Interrupted: SIGINT or SIGTERM came. The last checkpoint is intact.
             ToppoError: the run cannot go on. The last checkpoint is intact.
         """
-        stored = checkpoints.load_latest(self.run.checkpoints, self.display.note)
+        stored = checkpoints.load_latest(
+            self.run.checkpoints, self.display.note, lambda found: checkpoints.require_fits(self.learner, found)
+        )
+        self.run.require_same_config_as_dump(self.config)
         if stored is not None:
             self.run.require_same_config(self.config, stored.config)
+            self.run.require_logs(stored.collect, stored.logs)
             self._restore(stored)
         elif self.run.read(self.run.progress_log):
             raise ToppoError(
@@ -160,7 +165,7 @@ class Trainer:
                 backend.close()
 
     def _train(self, backend: Backend, stop: Callable[[], None]) -> None:
-        recorder = self._recorder(backend)  # takes the dump's lock, so no other process writes to the run from now on
+        recorder = self._recorder(backend)
         try:
             self.run.rewind(self.collect)
             if self.collect == 0:
@@ -172,13 +177,15 @@ class Trainer:
             while self.collect < self.schedule.collects:
                 self._one_collect(backend, batch, recorder, stop)
                 self._evaluate_if_due(backend, stop)
+            # once more: it now remembers the line of the last evaluation
+            recorder.after_commit(self._checkpoint_action())
         except BaseException:
             recorder.abandon()
             raise
         recorder.close()
 
     def _recorder(self, backend: Backend) -> Recorder:
-        committed = (sum(c <= self.collect for c in self.schedule.snapshots), self.collect)
+        committed = (self.schedule.snapshots_until(self.collect), self.collect)
         exists = self.run.dump_store.exists()
         if self.collect > 0 and not exists:
             raise ToppoError(f"{self.run.dump_store} is gone: put it back, or start a new run with another `name`")
@@ -251,7 +258,7 @@ class Trainer:
 
     def _checkpoint_action(self) -> Callable[[], object]:
         arrays = {**checkpoints.learner_state(self.learner), "success_ema": self.success_ema.copy()}
-        snapshot = Checkpoint(self.collect, self.config.to_dict(), arrays)
+        snapshot = Checkpoint(self.collect, self.config.to_dict(), arrays, self.run.log_states())
         return lambda: checkpoints.save(self.run.checkpoints, snapshot)
 
     def _restore(self, stored: Checkpoint) -> None:

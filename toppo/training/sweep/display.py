@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -11,10 +11,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from toppo.common.terminal import printable
 from toppo.training.run.directory import Run
-from toppo.training.run.progress import duration
+from toppo.training.run.progress import duration, hours
 from toppo.training.sweep.jobs import Outcome
 from toppo.training.sweep.plan import PlannedRun, State
+
+if TYPE_CHECKING:
+    from toppo.training.run.estimate import Estimate
 
 Side = Literal["left", "right"]
 
@@ -54,7 +58,7 @@ class SweepDisplay:
         success = "" if outcome.mean_success is None else f", mean success {outcome.mean_success:.3f}"
         note = f": {outcome.note}" if outcome.note else ""
         line = f"[{self._said()}] {outcome.run} {outcome.status}{success}, {duration(outcome.seconds)}{note}"
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(printable(line), highlight=False, markup=False, soft_wrap=True)
 
     def _said(self) -> str:
         return f"{self._ended} of {len(self._runs)} runs"
@@ -66,10 +70,18 @@ def _collects(run: PlannedRun) -> int:
     return log.read_bytes().count(b"\n") if log.exists() else 0
 
 
-def plan_table(runs: Sequence[PlannedRun], found: Mapping[str, State], title: str) -> Table:
-    """A table of the runs of a sweep and their states."""
-    rows = [(str(run.path), f"{run.config.env_steps:,}", found[run.name].value) for run in runs]
-    return _table(title, {"run": "left", "steps": "right", "state": "left"}, rows)
+def plan_table(
+    runs: Sequence[PlannedRun], found: Mapping[str, State], costs: Mapping[str, Estimate], title: str
+) -> Table:
+    """A table of the runs of a sweep, their states, and what each would take."""
+    columns: dict[str, Side] = {"run": "left", "steps": "right", "state": "left", "time": "right", "disk": "right"}
+    rows = []
+    for run in runs:
+        cost = costs.get(run.name)
+        time = "" if cost is None else " to ".join(map(hours, cost.hours_between))
+        disk = "" if cost is None else f"{cost.disk_bytes / 1e9:.2f} GB"
+        rows.append((str(run.path), f"{run.config.env_steps:,}", found[run.name].value, time, disk))
+    return _table(title, columns, rows)
 
 
 def outcome_table(outcomes: Sequence[Outcome], title: str) -> Table:
@@ -90,9 +102,9 @@ def outcome_table(outcomes: Sequence[Outcome], title: str) -> Table:
 
 
 def _table(title: str, columns: Mapping[str, Side], rows: Iterable[tuple[str, ...]]) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=Text(printable(title)), title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for name, side in columns.items():
         table.add_column(name, justify=side, no_wrap=name != "note", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     return table

@@ -21,7 +21,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from toppo.common.errors import UsageError, unknown
+from toppo.common.errors import UsageError, quoted, shown, unknown
 from toppo.training.config import FIELDS, PRESETS, TrainConfig, read_toml, resolve
 from toppo.training.run.directory import ROOT, Run
 from toppo.training.run.schedule import Schedule, plan
@@ -89,7 +89,7 @@ def read_sweep(path: Path) -> Sweep:
             raise UsageError(f"{path}: {unknown('key', key, ['name', 'benchmarks', 'seeds', 'rungs', *FIELDS])}")
     name = values.pop("name", None)
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise UsageError(f'{path}: give name = "..." with letters, digits, ".", "_" and "-", not {name!r}')
+        raise UsageError(f'{path}: give name = "..." with letters, digits, ".", "_" and "-", not {quoted(name)}')
     benchmarks = _distinct(path, "benchmarks", values.pop("benchmarks", []), str, '["MT10"]')
     seeds = _distinct(path, "seeds", values.pop("seeds", []), int, "[0, 1, 2]")
     rungs = values.pop("rungs", {})
@@ -105,7 +105,7 @@ def _distinct(path: Path, key: str, items: Any, kind: type, example: str) -> tup
         raise UsageError(f"{path}: the sweep has no {key} that can be run; give {key} = {example}")
     twice = [item for n, item in enumerate(items) if item in items[:n]]
     if twice:
-        raise UsageError(f"{path}: {key} names {twice[0]!r} twice")
+        raise UsageError(f"{path}: {key} names {quoted(twice[0])} twice")
     return tuple(items)
 
 
@@ -118,8 +118,8 @@ def _check_rung(label: str, rung: str, settings: Mapping[str, Any], common: Mapp
         if key not in ("preset", *FIELDS):
             raise UsageError(f"{label}: {unknown('key', key, ['preset', *FIELDS])}")
     preset = settings.get("preset")
-    if preset is not None and preset not in PRESETS:
-        raise UsageError(f"{label}: {unknown('preset', str(preset), PRESETS)}")
+    if preset is not None and (not isinstance(preset, str) or preset not in PRESETS):
+        raise UsageError(f"{label}: {unknown('preset', shown(preset), PRESETS)}")
     if preset is not None and (both := sorted(PRESETS[preset].keys() & common.keys() - settings.keys())):
         raise UsageError(f"{label}: both preset {preset!r} and the sweep set {both[0]}; set it in the rung instead")
 

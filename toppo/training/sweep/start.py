@@ -5,23 +5,28 @@ A rung of a sweep is one variant of the method.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from toppo.common.errors import ToppoError, UsageError
 from toppo.training.errors import Interrupted
+from toppo.training.run.progress import hours
 from toppo.training.run.start import require_training
 from toppo.training.sweep.jobs import Outcome, cores_of_a_job, run_all, skipped
 from toppo.training.sweep.plan import PlannedRun, State, expand, read_sweep, states
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from toppo.training.config import TrainConfig
+    from toppo.training.run.estimate import Estimate
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,43 @@ class SweepPlan:
     runs: tuple[PlannedRun, ...]
     states: dict[str, State]
     """State of each run, by the name of the run."""
+    jobs: int = 1
+    """Runs at a time."""
+
+    def costs(self) -> dict[str, Estimate]:
+        """What each run that is not finished would take, by its name. Measured once for runs that differ in their seed.
+
+        Raises:
+            ToppoError: this machine has not enough memory to measure.
+        """
+        from toppo.training.run.start import estimate
+
+        measured: dict[TrainConfig, Estimate] = {}
+        found = {}
+        for run in self.runs:
+            if self.states[run.name] is not State.FINISHED:
+                key = dataclasses.replace(run.config, seed=0)
+                measured[key] = measured.get(key) or estimate(run.config)
+                found[run.name] = measured[key]
+        return found
+
+    def state_and_cost(self, run: PlannedRun, costs: Mapping[str, Estimate]) -> dict[str, Any]:
+        """State, hours and bytes on disk of a run; a finished run takes nothing more."""
+        cost = costs.get(run.name)
+        return {
+            "state": self.states[run.name].value,
+            "hours": None if cost is None else cost.hours_between,
+            "disk_bytes": None if cost is None else cost.disk_bytes,
+        }
+
+    def total(self, costs: Mapping[str, Estimate]) -> str:
+        """One line about all runs that are not finished."""
+        least, most = (sum(cost.hours_between[i] for cost in costs.values()) / self.jobs for i in (0, 1))
+        disk = sum(cost.disk_bytes for cost in costs.values()) / 1e9
+        return (
+            f"{len(costs)} runs to train, {self.jobs} at a time: about {hours(least)} to {hours(most)} on this "
+            f"machine, and {disk:.2f} GB of disk"
+        )
 
 
 @dataclass(frozen=True)
@@ -92,7 +134,7 @@ def plan_sweep(file: str | os.PathLike[str], *, jobs: int | None = None) -> Swee
 
     for benchmark in dict.fromkeys(run.config.benchmark for run in runs):
         task_names(benchmark)
-    return SweepPlan(Path(file), runs, states(runs, Path.cwd()))
+    return SweepPlan(Path(file), runs, states(runs, Path.cwd()), jobs or 1)
 
 
 def sweep(
