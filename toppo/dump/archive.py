@@ -21,6 +21,7 @@ from toppo.dump.errors import DumpError
 from toppo.dump.files import local_path
 from toppo.dump.h5_rest import PARAMETERS, parameters, plain_attributes, scales
 from toppo.dump.h5_source import HEADER, RUN, log_digests
+from toppo.dump.h5_target import new_h5
 from toppo.dump.logs import run_logs
 from toppo.dump.opening import open_dump
 from toppo.dump.schema import SCHEMA_VERSION, ArraySpec, Header, checksum
@@ -79,7 +80,7 @@ def export(
     header = replace(header, layout=layout, version=SCHEMA_VERSION, chain={})
 
     def content(file: BinaryIO) -> None:
-        with _new_file(Path(file.name)) as archive:  # HDF5 opens files by name
+        with new_h5(Path(file.name)) as archive:  # HDF5 opens files by name
             digests = _write(archive, dump.source, header, keepbits, progress)
             record = header.to_json({}) | {"digests": digests, "logs": _write_logs(archive, logs)}
             archive[HEADER] = json.dumps(record | {"checksum": checksum(record)}, indent=2)
@@ -134,17 +135,6 @@ def _write(
                 file[name].dims[axis].attach_scale(file[dim])
                 file[name].dims[axis].label = dim
     return digests
-
-
-def _new_file(path: Path) -> h5py.File:
-    """A new HDF5 file, in the format of HDF5 1.10: the first that has a checksum in each of its own structures."""
-    import h5py
-
-    access, creation = h5py.h5p.create(h5py.h5p.FILE_ACCESS), h5py.h5p.create(h5py.h5p.FILE_CREATE)
-    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
-    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
-    creation.set_obj_track_times(False)  # the same dump gives the same bytes
-    return h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, fcpl=creation, fapl=access))
 
 
 def _create_group(file: h5py.File, path: str) -> None:
