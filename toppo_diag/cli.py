@@ -19,7 +19,7 @@ from toppo_diag.batch.make import figures as make_figures
 from toppo_diag.commands import ALL, RUN_TABLES, TABLES, store
 from toppo_diag.commands import watch as watching
 from toppo_diag.product import Product
-from toppo_diag.request import Selection, Sources, Texts, as_texts
+from toppo_diag.request import One, Selection, Sources, Texts, as_texts
 
 OUT = Path("figures/out")
 app = typer.Typer(
@@ -44,17 +44,23 @@ def _program(version: Annotated[bool, terminal.version_option("toppo-diag")] = F
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Dump = Annotated[str, typer.Argument(help="A run directory, a .zarr, an .h5 archive or a URL.", metavar="DUMP")]
 _ARGUMENTS = {
-    "dumps": typer.Argument(help="Run directories, dumps (.zarr), archives (.h5) or URLs.", metavar="DUMP"),
-    "runs": typer.Argument(help="Run directories, or archives (.h5) of runs.", metavar="RUN"),
+    "dumps": Annotated[
+        list[str], typer.Argument(help="Run directories, dumps (.zarr), archives (.h5) or URLs.", metavar="DUMP")
+    ],
+    "runs": Annotated[list[str], typer.Argument(help="Run directories, or archives (.h5) of runs.", metavar="RUN")],
 }
 
 
-def _saving(out: Path = OUT, formats: str = "pdf,png", as_json: bool = False) -> None:
+def _saving(
+    out: Path = OUT, formats: str = "pdf,png", name: str | None = None, show: bool = False, as_json: bool = False
+) -> None:
     """The options of every command that makes files.
 
     Args:
         out: directory for figures and tables.
         formats: figure formats, separated by commas: pdf, png, svg.
+        name: how the files are named, without the ending. By default the name says what was asked for.
+        show: open the picture, or else the first file, with the program that this system has for it.
         as_json: print the result as JSON.
     """
 
@@ -62,22 +68,33 @@ def _saving(out: Path = OUT, formats: str = "pdf,png", as_json: bool = False) ->
 def _register(name: str, make: Callable[..., Product]) -> None:
     """Add a function as a command: with its own arguments, those of a `Selection`, and those of `_saving`."""
     documented = {**arguments(Selection), **arguments(_saving), **arguments(make)}
-    parameters = [p for p in _parameters(_saving, documented) if name not in RUN_TABLES | TABLES or p.name != "formats"]
+    parameters = [
+        p for p in _parameters(_saving, documented) if name not in RUN_TABLES | TABLES or p.name not in ("formats",)
+    ]
     parameters = [*_parameters(make, documented), *parameters]
+    lists = {p.name for p in parameters if get_args(p.annotation)[0] == list[str] | None}
+    context = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+    parameters.append(context)
 
-    def command(**given: Any) -> None:
+    def command(context: typer.Context, **given: Any) -> None:
+        for option in lists & given.keys():  # an option that is given twice means the same as commas
+            given[option] = ",".join(given[option]) if given[option] else None
         out, formats, as_json = given.pop("out"), given.pop("formats", "pdf,png"), given.pop("as_json")
+        name_of_files, show = given.pop("name"), given.pop("show")
         sources = [given.pop(argument) for argument in _ARGUMENTS if argument in given]
-        _finish(lambda: make(*sources, **given), out, formats, as_json)
+        if context.args:  # more than one, for a command that takes one: its own message says so
+            sources = [[*sources, *context.args]]
+        _finish(lambda: make(*sources, **given), out, formats, name_of_files, show, as_json)
 
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
-    app.command(name, help=description(make))(command)
+    extra = bool(_takes_one(make))
+    app.command(name, help=description(make), context_settings={"allow_extra_args": extra})(command)
 
 
 def _parameters(function: Callable[..., Any], documented: dict[str, str]) -> list[inspect.Parameter]:
     """The parameters of a function in the form that the command line takes."""
-    hints = get_type_hints(function)
+    hints = get_type_hints(function) | _takes_one(function)
     found: list[inspect.Parameter] = []
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
@@ -90,13 +107,18 @@ def _parameters(function: Callable[..., Any], documented: dict[str, str]) -> lis
     return found
 
 
+def _takes_one(function: Callable[..., Any]) -> dict[str, Any]:
+    """The argument of a command that takes one dump at a time."""
+    return {name: hint for name, hint in get_type_hints(function, include_extras=True).items() if hint == One}
+
+
 def _parameter(name: str, hint: Any, default: Any, text: str) -> inspect.Parameter:
-    if hint == Sources:
-        annotation: Any = Annotated[list[str], _ARGUMENTS[name]]
+    if hint in (Sources, One):
+        annotation: Any = Dump if hint == One else _ARGUMENTS[name]
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation)
-    if isinstance(default, tuple):
-        default = ",".join(default)
-    flag = {"formats": "--format", "as_json": "--json"}.get(name, f"--{name.replace('_', '-')}")
+    if hint == Texts and default is not None:
+        default = list(as_texts(default))
+    flag = {"formats": "--format", "as_json": "--json", "show": "--open"}.get(name, f"--{name.replace('_', '-')}")
     option = typer.Option(flag, help=text[:1].upper() + text[1:], show_default=default is not None and default != "")
     kind = Annotated[_plain(hint), option]  # type: ignore[valid-type]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
@@ -105,21 +127,22 @@ def _parameter(name: str, hint: Any, default: Any, text: str) -> inspect.Paramet
 def _plain(hint: Any) -> Any:
     """The type that typer reads for a Python annotation. Lists of texts and paths are one text on the command line."""
     if hint == Texts:
-        return str | None
+        return list[str] | None
     if get_origin(hint) in (Union, types.UnionType):
         kinds = [kind for kind in get_args(hint) if kind is not type(None)]
         return kinds[0] | None if len(kinds) == 1 else str | None
     return hint
 
 
-def _finish(make: Callable[[], Product], out: Path, formats: str, as_json: bool) -> None:
+def _finish(make: Callable[[], Product], out: Path, formats: str, name: str | None, show: bool, as_json: bool) -> None:
     """Run a command, save its files and print their names. If it is a check that failed, the exit code is 1."""
-    from toppo_diag.output import chosen_formats, require_writable, table_lines
+    from toppo_diag.output import chosen_formats, chosen_name, require_writable, table_lines
 
     kinds = chosen_formats(as_texts(formats))
+    chosen_name(name)
     require_writable(out)
     product = make()
-    made = [str(path) for path in product.save(out, kinds)]
+    made = [str(path) for path in product.save(out, kinds, name)]
     known = terminal.flags(app)
     notes = [terminal.with_flags(note, known) for note in product.notes]
     if as_json:
@@ -129,8 +152,22 @@ def _finish(make: Callable[[], Product], out: Path, formats: str, as_json: bool)
         print("\n".join([*table_lines(product.headline), *(f"note: {note}" for note in notes), *made]))
     for failure in product.failures:
         print(f"failed: {failure}", file=sys.stderr)
+    if show:
+        _open(made)
     if product.failures:
         raise typer.Exit(1)
+
+
+def _open(made: list[str]) -> None:
+    """Show the picture that most programs can show, or the first file where there is no picture."""
+    pictures = [file for kind in ("png", "pdf", "svg") for file in made if file.endswith(f".{kind}")]
+    file = [*pictures, *made][0]
+    try:
+        opened = typer.launch(file) == 0
+    except OSError:
+        opened = False
+    if not opened:
+        print(f"note: this system has no program to open {file}", file=sys.stderr)
 
 
 @app.command("info", help=description(store.info))
@@ -138,17 +175,10 @@ def _info(dump: Dump, as_json: AsJson = False) -> None:
     facts = store.info(dump)
     if as_json:
         print(json.dumps(facts))
-        return
-    for name, value in facts.items():
-        print(f"{name:<14} {_shown(value)}")
+    else:
+        from toppo_diag.screen import screen
 
-
-def _shown(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{k} {_shown(v)}" for k, v in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
-    return str(value)
+        print("\n".join(screen(facts)))
 
 
 @app.command("verify", help=f"{description(store.verify)} The exit code is 1 if the dump is damaged.")
@@ -171,9 +201,10 @@ def _export(
     archive: Annotated[Path, typer.Argument(help=_EXPORT["archive"])],
     slabs: Annotated[bool, typer.Option("--slabs", help=_EXPORT["slabs"])] = False,
     keepbits: Annotated[int | None, typer.Option(help=_EXPORT["keepbits"])] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help=_EXPORT["overwrite"])] = False,
     as_json: AsJson = False,
 ) -> None:
-    made = store.export(dump, archive, slabs=slabs, keepbits=keepbits)
+    made = store.export(dump, archive, slabs=slabs, keepbits=keepbits, overwrite=overwrite)
     size = made.stat().st_size
     print(json.dumps({"file": str(made), "bytes": size}) if as_json else f"{made} ({size / 1e6:.1f} MB)")
 
@@ -202,7 +233,7 @@ def _figures(
     if as_json:
         print(json.dumps([result.summary() for result in results]))
     else:
-        print("\n".join(table_lines([{k: _shown(v) for k, v in result.summary().items()} for result in results])))
+        print("\n".join(table_lines([{**result.summary(), "files": ", ".join(result.files)} for result in results])))
         if not check:
             print(read_manifest(manifest, out).out / PAGE)
     for result in results:

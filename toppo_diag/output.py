@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from toppo.common.files import write_whole
 from toppo_diag.errors import DiagnosticError, bad_option
 from toppo_diag.plots.names import FORMATS
+from toppo_diag.request import name_problem
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,6 +34,17 @@ def chosen_formats(formats: Sequence[str]) -> tuple[str, ...]:
     if not formats or not set(formats) <= set(FORMATS):
         raise bad_option("formats", ",".join(formats), f"give some of {', '.join(FORMATS)}", FORMATS)
     return tuple(formats)
+
+
+def chosen_name(name: str | None) -> str | None:
+    """The name for files, checked; None where none was chosen.
+
+    Raises:
+        UsageError: it could leave the directory, or is no file name on some system.
+    """
+    if name is not None and (problem := name_problem(name)):
+        raise bad_option("name", repr(name), problem)
+    return name
 
 
 def require_writable(out: Path) -> None:

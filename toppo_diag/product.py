@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING
 
 from toppo_diag.errors import DiagnosticError
 from toppo_diag.output import (
+    OutputError,
     Row,
     chosen_formats,
+    chosen_name,
     table_lines,
     write_csv,
     write_figure,
     write_text,
 )
-from toppo_diag.request import Texts, as_texts
+from toppo_diag.request import Texts, as_texts, name_problem
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +37,8 @@ class Product:
 
     Attributes:
         name: the stem of the names of its files.
-        draw: makes the figure; None for a command without a picture.
+        draw: makes the figure; None for a command without a picture. Those of commands that take several runs take
+            `figure`, a SubFigure to draw on.
         rows: the numbers behind the figure, by the suffix of their CSV file ("" for the first).
         headline: the few numbers that the command prints.
         notes: what is missing and why, one line each.
@@ -45,7 +48,7 @@ class Product:
     """
 
     name: str
-    draw: Callable[[], Figure] | None
+    draw: Callable[..., Figure] | None
     rows: Mapping[str, Sequence[Row]]
     headline: Sequence[Row]
     notes: Sequence[str] = ()
@@ -77,24 +80,32 @@ class Product:
 
         return {suffix.strip("-") or MAIN: pd.DataFrame(list(rows)) for suffix, rows in self.rows.items()}
 
-    def save(self, directory: str | os.PathLike[str] = "figures/out", formats: Texts = "pdf,png") -> list[Path]:
+    def save(
+        self,
+        directory: str | os.PathLike[str] = "figures/out",
+        formats: Texts = "pdf,png",
+        name: str | None = None,
+    ) -> list[Path]:
         """Write the figure in each format, a CSV file for each table, and the texts.
 
         Args:
             directory: where to write; it is made if it is not there.
             formats: out of pdf, png, svg.
+            name: how the files are named, without the ending; None takes the product's own name.
 
         Returns:
             The files, figures first.
 
         Raises:
-            UsageError: an unknown format.
+            UsageError: an unknown format, or a name that is no plain file name.
             OutputError: the directory cannot be written.
         """
-        kinds, out = chosen_formats(as_texts(formats)), Path(directory)
-        made = [] if self.draw is None else write_figure(self.figure(), out / self.name, kinds)
-        made += [write_csv(rows, out / f"{self.name}{suffix}.csv") for suffix, rows in self.rows.items()]
-        made += [write_text(text, out / f"{self.name}{ending}") for ending, text in self.texts.items()]
+        kinds, out, name = chosen_formats(as_texts(formats)), Path(directory), chosen_name(name) or self.name
+        if problem := name_problem(name):
+            raise OutputError(f"{name!r} cannot name files: {problem}")
+        made = [] if self.draw is None else write_figure(self.figure(), out / name, kinds)
+        made += [write_csv(rows, out / f"{name}{suffix}.csv") for suffix, rows in self.rows.items()]
+        made += [write_text(text, out / f"{name}{ending}") for ending, text in self.texts.items()]
         return made
 
     def __repr__(self) -> str:

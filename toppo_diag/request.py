@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict, Unpack
+from pathlib import Path
+from typing import Annotated, TypedDict, Unpack
 
 from toppo.common.cluster import is_cluster
 from toppo.dump import Dump, open_dump
@@ -14,6 +18,8 @@ from toppo_diag.errors import UsageError, bad_option
 Source = str | os.PathLike[str] | Dump
 """A run directory, a dump (.zarr), an archive (.h5), a URL, or a dump that is open already."""
 Sources = Source | Sequence[Source]
+One = Annotated[Sources, "one"]
+"""The dump of a command that takes one at a time. A list of one is taken too."""
 Texts = str | int | float | Sequence[str | int | float] | None
 """One text or several: "early", "early,late" and ["early", "late"] are all accepted. Numbers are accepted too."""
 
@@ -114,14 +120,6 @@ class Request:
             raise UsageError(f"{command} draws one dump at a time, not {len(self.dumps)}; run it once for each")
         return opened(self.dumps[0])
 
-    def stem(self, *parts: str) -> str:
-        """The name of a product's files: the parts joined by dashes, and the layer if one was chosen.
-
-        So a figure of one layer does not replace the figure of the whole side.
-        """
-        layer = [] if self.layer is None else [self.layer.replace("/", "_")]
-        return "-".join([part for part in parts if part] + layer)
-
 
 def opened(source: Source) -> Dump:
     """A dump, opened unless it is open already."""
@@ -160,6 +158,12 @@ def as_texts(value: object) -> tuple[str, ...]:
     return tuple(str(item).strip() for item in items if str(item).strip())
 
 
+PROTOCOLS = ("tcp", "tls", "ucx", "ws", "wss")
+"""How the address of a dask scheduler may begin."""
+MOST_WORKERS = 1024
+"""The most threads or processes that a scheduler may be asked for."""
+
+
 def check_scheduler(scheduler: str) -> int:
     """The number of workers of a scheduler; 0 for serial and for a cluster. Called before any work, as a check.
 
@@ -167,12 +171,88 @@ def check_scheduler(scheduler: str) -> int:
         UsageError: an unknown scheduler, or a wrong number of workers.
     """
     kind, _, number = scheduler.partition(":")
-    if is_cluster(scheduler) or scheduler == "serial":
+    if scheduler == "serial":
+        return 0
+    if is_cluster(scheduler):
+        _check_cluster(scheduler)
         return 0
     if kind not in ("threads", "processes"):
         raise bad_option(
             "scheduler", scheduler, "give serial, threads:N, processes:N, tcp://host:port or a scheduler file (.json)"
         )
-    if number and (not number.isdecimal() or int(number) < 1):
-        raise bad_option("scheduler", scheduler, "the number of workers must be 1 or more")
+    if number and (not re.fullmatch("[0-9]{1,4}", number) or not 1 <= int(number) <= MOST_WORKERS):
+        raise bad_option("scheduler", scheduler, f"the number of workers must be 1 to {MOST_WORKERS}")
     return int(number) if number else os.cpu_count() or 1
+
+
+def _check_cluster(scheduler: str) -> None:
+    """Refuse what is no address and no scheduler file of dask, before dask's own layers stumble over it."""
+    protocol, separator, place = scheduler.partition("://")
+    if separator:
+        if protocol not in PROTOCOLS or not place:
+            allowed = ", ".join(f"{known}://" for known in PROTOCOLS)
+            raise bad_option("scheduler", scheduler, f"no address of a dask scheduler; it begins with {allowed}")
+        return
+    try:
+        with Path(scheduler).open(encoding="utf-8") as file:
+            known = json.load(file)
+    except FileNotFoundError:
+        problem = "no such scheduler file; give tcp://host:port, or start a dask scheduler with it"
+        raise bad_option("scheduler", scheduler, problem) from None
+    except OSError as error:
+        raise bad_option("scheduler", scheduler, f"cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        known = None
+    if not isinstance(known, dict) or not isinstance(known.get("address"), str):
+        raise bad_option("scheduler", scheduler, "is not the scheduler file of a dask scheduler: it has no address")
+    if known["address"].partition("://")[0] not in PROTOCOLS:
+        raise bad_option("scheduler", scheduler, f"its address {known['address']!r} is none of a dask scheduler")
+
+
+_PART = 48
+"""Characters of one part of a file's name. File systems allow 255 bytes for the whole name."""
+
+
+def stem(*parts: str) -> str:
+    """The name of a product's files: the parts, made safe, joined by dashes. Empty parts are left out."""
+    return "-".join(file_part(part) for part in parts if part)
+
+
+def several(names: Sequence[str]) -> str:
+    """Names as one part of a file's name: joined by +, or the first one and how many more where they are too long."""
+    joined = "+".join(names)
+    if len(joined) <= _PART or len(names) < 2:
+        return joined
+    return f"{names[0][:_PART]}+{len(names) - 1}more-{_digest(joined)}"
+
+
+def file_part(text: str) -> str:
+    """A text as a part of a file's name: without separators and control characters, and not too long.
+
+    A text that has to be changed gets the start of its digest, so that different texts keep different names.
+    """
+    spelled = text.replace(":", "-").replace(";", "+")
+    safe = re.sub(r"[^\w.+=,-]", "_", spelled)
+    if safe == spelled and safe.strip(".") and len(safe.encode()) <= 3 * _PART and len(safe) <= 2 * _PART:
+        return safe
+    return f"{safe[:_PART]}-{_digest(text)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:8]
+
+
+def name_problem(name: str) -> str | None:
+    """What is wrong with a name for files, such as that of a manifest's entry; None if it is a plain name.
+
+    A plain name is one that cannot leave its directory and that every file system takes.
+    """
+    if not isinstance(name, str) or not name:
+        return "give a name"
+    if re.search(r'[/\\:*?"<>|]', name) or not name.isprintable():
+        return 'is not a plain file name: leave out / \\ : * ? " < > | and control characters'
+    if name.startswith((".", " ")) or name.endswith((".", " ")):
+        return "is not a plain file name: it begins or ends with a dot or a space"
+    if len(name.encode(errors="surrogateescape")) > 200:
+        return "is too long for a file name: give at most 200 bytes"
+    return None

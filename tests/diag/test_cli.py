@@ -15,7 +15,7 @@ from toppo.combiners import make
 from toppo.combiners.geometry import cosines
 from toppo.dump import gram
 from toppo_diag import cli, output
-from toppo_diag.commands import COMMANDS
+from toppo_diag.commands import ALL, COMMANDS
 
 
 @pytest.fixture
@@ -181,11 +181,11 @@ def test_conflicts_rank_layers_where_there_are_slabs(diag, run, archive):
     [
         (("norms", "RUN", "--stage", "erly"), 2, "unknown stage 'erly': give early, mid, late"),
         (("norms", "RUN", "--stage", "early", "--snapshot", "1"), 2, "--stage and --snapshot both choose"),
-        (("norms", "RUN", "--tasks", "reach"), 2, "has no task 'reach'"),
+        (("norms", "RUN", "--tasks", "reech"), 2, "has no task 'reech'"),
         (("norms", "RUN", "--side", "critics"), 1, "has no side 'critics'"),
         (("norms", "RUN", "--format", "gif"), 2, "--format gif: give some of pdf, png, svg"),
         (("norms", "RUN", "--scheduler", "slurm"), 2, "--scheduler slurm: give serial"),
-        (("norms", "RUN", "LN"), 2, "norms draws one dump at a time"),
+        (("replay", "RUN", "LN"), 2, "replay draws one dump at a time"),
         (("norms", "RUN", "--out", "FILE"), 1, "cannot write FILE"),
         (("norms", "nowhere"), 1, "nowhere: no such file or directory"),
         (("replay", "RUN", "--combiners", "fairgard"), 2, "unknown combiner 'fairgard': did you mean 'fairgrad'?"),
@@ -236,7 +236,7 @@ def test_ctrl_c_leaves_no_half_written_figure(diag, run, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(output.Path, "replace", interrupted)
-    assert diag("norms", run, "--side", "actor", "--format", "png")[0] == 130
+    assert diag("norms", run, "--side", "actor", "--name", "norms-fg", "--format", "png")[0] == 130
     assert figure.read_bytes() == before
     assert not list(figure.parent.glob(".*partial"))
 
@@ -247,3 +247,99 @@ def test_help_of_a_command_shows_the_common_options(diag):
     common = ["--out", "--format", "--json", "--side", "--stage", "--snapshot", "--steps", "--tasks", "--layer"]
     for option in [*common, "--scheduler", "--tol", "--combiners"]:
         assert option in out
+
+
+# --- several runs, and what is said where nothing can be drawn
+
+
+@pytest.mark.parametrize("command", ["norms", "trap", "weights", "conflicts"])
+def test_several_runs_are_drawn_below_each_other_with_the_same_axes(diag, run, ln_run, command):
+    product, *alone = (ALL[command](dumps) for dumps in ([run, ln_run], run, ln_run))
+    assert product.name == f"{command}-fg+mean-ln"
+    for suffix, rows in product.rows.items():
+        parts = [[row for row in rows if row["run"] == name] for name in ("fg", "mean-ln")]
+        for part, single in zip(parts, alone, strict=True):
+            shown = [{k: v for k, v in row.items() if k != "run"} for row in part]
+            assert json.dumps(shown, default=str) == json.dumps(list(single.rows[suffix]), default=str)
+    figure = product.figure()
+    first, second = figure.subfigs
+    assert [part.get_suptitle() for part in figure.subfigs] == ["fg", "mean-ln"]
+    assert first.get_figure(root=True).get_size_inches()[0] == alone[0].figure().get_size_inches()[0]
+    if command != "conflicts":  # whose panels lie deeper
+        for a, b in zip(first.axes, second.axes, strict=True):
+            assert a.get_ylim() == b.get_ylim()
+    code, _, err = diag(command, run, run)
+    assert (code, "is given twice; give each run once" in err) == (2, True), err
+
+
+def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path):
+    paths = [runs.record(tmp_path / place / "same", snapshots=2) for place in "ab"]
+    product = ALL["norms"]([str(path) for path in paths])
+    assert {row["run"] for row in product.headline} == {str(path / "dump.zarr") for path in paths}
+
+
+def test_a_wrong_path_is_looked_for_before_any_work(diag, monkeypatch):
+    monkeypatch.setattr("toppo_diag.analysis.invariance.synthetic", lambda _: pytest.fail("worked first"))
+    code, _, err = diag("invariance", "nosuch")
+    assert (code, err.count("\n"), "nosuch: no such file" in err) == (1, 1, True), err
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "message"),
+    [
+        ("tls://x:1", "needs certificates"),
+        ("dir://x", "no address of a dask scheduler; it begins with tcp://"),
+        ("tcp://", "no address of a dask scheduler"),
+        ("nosuch.json", "no such scheduler file"),
+        ("empty.json", "is not the scheduler file of a dask scheduler"),
+        ("list.json", "is not the scheduler file of a dask scheduler"),
+        ("deep.json", "is not the scheduler file of a dask scheduler"),
+        ("odd.json", "its address 'dir://x' is none of a dask scheduler"),
+        ("threads:0", "the number of workers must be 1 to 1024"),
+        ("processes:99999999999999999999", "the number of workers must be 1 to 1024"),
+    ],
+)
+def test_a_scheduler_that_is_none_is_one_line(diag, run, tmp_path, scheduler, message):
+    files = {"empty": "{}", "list": "[1]", "deep": "[" * 10_000, "odd": '{"address": "dir://x"}'}
+    for name, text in files.items():
+        (tmp_path / f"{name}.json").write_text(text)
+    if scheduler.startswith("tls"):
+        pytest.importorskip("distributed")
+    code, _, err = diag("norms", run, "--layer", "out", "--scheduler", scheduler)
+    assert (code, err.count("\n"), message in err) == (2, 1, True), err
+
+
+def test_no_arguments_show_the_help_and_no_empty_error(diag):
+    code, out, err = diag()
+    assert (code, err) == (2, "")
+    assert "Usage" in out
+
+
+def test_help_says_which_commands_take_several(diag):
+    for command in COMMANDS:
+        usage = next(line for line in diag(command, "--help")[1].splitlines() if "Usage" in line)
+        assert usage.rstrip().endswith("{DUMP}..." if command not in ("replay", "contributions") else "{DUMP}")
+
+
+def test_verify_of_something_else_does_not_recommend_verify(diag, tmp_path):
+    (tmp_path / "README.md").write_text("text")
+    code, _, err = diag("verify", "README.md")
+    assert (code, err.count("\n"), "toppo-diag verify" in err) == (1, 1, False), err
+    assert "toppo-diag verify" in diag("info", "README.md")[2]
+
+
+def test_figures_without_manifest_and_archives_say_what_to_type(diag):
+    code, _, err = diag("figures")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "run this in a clone of toppo, or give a manifest of your own, as `toppo-diag figures my.toml`" in err
+
+
+def test_open_shows_the_picture(diag, run, monkeypatch):
+    shown: list[str] = []
+    monkeypatch.setattr(cli.typer, "launch", lambda file: shown.append(file) or 0)
+    assert diag("norms", run, "--open")[0] == 0
+    assert diag("norms", run, "--open", "--format", "svg")[0] == 0
+    assert shown == ["figures/out/norms-fg.png", "figures/out/norms-fg.svg"]
+    monkeypatch.setattr(cli.typer, "launch", lambda file: 1)
+    code, _, err = diag("norms", run, "--open", "--format", "svg")
+    assert (code, err) == (0, "note: this system has no program to open figures/out/norms-fg.svg\n")

@@ -146,7 +146,7 @@ def runs(tmp_path: Path) -> list[Path]:
 
 
 def test_success_writes_every_statistic_and_where_baselines_are_reached(diag, runs):
-    code, out, err = diag(*runs, "--json")
+    code, out, err = diag(*runs, "--name", "curves-success-MT10-v2", "--json")
     assert (code, err) == (0, "")
     made = json.loads(out)
     assert made["files"] == [f"out/curves-success-MT10-v2{s}" for s in (".svg", ".csv", "-baselines.csv")]
@@ -166,7 +166,7 @@ def test_success_writes_every_statistic_and_where_baselines_are_reached(diag, ru
 def test_each_figure_of_the_same_runs(diag, runs):
     toppo = np.array([run.success[-1] for run in read_runs([str(p) for p in runs[3:]])])
     for figure, count in (("per-task", 10 * 2 * 3), ("worst-k", 2 * 2), ("ladder", 2)):
-        code, _, err = diag(*runs, "--figure", figure)
+        code, _, err = diag(*runs, "--figure", figure, "--name", f"curves-{figure}-MT10-v2")
         assert (code, err) == (0, "")
         assert len(table(f"curves-{figure}-MT10-v2.csv")) == count
     per_task = {
@@ -185,7 +185,7 @@ def test_benchmarks_are_panels_of_success_and_refused_elsewhere(diag, runs, tmp_
     other = evaluate(tmp_path / "other", np.full((3, 2), 0.5), tasks=MT10[:2], benchmark=",".join(MT10[:2]))
     code, out, _ = diag(*runs, other)
     assert code == 0
-    assert "out/curves-success-MT10-v2-2-tasks-v2.svg" in out
+    assert "out/curves-success-MT10-v2-2-tasks-v2-vanilla-0+6more-" in out
     assert "note: 2-tasks v2: no published baselines" in out
     for figure in ("per-task", "worst-k", "ladder"):
         code, _, err = diag(*runs, other, "--figure", figure)
@@ -205,7 +205,7 @@ def test_unequal_lengths_and_missing_seeds_are_said(diag, runs, tmp_path):
 
 
 def test_one_seed_is_said_and_has_no_spread(diag, runs):
-    code, out, _ = diag(runs[0], "--json")
+    code, out, _ = diag(runs[0], "--name", "curves-success-MT10-v2", "--json")
     assert code == 0
     answer = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert answer["numbers"][0]["low"] is None

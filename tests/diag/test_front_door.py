@@ -22,7 +22,7 @@ from toppo.dump import DumpError, open_dump
 from toppo_diag import cli
 from toppo_diag.commands import ALL, COMMANDS, OF_RUNS
 from toppo_diag.errors import DiagnosticError, UsageError
-from toppo_diag.request import Selection
+from toppo_diag.request import Selection, as_texts
 
 QUICK = {"invariance": {"combiners": ["fairgrad", "mean"]}}
 
@@ -56,7 +56,7 @@ def test_defaults_are_those_of_the_command_line_and_every_option_is_documented(n
     typed = {p.name: p for p in command.params}
     own = {p.name: p.default for p in inspect.signature(ALL[name]).parameters.values() if p.kind is p.KEYWORD_ONLY}
     for option, default in own.items():
-        shown = ",".join(default) if isinstance(default, tuple) else default
+        shown = list(as_texts(default)) if option in ("combiners",) else default
         assert typed[option].default == shown
         assert typed[option].help
     if name in COMMANDS:
@@ -151,7 +151,7 @@ def test_a_product_without_a_picture_says_so(tmp_path):
     [
         ({"stage": "soon"}, "unknown stage 'soon'"),
         ({"stage": "late", "steps": 3}, "`stage` and `steps` both choose snapshots"),
-        ({"tasks": "reach"}, "`tasks=reach`"),
+        ({"tasks": "reech"}, "`tasks=reech`"),
         ({"layer": "nosuch"}, "`layer=nosuch`"),
         ({"scheduler": "threads:0"}, "`scheduler=threads:0`"),
         ({"colour": "red"}, "unknown option `colour`"),

@@ -4,11 +4,13 @@ whatever settings the caller has.
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -19,6 +21,8 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.text import Text
 
+import toppo_diag
+from tests.diag import runs
 from toppo_diag import plots
 from toppo_diag.analysis.curves import Band
 from toppo_diag.analysis.heatmap import Panel, gram_panel
@@ -40,9 +44,11 @@ from toppo_diag.plots.style import (
     PAGE_WIDTH,
     combiner_style,
     figure_bytes,
+    log_axis,
     paper_style,
     save_figure,
     task_styles,
+    undrawn,
 )
 from toppo_diag.plots.trap import trap_figure
 
@@ -526,3 +532,81 @@ def test_names_need_no_matplotlib():
     assert json.loads(done.stdout) == []
     with pytest.raises(AttributeError, match="has no attribute 'norm_figure'"):
         _ = plots.norm_figure
+
+
+# --- what a reviewer would send back
+
+
+@pytest.mark.parametrize("k", [3, 10, 15, 16, 50])
+def test_many_tasks_are_grey_but_for_the_extremes(k: int):
+    values = np.logspace(0, 3, k)[None].repeat(5, axis=0)
+    tasks = [f"t{n}" for n in range(k)]
+    figure = contributions_figure(np.arange(5), {"raw": values}, {"raw": 1e3}, tasks)
+    lines = {line.get_gid(): line for line in figure.axes[0].lines}
+    coloured = [task for task in tasks if to_hex(lines[f"task {task}"].get_color()) != to_hex("0.82")]
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    if k <= 15:
+        assert coloured == shown == tasks
+    else:
+        assert coloured == [*tasks[:4], *tasks[-4:]]
+        assert shown == [*coloured, f"{k - 8} other tasks"]
+
+
+@pytest.mark.parametrize("span", [1.05, 1.4, 3.0, 8.0, 20.0, 1e4])
+def test_a_log_axis_has_several_ticks_that_read(span: float):
+    figure = Figure(figsize=(3, 2))
+    ax = figure.subplots()
+    values = np.linspace(8.0, 8.0 * span, 20)
+    ax.plot(values)
+    log_axis(ax, values)
+    figure.canvas.draw()
+    low, high = ax.get_ylim()
+    inside = [t.get_text() for v, t in zip(ax.get_yticks(), ax.get_yticklabels(), strict=True) if low <= v <= high]
+    assert len([text for text in inside if text]) >= 2
+    assert span > 30 or not [text for text in inside if "times" in text]
+
+
+def overprinted(figure: Figure, texts: list[Any]) -> list[str]:
+    figure.canvas.draw()
+    boxes = [(text.get_text(), text.get_window_extent()) for text in texts]
+    return [f"{a} | {b}" for (a, x), (b, y) in itertools.combinations(boxes, 2) if x.overlaps(y)]
+
+
+def test_the_names_of_many_conditions_do_not_overprint():
+    labels = [f"{part} ({run})" for part in ("vanilla", "+PopArt", "+PopArt+LN") for run in ("mean-ln", "fg-ln", "a")]
+    values = {label: np.array([0.2, 0.3]) for label in labels}
+    figure = health_figure(values, values, 10, "critic")
+    assert overprinted(figure, figure.axes[1].get_xticklabels()) == []
+    panel = gram_panel(np.diag(np.arange(1.0, 11)), tuple(f"t{n}" for n in range(10)))
+    panels = {("early", label): panel for label in labels}
+    figure = heatmap_figure(panels, {"early": "early, 1M steps"}, labels, "critic")
+    titles = [ax.title for ax in figure.axes if ax.get_title()]
+    assert len(titles) == len(labels)
+    assert overprinted(figure, titles) == []
+
+
+def test_the_page_of_one_side_is_filled():
+    pairs = np.where(np.eye(4, dtype=bool), np.nan, 0.5)
+    series = {"critic": (np.arange(3), np.full(3, 0.2), np.full(3, 2.0))}
+    figure = conflicts_figure(series, {"critic": pairs}, {"critic": [("out", 0.3)]}, ["a", "b", "c", "d"])
+    figure.canvas.draw()
+    assert all(ax.axison for part in figure.subfigs for ax in part.axes)
+    grid = next(ax for ax in every_axes(figure) if ax.images)
+    assert grid.get_window_extent().x0 > 0.5 * figure.bbox.width
+
+
+def every_axes(figure: Any) -> list[Any]:
+    return [*figure.axes] if not figure.subfigs else [ax for part in figure.subfigs for ax in every_axes(part)]
+
+
+def test_names_that_no_font_draws_are_said_once(tmp_path, recwarn):
+    run = runs.record(tmp_path / "cjk", tasks=("\u5230\u8fbe", "\u63a8", "r\u00fcckw\u00e4rts", "x"), snapshots=2)
+    product = toppo_diag.norms(str(run))
+    notes = [note for note in product.notes if "no font here draws" in note]
+    missing = undrawn(["\u5230\u8fbe\u63a8"])
+    assert notes == [
+        f"no font here draws {missing}: the figure has boxes; install one that does, such as Noto Sans CJK"
+    ] * bool(missing)
+    product.save(tmp_path / "o", "png,pdf,svg")
+    assert not [w for w in recwarn.list if "Glyph" in str(w.message)]
+    assert not [note for note in toppo_diag.norms(str(runs.record(tmp_path / "fg"))).notes if "font" in note]

@@ -51,7 +51,7 @@ def cells(markdown: str, first: str) -> list[str]:
 
 
 def test_tables_of_mt10(diag, toppo):  # noqa: F811
-    code, out, err = diag("tables", *toppo, *HERE, "--json", "--out", "o")
+    code, out, err = diag("tables", "--name", "table", *toppo, *HERE, "--json", "--out", "o")
     assert (code, err) == (0, "")
     answer = json.loads(out)
     assert [row["table"] for row in answer["numbers"]] == ["2", "D.5", "D.10", "D.11", "D.8", "D.9"]
@@ -79,7 +79,7 @@ def test_tables_of_mt10(diag, toppo):  # noqa: F811
 
 
 def test_the_csv_holds_every_number_in_full(diag, toppo):  # noqa: F811
-    diag("tables", *toppo, *HERE, "--table", "2,D.5", "--out", "o")
+    diag("tables", "--name", "table", *toppo, *HERE, "--table", "2,D.5", "--out", "o")
     rows = table("o/table-2.csv")
     paper = [row for row in rows if row["whose"] == "paper"]
     assert len(paper) == 144
@@ -107,7 +107,7 @@ def test_tables_of_mt50(diag, tmp_path):  # noqa: F811
     """The sub-cube of Table D.1 at the paper's own budget, where PopArt adds 10 points without FG-c and 2 with."""
     last = {"ln": 0.5, "ln-popart": 0.6, "ln-fg": 0.7, "ln-popart-fg": 0.72, "toppo": 0.8}
     made = [mt50(tmp_path, preset, value, preset=preset) for preset, value in last.items()]
-    code, out, err = diag("tables", *made, *HERE, "--json", "--out", "o")
+    code, out, err = diag("tables", "--name", "table", *made, *HERE, "--json", "--out", "o")
     assert (code, err) == (0, "")
     assert [row["table"] for row in json.loads(out)["numbers"]] == [
         *("2", "D.1", "D.2", "D.3", "D.6", "D.10", "D.11", "D.8", "D.9")
@@ -129,7 +129,7 @@ def test_tables_of_mt50(diag, tmp_path):  # noqa: F811
 def test_steps_to_match_on_v1(diag, tmp_path):  # noqa: F811
     """A ramp of 16 points every 20M: Table 3's baselines at 18.6 to 61.8 are reached for good at 40M to 80M."""
     run = mt50(tmp_path, "v1", 0.8, reward="v1")
-    assert diag("tables", run, *HERE, "--out", "o")[0] == 0
+    assert diag("tables", "--name", "table", run, *HERE, "--out", "o")[0] == 0
     markdown = Path("o/table-3.md").read_text()
     steps = {name: cells(markdown, name)[3:5] for name in ("PaCo", "MT-MH-SAC", "PCGrad-SAC", "MOORE", "TOPPO")}
     assert steps == {
@@ -147,7 +147,7 @@ def test_steps_to_match_on_v1(diag, tmp_path):  # noqa: F811
 def test_an_iqm_has_its_bootstrap_interval(diag, tmp_path):  # noqa: F811
     """Of 9 seeds at 0.1 .. 0.9, the IQM is that of the five in the middle, and the interval holds it."""
     made = [mt50(tmp_path, f"s{s}", s / 10, reward="v1", seed=s) for s in range(1, 10)]
-    assert diag("tables", *made, *HERE, "--table", "3", "--out", "o")[0] == 0
+    assert diag("tables", "--name", "table", *made, *HERE, "--table", "3", "--out", "o")[0] == 0
     row = ours(table("o/table-3.csv"), metric="iqm")
     assert float(row["value"]) == pytest.approx(50)
     assert float(row["std"]) == pytest.approx(10 * np.sqrt(7.5))
@@ -156,7 +156,7 @@ def test_an_iqm_has_its_bootstrap_interval(diag, tmp_path):  # noqa: F811
 
 def test_both_rewards_meet_in_table_d3_alone(diag, tmp_path):  # noqa: F811
     made = [mt50(tmp_path, "v1", 0.6, reward="v1"), mt50(tmp_path, "v2", 0.8)]
-    code, out, _ = diag("tables", *made, *HERE, "--json", "--out", "o")
+    code, out, _ = diag("tables", "--name", "table", *made, *HERE, "--json", "--out", "o")
     answer = json.loads(out)
     assert (code, [row["table"] for row in answer["numbers"]]) == (0, ["D.3", "D.8", "D.9"])
     assert answer["notes"][0].startswith("Table 2, 3, D.1, D.2, D.4, D.6, D.7, D.10, D.11: left out, because some runs")
@@ -167,7 +167,7 @@ def test_both_rewards_meet_in_table_d3_alone(diag, tmp_path):  # noqa: F811
 
 def test_both_benchmarks_meet_in_table_2(diag, tmp_path):  # noqa: F811
     made = [evaluate(tmp_path / "ten", ramp(0.5)), mt50(tmp_path, "fifty", 0.8)]
-    assert diag("tables", *made, *HERE, "--out", "o")[0] == 0
+    assert diag("tables", "--name", "table", *made, *HERE, "--out", "o")[0] == 0
     assert cells(Path("o/table-2.md").read_text(), "**ours")[1:] == [NOTHING, "50.0", NOTHING, *["80.0"] * 6]
     lines = [line for line in Path("o/table-d11.md").read_text().splitlines() if line.startswith("| **ours")]
     assert len(lines) == 2
@@ -180,7 +180,7 @@ def test_unequal_lengths_and_budgets_are_said(diag, tmp_path):  # noqa: F811
         evaluate(tmp_path / "short", ramp(0.4, s=3), seed=2, planned=5),
         evaluate(tmp_path / "vanilla", ramp(0.3), preset="vanilla"),
     ]
-    _, out, _ = diag("tables", *made, *HERE, "--json", "--out", "o", "--table", "2")
+    _, out, _ = diag("tables", "--name", "table", *made, *HERE, "--json", "--out", "o", "--table", "2")
     notes = json.loads(out)["notes"]
     assert "short (TOPPO, seed 2) is incomplete: evaluated up to 800,000 of its 2,000,000 steps" in notes
     assert any(note.startswith("long (TOPPO, seed 1) is cut to the 3 of its 6 evaluations") for note in notes)
@@ -195,7 +195,9 @@ def test_no_difference_of_runs_at_different_steps(diag, tmp_path):  # noqa: F811
     half = evaluate(
         tmp_path / "half", ramp(0.6, 3, 50), tasks=MT50, every=20_000_000, benchmark="MT50", preset="ln-popart"
     )
-    _, out, _ = diag("tables", mt50(tmp_path, "ln", 0.5, preset="ln"), half, *HERE, "--table", "d1", "--json")
+    _, out, _ = diag(
+        "tables", "--name", "table", mt50(tmp_path, "ln", 0.5, preset="ln"), half, *HERE, "--table", "d1", "--json"
+    )
     notes = json.loads(out)["notes"]
     assert any(
         note.startswith("no final_difference of PopArt without FG-c: + LN-c (v2) ends at 100,000,000") for note in notes
@@ -204,7 +206,7 @@ def test_no_difference_of_runs_at_different_steps(diag, tmp_path):  # noqa: F811
 
 
 def test_latex_is_well_formed(diag, toppo):  # noqa: F811
-    diag("tables", *toppo, *HERE, "--out", "o")
+    diag("tables", "--name", "table", *toppo, *HERE, "--out", "o")
     for path in Path("o").glob("*.tex"):
         text = path.read_text()
         width = len(re.search(r"\\begin\{tabular\}\{([lr]+)\}", text)[1])
@@ -223,7 +225,7 @@ def test_every_published_line_is_in_the_tables_shape(diag, tmp_path):  # noqa: F
     """Each layout's columns show every number of its CSV but the differences printed under it."""
     made = [mt50(tmp_path, "v1", 0.6, reward="v1"), mt50(tmp_path, "v2", 0.8), evaluate(tmp_path / "ten", ramp(0.5))]
     for run, only in zip(made, ("3,d3,d4,d7", "2,d2,d3,d6,d10,d11", "2,d5,d10,d11"), strict=True):
-        assert diag("tables", run, *HERE, "--out", "o", "--table", only)[0] == 0
+        assert diag("tables", "--name", "table", run, *HERE, "--out", "o", "--table", only)[0] == 0
     made_of = {path.stem.removeprefix("table-"): path.read_text() for path in Path("o").glob("*.md")}
     published = read_published(PUBLISHED)
     for form in TABLE_FORMS:
@@ -242,7 +244,7 @@ def test_every_published_line_is_in_the_tables_shape(diag, tmp_path):  # noqa: F
 
 
 def test_compare_by_hand(diag, toppo):  # noqa: F811
-    code, out, err = diag("compare", *toppo, "--to", "paper", *HERE, "--json", "--out", "o")
+    code, out, err = diag("compare", *toppo, "--name", "compare", "--to", "paper", *HERE, "--json", "--out", "o")
     assert (code, err) == (0, "")
     answer = json.loads(out)
     rows = {(r["table"], r["metric"], r["task"]): r for r in answer["numbers"]}
@@ -377,3 +379,21 @@ def test_wrong_input_is_one_line(diag, tmp_path, archive, arguments, code, messa
     assert (found, message in err) == (code, True), err
     assert err.startswith("error: ")
     assert err.count("\n") == 1
+
+
+def test_compare_with_another_run(diag, tmp_path):  # noqa: F811
+    a = evaluate(tmp_path / "a", ramp(0.8), seed=1)
+    b = evaluate(tmp_path / "b", ramp(0.6), seed=1, preset="vanilla")
+    code, out, err = diag("compare", a, "--to", b, "--json")
+    assert (code, err) == (0, "")
+    answer = json.loads(out)
+    assert answer["files"] == ["figures/out/compare-a-to-b.csv"]
+    rows = {(r["metric"], r["k"], r["task"]): r for r in answer["numbers"]}
+    final = rows["final", "", ""]
+    assert (final["method"], final["to"]) == ("TOPPO", "Vanilla MT-PPO")
+    assert final["ours"] - final["other"] == pytest.approx(final["difference"]) == pytest.approx(20)
+    assert {task for _, _, task in rows} > {"reach-v3"}
+    fifty = mt50(tmp_path, "fifty", 0.5)
+    for other, message in ((fifty, "give runs of one benchmark"), ("nosuch", "--to nosuch: give paper, or a run")):
+        code, _, err = diag("compare", a, "--to", other)
+        assert (code, err.count("\n"), message in err) == (2, 1, True), err

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import toppo_diag
 from tests.diag import runs
 from tests.diag.test_cli import diag  # noqa: F401 (a fixture)
 from tests.diag.test_plots import assert_legible, line, names
 from toppo.dump import DumpWriter, ScalarSpec, gram
-from toppo_diag.analysis.weights import moving_average, weight_shares
+from toppo_diag.analysis.weights import moving_average, stretches, weight_shares
 from toppo_diag.plots.style import paper_style
 from toppo_diag.plots.weights import weights_figure
 
@@ -81,7 +82,9 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def test_the_command(diag, rewarded):  # noqa: F811
-    code, out, err = diag("weights", rewarded, "--window", 3, "--json", "--format", "svg", "--out", "o")
+    code, out, err = diag(
+        "weights", rewarded, "--window", 3, "--name", "weights-tf", "--json", "--format", "svg", "--out", "o"
+    )
     assert (code, err) == (0, "")
     answer = json.loads(out)
     assert [Path(f).name for f in answer["files"]] == ["weights-tf.svg", "weights-tf.csv", "weights-tf-rewards.csv"]
@@ -89,7 +92,7 @@ def test_the_command(diag, rewarded):  # noqa: F811
     w = np.stack([np.random.default_rng([s, m]).dirichlet(np.ones(4)) for s in range(3) for m in range(4)])
     rows = table(Path("o/weights-tf.csv"))
     np.testing.assert_allclose([float(r["weight"]) for r in rows], w.ravel(), rtol=1e-15)
-    smooth = moving_average(w, 3)
+    smooth = moving_average(w, 3, [0, 4, 8])  # snapshots lie apart: 5000 steps, collects of 1000
     np.testing.assert_allclose([float(r["moving_average"]) for r in rows], smooth.ravel(), rtol=1e-12)
     numbers = {n["task"]: n for n in answer["numbers"]}
     assert numbers["reach-v3"]["share_last"] == pytest.approx(smooth[-1, 0])
@@ -98,6 +101,41 @@ def test_the_command(diag, rewarded):  # noqa: F811
     assert [float(r["reward"]) for r in rewards] == [10.0 * s + m for s in range(3) for m in range(4)]
     code, _, err = diag("weights", rewarded, rewarded)
     assert code == 2
-    assert "one dump at a time" in err
+    assert "is given twice" in err
     code, _, err = diag("weights", rewarded, "--window", 0)
     assert code == 2
+
+
+def test_an_average_does_not_bridge_snapshots_that_lie_apart(rewarded):
+    w = np.stack([np.random.default_rng([s, m]).dirichlet(np.ones(4)) for s in range(3) for m in range(4)])
+    product = toppo_diag.weights(rewarded)
+    numbers = product.numbers.set_index("task").loc["push-v3"]
+    assert numbers["share_first"] == pytest.approx(w[:4, 1].mean())
+    assert numbers["share_last"] == pytest.approx(w[8:, 1].mean())
+    assert numbers["share_mean"] == pytest.approx(w[:, 1].mean())
+    assert not [note for note in product.notes if "are the same" in note]
+    one = toppo_diag.weights(rewarded, snapshot=0)
+    assert [note for note in one.notes if "first, mean and last are the same" in note]
+
+
+def test_successive_collects_are_one_stretch():
+    steps, snapshot = np.array([1, 1, 2, 2, 9, 9]) * 1000, np.array([0, 0, 1, 1, 2, 2])
+    assert stretches(steps, snapshot, 1000) == [0, 4]
+    assert stretches(steps, snapshot, None) == [0, 2, 4]
+
+
+def test_weights_that_were_not_recorded_are_called_assumed_in_the_picture(bare_run, run):
+    titles = [ax.get_title() for ax in toppo_diag.weights(bare_run).figure().axes]
+    assert titles == [f"{side}: mean, assumed (none recorded)" for side in ("actor", "critic")]
+    assert "assumed" in toppo_diag.trap(bare_run).figure().axes[0].get_title()
+    assert "assumed" not in toppo_diag.trap(run).figure().axes[0].get_title()
+
+
+def test_trap_states_its_rule_and_that_lines_coincide(run, ln_run):
+    title = toppo_diag.trap(run, starved_snapshots=4).figure().axes[0].get_title()
+    assert title.splitlines() == [
+        "starved = in the grey band for 4 snapshots in a row:",
+        "no task",
+        "all lines coincide (FairGrad, \u03b1 = 1: Theorem 1)",
+    ]
+    assert "coincide" not in toppo_diag.trap(ln_run).figure().axes[0].get_title()

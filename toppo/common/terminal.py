@@ -52,7 +52,8 @@ def report(error: Exception, app: typer.Typer) -> int:
         message, code = str(error), 1
     else:
         raise error
-    print(f"error: {message}", file=sys.stderr)
+    if message:  # typer has none where it showed the help in place of a command
+        print(f"error: {message}", file=sys.stderr)
     return code
 
 

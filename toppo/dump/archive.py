@@ -18,7 +18,8 @@ from toppo.common.files import write_whole
 from toppo.dump import numerics
 from toppo.dump.errors import DumpError
 from toppo.dump.files import local_path
-from toppo.dump.h5_source import HEADER, RUN, open_h5
+from toppo.dump.h5_source import HEADER, RUN
+from toppo.dump.h5_target import new_h5
 from toppo.dump.logs import run_logs
 from toppo.dump.opening import open_dump
 from toppo.dump.schema import ArraySpec, Header
@@ -76,7 +77,7 @@ def export(
     header = replace(header, layout=replace(header.layout, slabs=slabs, keepbits=bits))
 
     def content(file: BinaryIO) -> None:
-        with open_h5(Path(file.name), "w") as archive:  # HDF5 opens files by name
+        with new_h5(Path(file.name)) as archive:  # HDF5 opens files by name
             _write(archive, dump.source, header, keepbits, progress)
             _write_logs(archive, logs)
 

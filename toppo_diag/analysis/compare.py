@@ -58,3 +58,38 @@ def compare(found: Iterable[Measure], published: Published) -> list[dict[str, An
                 }
             )
     return rows
+
+
+def compare_runs(ours: Iterable[Measure], others: Iterable[Measure]) -> list[dict[str, Any]]:
+    """One row for each number that our runs and the other runs give.
+
+    Two numbers belong together if benchmark, reward, metric, k and task agree. The methods may differ.
+
+    Returns:
+        Rows. `difference` is our number less the other, in `unit`.
+    """
+    theirs: dict[tuple[object, ...], list[Measure]] = {}
+    for measure in others:
+        theirs.setdefault(measure.key[1:], []).append(measure)
+    return [
+        {
+            "method": m.label,
+            "to": other.label,
+            "benchmark": m.benchmark,
+            "reward": m.reward,
+            "metric": m.metric,
+            "k": "" if m.k is None else m.k,
+            "task": m.task,
+            "unit": m.unit,
+            "ours": m.value,
+            "n": m.n,
+            "other": other.value,
+            "other_n": other.n,
+            "difference": m.value - other.value,
+            "env_steps": m.env_steps,
+            "other_env_steps": other.env_steps,
+        }
+        for m in ours
+        if m.metric != "step_to_match"  # its method is the baseline that is matched
+        for other in theirs.get(m.key[1:], ())
+    ]

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from toppo.combiners import parse_spec
+from toppo_diag.analysis.tasks import resolve
 from toppo_diag.errors import DiagnosticError, UsageError
 
 RUNGS = (
@@ -183,6 +184,24 @@ def combiner_name(spec: str) -> str:
         if value != defaults[key]
     )
     return f"{kind.name} {given}".rstrip()
+
+
+def of_tasks(run: Run, names: Sequence[str]) -> Run:
+    """The run with some of its tasks alone; without names, the whole run.
+
+    Its benchmark says so, because the paper's numbers are of whole benchmarks.
+
+    Raises:
+        UsageError: a task that the run does not have, or one that is named twice.
+    """
+    kept = resolve(names, run.tasks, run.path)
+    whole = len(kept) == len(run.tasks)
+    return replace(
+        run,
+        benchmark=run.benchmark if whole else f"{len(kept)} of {len(run.tasks)} tasks of {run.benchmark}",
+        tasks=tuple(run.tasks[i] for i in kept),
+        success=run.success[:, kept],
+    )
 
 
 def by_label(runs: Sequence[Run]) -> dict[str, list[Run]]:

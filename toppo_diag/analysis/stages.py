@@ -76,25 +76,32 @@ def choose_snapshots(
 def _at_index(n: int, item: str) -> Iterator[int]:
     ends = [_number(part) for part in item.split(":")]
     if len(ends) > 2 or not all(-n <= end < n for end in ends):
-        raise ValueError(f"has no snapshot {item}: it holds {n} snapshots, counted from 0")
+        raise ValueError(f"has no snapshot {_shown(item)}: it holds {n} snapshots, counted from 0")
     ends = [end % n for end in ends]
+    if ends[0] > ends[-1]:
+        raise ValueError(f"{item} holds no snapshot: a range goes from the earlier to the later one, as 2:5")
     yield from range(ends[0], ends[-1] + 1)
 
 
 def _at_steps(env_steps: Int[np.ndarray, "S"], item: str) -> Iterator[int]:
     ends = [_number(part) for part in item.split(":")]
     if len(ends) == 1:
-        yield int(np.abs(env_steps - ends[0]).argmin())
+        # in Python's integers: a number of steps may be greater than an int64
+        yield min(range(len(env_steps)), key=lambda s: abs(int(env_steps[s]) - ends[0]))
         return
-    within = np.flatnonzero((env_steps >= ends[0]) & (env_steps <= ends[-1]))
-    if len(ends) > 2 or not within.size:
+    within = [s for s, steps in enumerate(env_steps.tolist()) if ends[0] <= steps <= ends[-1]]
+    if len(ends) > 2 or not within:
         held = f"{env_steps[0]:,} to {env_steps[-1]:,}"
-        raise ValueError(f"has no snapshot within steps {item}: it holds snapshots at {held}")
-    yield from within.tolist()
+        raise ValueError(f"has no snapshot within steps {_shown(item)}: it holds snapshots at {held}")
+    yield from within
 
 
 def _number(text: str) -> int:
     try:
         return int(text.replace("_", ""))
     except ValueError:
-        raise ValueError(f"{text!r} is not a whole number; give snapshots or steps such as 3 or 3:7") from None
+        raise ValueError(f"{_shown(text)!r} is not a whole number; give snapshots or steps such as 3 or 3:7") from None
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:37]}..."

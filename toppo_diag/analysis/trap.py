@@ -50,6 +50,14 @@ class Trap:
     starved_for: Int[np.ndarray, "K"]
 
     @property
+    def coincide(self) -> bool:
+        """Whether all tasks with a gradient have the same share at every step, so that their lines cannot be told."""
+        live = np.where(self.shares == 0, np.nan, self.shares)
+        known = live[np.isfinite(live).any(axis=1)]
+        apart = np.nanmax(known, axis=1, initial=-np.inf) - np.nanmin(known, axis=1, initial=np.inf)
+        return bool(len(known) and self.shares.shape[1] > 1 and (np.abs(apart) < 1e-3 / self.shares.shape[1]).all())
+
+    @property
     def median_shares(self) -> Float[np.ndarray, "K"]:
         """The median of each task's share over the steps, (K,)."""
         return np.asarray(np.median(self.shares, axis=0))
@@ -77,3 +85,12 @@ def trap(
     shares = steps.mean(direction_shares(gram, weights))
     averaged = None if success is None else steps.mean(success)
     return Trap(steps.env_steps, shares, averaged, starved_for(shares, threshold))
+
+
+def is_fairgrad_one(spec: object) -> bool:
+    """Whether a recorded combiner is FairGrad at alpha = 1, which gives each live task the same share (Theorem 1)."""
+    try:
+        combiner = make(str(spec))
+    except ValueError:
+        return False
+    return combiner.name == "fairgrad" and getattr(combiner, "alpha", None) == 1

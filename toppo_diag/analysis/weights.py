@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,8 +22,20 @@ def weight_shares(weights: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]
     return shares
 
 
-def moving_average(values: Float[np.ndarray, "N K"], window: int) -> Float[np.ndarray, "N K"]:
-    """Mean of each row and the window - 1 rows before it. At the start it is the mean of the rows so far."""
+def moving_average(
+    values: Float[np.ndarray, "N K"], window: int, starts: Sequence[int] = (0,)
+) -> Float[np.ndarray, "N K"]:
+    """Mean of each row and the window - 1 rows before it. At a start it is the mean of the rows since then.
+
+    Args:
+        values: N rows.
+        window: rows in a mean.
+        starts: rows at which the average begins anew, increasing; the first is 0.
+    """
+    return np.concatenate([_average(part, window) for part in np.split(values, starts[1:])])
+
+
+def _average(values: Float[np.ndarray, "N K"], window: int) -> Float[np.ndarray, "N K"]:
     n = len(values)
     sums = np.vstack([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0, dtype=np.float64)])
     first = np.maximum(np.arange(1, n + 1) - window, 0)
@@ -37,18 +50,23 @@ class WeightSeries:
     Attributes:
         weights: w, (N, K).
         shares: w_i / sum_j |w_j|, (N, K).
-        smooth: moving average of the shares, (N, K).
-        first: the first moving average over a whole window, or over all minibatches if there are fewer, (K,).
+        smooth: moving average of the shares, (N, K). It begins anew where snapshots lie apart.
+        first: the first moving average over a whole window (or over the first stretch, where that is shorter), (K,).
+        short: whether first, last and mean are the same by construction: one stretch, no longer than the window.
     """
 
     weights: Float[np.ndarray, "N K"]
     shares: Float[np.ndarray, "N K"]
     smooth: Float[np.ndarray, "N K"]
     first: Float[np.ndarray, "K"]
+    short: bool
 
 
 def weight_series(
-    weights: Float[np.ndarray, "N K"] | None, gram: Float[np.ndarray, "N K K"], window: int
+    weights: Float[np.ndarray, "N K"] | None,
+    gram: Float[np.ndarray, "N K K"],
+    window: int,
+    starts: Sequence[int] = (0,),
 ) -> WeightSeries:
     """Each task's share of the weights, and its moving average.
 
@@ -56,12 +74,27 @@ def weight_series(
         weights: w; None takes the weights of a mean.
         gram: G of the same minibatches.
         window: minibatches in the moving average.
+        starts: minibatches at which the average begins anew, from `stretches`.
     """
     if weights is None:
         weights = make("mean").solve_many(gram).weights
     shares = weight_shares(weights)
-    smooth = moving_average(shares, window)
-    return WeightSeries(weights, shares, smooth, smooth[min(window, len(smooth)) - 1])
+    smooth = moving_average(shares, window, starts)
+    length = starts[1] if len(starts) > 1 else len(smooth)
+    short = len(starts) == 1 and len(smooth) <= window
+    return WeightSeries(weights, shares, smooth, smooth[min(window, length) - 1], short)
+
+
+def stretches(env_steps: Int[np.ndarray, "N"], snapshot: Int[np.ndarray, "N"], phase: int | None) -> list[int]:
+    """The minibatches that begin a stretch: those of snapshots that do not follow the collect of the one before.
+
+    Args:
+        env_steps: of the snapshot of each minibatch.
+        snapshot: index of the snapshot of each minibatch.
+        phase: steps of one collect; None counts every snapshot as one that lies apart.
+    """
+    apart = np.flatnonzero((np.diff(snapshot) != 0) & (np.diff(env_steps) > (phase or 0)))
+    return [0, *(apart + 1).tolist()]
 
 
 def spread_over_phase(

@@ -11,14 +11,14 @@ from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from toppo.common.errors import ToppoError
+from toppo.common.errors import ToppoError, UsageError
 from toppo_diag.batch.manifest import Entry, Manifest, read_manifest
 from toppo_diag.batch.page import PAGE, summary_page
 from toppo_diag.batch.result import Result
 from toppo_diag.commands import ALL
-from toppo_diag.errors import require_at_least
+from toppo_diag.commands.checking import MOST, Between, checked
 from toppo_diag.output import chosen_formats, require_writable, to_csv, write_text
 from toppo_diag.product import Product
 from toppo_diag.reading.progress import progress
@@ -31,12 +31,13 @@ ABSOLUTE = 1e-9
 """Largest absolute difference that passes. Some numbers are only rounding, such as the distances of Figure D.5."""
 
 
+@checked
 def figures(
     manifest: str | os.PathLike[str] | None = None,
     *,
     only: Texts = None,
     check: bool = False,
-    jobs: int = 1,
+    jobs: Annotated[int, Between(1, MOST)] = 1,
     out: str | os.PathLike[str] | None = None,
     formats: Texts = "pdf,png",
 ) -> list[Result]:
@@ -58,10 +59,25 @@ def figures(
         UsageError: no such manifest or entry, or a manifest with a mistake.
         OutputError: the directory cannot be written.
     """
-    require_at_least(1, jobs=jobs)
     plan = read_manifest(manifest, None if out is None else Path(out)).only(as_texts(only))
     kinds = chosen_formats(as_texts(formats))
+    if manifest is None:
+        _require_archives(plan)
     return check_all(plan, jobs) if check else make_all(plan, kinds, jobs)
+
+
+def _require_archives(plan: Manifest) -> None:
+    """Say what to type where the paper's manifest is made, and no archive of it is here.
+
+    Raises:
+        UsageError: entries need archives, and there is none.
+    """
+    sources = [source for entry in plan.entries for source in entry.sources]
+    if sources and not any(Path(source).exists() for source in sources):
+        raise UsageError(
+            f"the paper's archives are not here ({sources[0]}): run this in a clone of toppo, "
+            "or give a manifest of your own, as `toppo-diag figures my.toml`"
+        )
 
 
 def make_all(manifest: Manifest, formats: Sequence[str], jobs: int) -> list[Result]:

@@ -11,9 +11,10 @@ from typing import Any
 
 from toppo.common.names import suggestion
 from toppo_diag.commands import ALL, COMMANDS, OF_RUNS, options_of
+from toppo_diag.commands.checking import check_options, shown
 from toppo_diag.errors import UsageError, bad_option
 from toppo_diag.reading.published import paper_directory
-from toppo_diag.request import as_texts
+from toppo_diag.request import as_texts, name_problem
 
 NAME = "paper.toml"
 HERE = Path("figures")
@@ -82,7 +83,7 @@ def _manifest(path: Path, where: Path, out: Path | None) -> Manifest:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}; give a manifest such as figures/paper.toml") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # tomllib's own errors, no UTF-8, a number of too many digits
         raise UsageError(f"{path}: is not valid TOML ({error})") from None
     if unknown := set(content) - {"out", "figures"}:
         raise UsageError(f"{path}: unknown key {sorted(unknown)[0]!r}; it has out and [figures.NAME] tables")
@@ -90,26 +91,35 @@ def _manifest(path: Path, where: Path, out: Path | None) -> Manifest:
     if not isinstance(tables, dict) or not all(isinstance(table, dict) for table in tables.values()) or not tables:
         raise UsageError(f"{path}: names no figures; give [figures.NAME] tables")
     entries = tuple(_entry(f"{path}: [figures.{name}]", name, table, where) for name, table in tables.items())
-    return Manifest(path, out or where / str(content.get("out", "out")), entries)
+    if not isinstance(made_in := content.get("out", "out"), str):
+        raise UsageError(f"{path}: `out={shown(made_in)}`: give the directory as a text")
+    return Manifest(path, out or where / made_in, entries)
 
 
 def _entry(label: str, name: str, table: Mapping[str, Any], where: Path) -> Entry:
+    if problem := name_problem(name):
+        raise UsageError(f"{label}: the entry's name names its files, and {name!r} {problem}")
     command = table.get("command")
-    if command not in ALL:
-        raise UsageError(f"{label}: unknown command {command!r}: {suggestion(str(command), ALL)}")
+    if not isinstance(command, str) or command not in ALL:
+        raise UsageError(f"{label}: unknown command {shown(command)!r}: {suggestion(shown(command), ALL)}")
     key = "dumps" if command in COMMANDS else "runs" if command in OF_RUNS else None
     known = [*([key] if key else []), *options_of(ALL[command])]
     given = {key.replace("-", "_"): value for key, value in table.items() if key not in ("command", "title")}
     if unknown := [option for option in given if option not in known]:
         raise UsageError(f"{label}: {command} has no option {unknown[0]!r}; it has {', '.join(known)}")
     sources = () if key is None else _sources(label, key, given.pop(key, None), where)
+    try:
+        check_options(ALL[command], given)
+    except UsageError as error:
+        raise UsageError(f"{label}: {error}") from None
     options = {option: str(where / value) if option == "published" else value for option, value in given.items()}
-    return Entry(name, str(table.get("title", name)), command, sources, options)
+    return Entry(name, shown(table.get("title", name), 200), command, sources, options)
 
 
 def _sources(label: str, key: str, given: object, where: Path) -> tuple[str, ...]:
     """The paths of dumps or runs. Local ones are relative to the manifest."""
-    names = as_texts(given)
+    listed = isinstance(given, list) and all(isinstance(item, str) for item in given)
+    names = as_texts(given) if listed or isinstance(given, str) else ()
     if not names:
-        raise UsageError(f"{label}: names no {key}; give {key} = [...]")
+        raise UsageError(f"{label}: names no {key}; give {key} = [...], a list of texts")
     return tuple(name if "://" in name else str(where / name) for name in names)

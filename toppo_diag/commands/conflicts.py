@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
+from toppo.dump import Dump
+from toppo_diag.commands.command import instrument
+from toppo_diag.commands.side_by_side import side_by_side
 from toppo_diag.product import Product
-from toppo_diag.request import Request, Selection, Sources
+from toppo_diag.request import Request, Selection, Sources, stem
 
 
+@instrument
 def conflicts(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     """Which tasks pull against each other, how often, and in which layers.
 
@@ -22,67 +26,77 @@ def conflicts(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     from toppo_diag.reading.dumps import chosen_snapshots, chosen_tasks, dropped_note, grams_of_slabs, read_stream
 
     request = Request.of(dumps, **selection)
-    dump = request.open_one("conflicts")
-    kept = chosen_tasks(dump, request)
-    series, pairs = {}, {}
-    layers: dict[str, list[tuple[str, float]]] = {}
-    tasks: tuple[str, ...] = ()
-    notes: list[str] = []
-    over_time: list[dict[str, Any]] = []
-    by_pair: list[dict[str, Any]] = []
-    by_layer: list[dict[str, Any]] = []
-    headline: list[dict[str, Any]] = []
-    if not dump.n_stream:
-        notes.append(f"{dump.path}: has no Gram stream, so the figure shows its snapshots")
-    for side in sides(dump, request):
-        grams = read_stream(dump, side, request)
-        notes += dropped_note(dump, side, grams)
-        tasks = grams.tasks
-        s = conflict_series(grams.env_steps, grams.values)
-        found = s.found
-        series[side], pairs[side] = (s.env_steps, s.share, s.effective_rank), found.pair_share
-        over_time += [
-            {"side": side, "env_steps": int(step), "negative_share": s.share[t], "effective_rank": s.effective_rank[t]}
-            for t, step in enumerate(s.env_steps)
-        ]
-        by_pair += [
-            {
-                "side": side,
-                "task": tasks[i],
-                "task_j": tasks[j],
-                "negative_share": found.pair_share[i, j],
-                "mean_cosine": found.pair_cosine[i, j],
-            }
-            for i, j in s.pairs
-        ]
-        worst = s.pairs[0] if s.pairs else None
-        numbers = {
-            "side": side,
-            "negative_share": s.mean_share,
-            "effective_rank": s.mean_rank,
-            "worst_pair": " and ".join(tasks[i] for i in worst) if worst else "none",
-            "worst_pair_share": float(found.pair_share[worst]) if worst else float("nan"),
-        }
-        if dump.has_slabs and dump.n_snapshots and request.layer is None:
-            snapshots = chosen_snapshots(dump, request, STAGES)
-            parts = dump.parameters(side)
-            index = [(n, m) for n in snapshots for m in range(dump.n_minibatches)]
-            of_layers = grams_of_slabs(dump, side, index, [(part.slice,) for part in parts], request.scheduler)
-            layers[side] = list(layer_scores(of_layers, [part.name for part in parts], kept).items())
-            by_layer += [
-                {"side": side, "rank": n + 1, "layer": name, "conflict_score": score}
-                for n, (name, score) in enumerate(layers[side])
+
+    def one(dump: Dump) -> Product:
+        kept = chosen_tasks(dump, request)
+        series, pairs = {}, {}
+        layers: dict[str, list[tuple[str, float]]] = {}
+        tasks: tuple[str, ...] = ()
+        notes: list[str] = []
+        over_time: list[dict[str, Any]] = []
+        by_pair: list[dict[str, Any]] = []
+        by_layer: list[dict[str, Any]] = []
+        headline: list[dict[str, Any]] = []
+        if not dump.n_stream:
+            notes.append(f"{dump.path}: has no Gram stream, so the figure shows its snapshots")
+        for side in sides(dump, request):
+            grams = read_stream(dump, side, request)
+            notes += dropped_note(dump, side, grams)
+            tasks = grams.tasks
+            s = conflict_series(grams.env_steps, grams.values)
+            found = s.found
+            series[side], pairs[side] = (s.env_steps, s.share, s.effective_rank), found.pair_share
+            over_time += [
+                {
+                    "side": side,
+                    "env_steps": int(step),
+                    "negative_share": s.share[t],
+                    "effective_rank": s.effective_rank[t],
+                }
+                for t, step in enumerate(s.env_steps)
             ]
-            numbers["worst_layer"] = layers[side][0][0]
-        headline.append(numbers)
-    if not dump.has_slabs:
-        notes.append(f"{dump.path}: holds no gradients (slabs), so layers are left out; give a dump that holds them")
-    elif layers and not request.chooses_snapshots:
-        notes.append("layers are ranked over the early, mid and late snapshots; choose others with `snapshot`")
-    return Product(
-        name=request.stem("conflicts", run_name(dump)),
-        draw=lambda: conflicts_figure(series, pairs, layers, tasks),
-        rows={"": over_time, "-pairs": by_pair} | ({"-layers": by_layer} if by_layer else {}),
-        headline=headline,
-        notes=notes,
-    )
+            by_pair += [
+                {
+                    "side": side,
+                    "task": tasks[i],
+                    "task_j": tasks[j],
+                    "negative_share": found.pair_share[i, j],
+                    "mean_cosine": found.pair_cosine[i, j],
+                }
+                for i, j in s.pairs
+            ]
+            worst = s.pairs[0] if s.pairs else None
+            numbers = {
+                "side": side,
+                "negative_share": s.mean_share,
+                "effective_rank": s.mean_rank,
+                "worst_pair": " and ".join(tasks[i] for i in worst) if worst else "none",
+                "worst_pair_share": float(found.pair_share[worst]) if worst else float("nan"),
+            }
+            if dump.has_slabs and dump.n_snapshots and request.layer is None:
+                snapshots = chosen_snapshots(dump, request, STAGES)
+                parts = dump.parameters(side)
+                index = [(n, m) for n in snapshots for m in range(dump.n_minibatches)]
+                of_layers = grams_of_slabs(dump, side, index, [(part.slice,) for part in parts], request.scheduler)
+                layers[side] = list(layer_scores(of_layers, [part.name for part in parts], kept).items())
+                by_layer += [
+                    {"side": side, "rank": n + 1, "layer": name, "conflict_score": score}
+                    for n, (name, score) in enumerate(layers[side])
+                ]
+                numbers["worst_layer"] = layers[side][0][0]
+            headline.append(numbers)
+        if not dump.has_slabs:
+            notes.append(
+                f"{dump.path}: holds no gradients (slabs), so layers are left out; give a dump that holds them"
+            )
+        elif layers and not request.chooses_snapshots:
+            notes.append("layers are ranked over the early, mid and late snapshots; choose others with `snapshot`")
+        return Product(
+            name=stem("conflicts", request.side or "", run_name(dump)),
+            draw=lambda figure=None: conflicts_figure(series, pairs, layers, tasks, figure=figure),
+            rows={"": over_time, "-pairs": by_pair} | ({"-layers": by_layer} if by_layer else {}),
+            headline=headline,
+            notes=notes,
+        )
+
+    return side_by_side("conflicts", request, one)

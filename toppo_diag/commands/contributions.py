@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
+from toppo_diag.commands.command import instrument
 from toppo_diag.product import Product
-from toppo_diag.request import Request, Selection, Sources
+from toppo_diag.request import One, Request, Selection, stem
 
 
-def contributions(dumps: Sources, **selection: Unpack[Selection]) -> Product:
+@instrument
+def contributions(dumps: One, **selection: Unpack[Selection]) -> Product:
     """How much each task contributes to the step, ||w_i g_i||, over training (Figure D.4).
 
     Four panels: (a) without PopArt, mean; (b) with PopArt, mean; (c) without PopArt, FairGrad; (d) with PopArt,
@@ -47,7 +49,7 @@ def contributions(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     lengths = {name: series.lengths for name, series in found.items()}
     spreads = {name: series.spread for name, series in found.items()}
     return Product(
-        name=request.stem("contributions", side, run_name(dump)),
+        name=stem("contributions", side, run_name(dump)),
         draw=lambda: contributions_figure(env_steps, lengths, spreads, grams.tasks),
         rows={"": rows},
         headline=[{"condition": name, "spread": value} for name, value in spreads.items()],

@@ -4,31 +4,36 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from toppo_diag.commands.command import instrument
 from toppo_diag.errors import bad_option
 from toppo_diag.product import Product
-from toppo_diag.request import Sources, as_paths
+from toppo_diag.request import Sources, Texts, as_paths, as_texts, several, stem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from toppo_diag.analysis.published import Published
-    from toppo_diag.analysis.runs import Aligned
+    from toppo_diag.analysis.runs import Aligned, Run
     from toppo_diag.output import Row
 
 FIGURES = ("success", "per-task", "worst-k", "ladder")
 
 
-def curves(runs: Sources, *, figure: str = "success", band: str = "std", published: str | None = None) -> Product:
+@instrument
+def curves(
+    runs: Sources, *, figure: str = "success", band: str = "std", tasks: Texts = None, published: str | None = None
+) -> Product:
     """Success over training, as statistics over seeds, beside published baselines (Figures 1, 4 and D.6 to D.10).
 
     Args:
         figure: success (the mean over tasks), per-task, worst-k (the k worst tasks) or ladder (the last values of each
             configuration).
         band: what is drawn around a line: std or sem of the mean, or iqm with its 95 % bootstrap interval.
+        tasks: only these tasks, separated by commas. No published number is drawn then.
         published: directory of the paper's numbers, in place of the numbers that come with toppo.
     """
     from toppo_diag.analysis.curves import BANDS
-    from toppo_diag.analysis.runs import align_each, one_setting
+    from toppo_diag.analysis.runs import align_each, of_tasks, one_setting
     from toppo_diag.analysis.tables import group_notes
     from toppo_diag.reading.published import read_published
     from toppo_diag.reading.runs import read_runs
@@ -37,7 +42,8 @@ def curves(runs: Sources, *, figure: str = "success", band: str = "std", publish
         if given not in known:
             raise bad_option(option, given, f"give {', '.join(known[:-1])} or {known[-1]}", known)
     paper = read_published(published)
-    found = read_runs(as_paths(runs))
+    whole = read_runs(as_paths(runs))
+    found = [of_tasks(run, as_texts(tasks)) for run in whole]
     if figure != "success":
         one_setting(found)
     groups = align_each(found)
@@ -45,7 +51,7 @@ def curves(runs: Sources, *, figure: str = "success", band: str = "std", publish
     product = make(groups, band, paper)
     seeds = group_notes(groups, paper)[1:]  # the first is about the tables' numbers
     return Product(
-        name=f"curves-{figure}-{_settings(groups)}",
+        name=stem("curves", figure, _settings(whole), several([run.name for run in whole])),
         draw=product.draw,
         rows=product.rows,
         headline=product.headline,
@@ -243,7 +249,7 @@ def _known(value: Any) -> float | None:
     return None if value != value else float(value)
 
 
-def _where(group: Aligned) -> str:
+def _where(group: Aligned | Run) -> str:
     """The name of a benchmark. A list of tasks is named by their number."""
     return f"{len(group.tasks)}-tasks" if "," in group.benchmark else group.benchmark
 
@@ -252,5 +258,5 @@ def _title(group: Aligned) -> str:
     return f"{_where(group).replace('-', ' ')}, {group.reward.upper()} rewards"
 
 
-def _settings(groups: Sequence[Aligned]) -> str:
+def _settings(groups: Sequence[Run]) -> str:
     return "-".join(dict.fromkeys(f"{_where(g)}-{g.reward}" for g in groups))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
+from toppo_diag.commands.command import instrument
 from toppo_diag.product import Product
-from toppo_diag.request import Request, Selection, Sources
+from toppo_diag.request import Request, Selection, Sources, stem
 
 
+@instrument
 def health(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     """Two numbers about the health of the gradients, compared across runs (Figure D.3).
 
@@ -23,6 +25,7 @@ def health(dumps: Sources, **selection: Unpack[Selection]) -> Product:
         open_alike,
         plain_conditions,
         run_name,
+        run_names,
     )
     from toppo_diag.reading.dumps import dropped_note
 
@@ -70,7 +73,7 @@ def health(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     cosines = {label: s.mean_abs_cosine for label, s in found.items()}
     masses = {label: s.top_1_mass for label, s in found.items()}
     return Product(
-        name=request.stem("health", side, "" if len(opened) > 1 else run_name(opened[0])),
+        name=stem("health", side, run_names(opened)),
         draw=lambda: health_figure(cosines, masses, n_tasks, side),
         rows={"": rows},
         headline=headline,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Unpack
 
+from toppo_diag.commands.command import instrument
 from toppo_diag.product import Product
-from toppo_diag.request import Request, Selection, Sources
+from toppo_diag.request import Request, Selection, Sources, stem
 
 if TYPE_CHECKING:
     from toppo_diag.analysis.heatmap import Panel
 
 
+@instrument
 def heatmaps(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     """Gram heatmaps: which tasks agree, and how unequal the gradients are (Figures 3, D.1 and D.2).
 
@@ -27,7 +29,7 @@ def heatmaps(dumps: Sources, **selection: Unpack[Selection]) -> Product:
         missing_conditions,
         open_alike,
         plain_conditions,
-        run_name,
+        run_names,
     )
     from toppo_diag.reading.dumps import dropped_note
 
@@ -59,7 +61,7 @@ def heatmaps(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     stages = list(dict.fromkeys(stage for stage, _ in panels))
     labels = {stage: _label(stage, {n["env_steps"] for n in headline if n["stage"] == stage}) for stage in stages}
     return Product(
-        name=request.stem("heatmaps", side, "" if len(opened) > 1 else run_name(opened[0])),
+        name=stem("heatmaps", side, run_names(opened)),
         draw=lambda: heatmap_figure(panels, labels, [c.label for c in conditions], side),
         rows={"": rows},
         headline=headline,
@@ -68,8 +70,9 @@ def heatmaps(dumps: Sources, **selection: Unpack[Selection]) -> Product:
 
 
 def _label(stage: str, steps: set[int]) -> str:
-    """The label of a row, with its steps where all dumps agree on them."""
-    return f"{stage}, {_short_number(steps.pop())} steps" if len(steps) == 1 else stage
+    """The label of a row, with its steps, or their range where the dumps differ."""
+    ends = dict.fromkeys([_short_number(min(steps)), _short_number(max(steps))])
+    return f"{stage}, {' to '.join(ends)} steps"
 
 
 def _short_number(steps: int) -> str:

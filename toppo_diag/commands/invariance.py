@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from typing import Annotated, Any, Unpack
 
-from toppo_diag.errors import require_at_least
+from toppo_diag.commands.checking import Between
+from toppo_diag.commands.command import instrument
 from toppo_diag.product import Product
-from toppo_diag.request import Request, Selection, Sources, Texts
+from toppo_diag.request import Request, Selection, Sources, Texts, stem
 
 
+@instrument
 def invariance(
-    dumps: Sources, *, tol: float = 1e-12, combiners: Texts = "all", **selection: Unpack[Selection]
+    dumps: Sources,
+    *,
+    tol: Annotated[float, Between(0, 1)] = 1e-12,
+    combiners: Texts = "all",
+    **selection: Unpack[Selection],
 ) -> Product:
     """Check Theorem 1 and Corollary 1: rescaling a task's gradient does not change FairGrad's step (Figure D.5).
 
@@ -24,15 +30,14 @@ def invariance(
     from toppo_diag.analysis.invariance import judge, realised_rows, synthetic
     from toppo_diag.commands.options import chosen_combiners
     from toppo_diag.plots.invariance import invariance_figure
-    from toppo_diag.reading.conditions import as_combined, default_side, has_popart, raw, run_name
+    from toppo_diag.reading.conditions import as_combined, default_side, has_popart, raw, run_name, run_names
     from toppo_diag.reading.dumps import dropped_note, read_grams
 
-    require_at_least(0, tol=tol)
     request = Request.of(dumps, **selection)
+    opened = request.open_all()  # first: a wrong path should not wait for the Gaussians
     on_gaussians = synthetic(chosen_combiners(combiners))
     notes: list[str] = []
     minibatches: list[dict[str, Any]] = []
-    opened = request.open_all()
     for dump in opened:
         side = request.side or default_side(dump)
         grams = read_grams(dump, side, request)
@@ -52,7 +57,7 @@ def invariance(
             f"{verdict.singular} minibatches have a singular Gram, which Theorem 1 does not cover; the table marks them"
         )
     return Product(
-        name=request.stem("invariance", run_name(opened[0]) if len(opened) == 1 else ""),
+        name=stem("invariance", request.side or "", run_names(opened)),
         draw=lambda: invariance_figure(on_gaussians.sweeps, on_gaussians.perturbations, verdict.drawn, tol),
         rows={"": on_gaussians.rows(), "-minibatches": minibatches},
         headline=verdict.headline,

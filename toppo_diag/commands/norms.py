@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
+from toppo.dump import Dump
+from toppo_diag.commands.command import instrument
+from toppo_diag.commands.side_by_side import side_by_side
 from toppo_diag.product import Product
-from toppo_diag.request import Request, Selection, Sources
+from toppo_diag.request import Request, Selection, Sources, stem
 
 
+@instrument
 def norms(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     """The length of each task's gradient over training, one panel for each side (Figure 2).
 
@@ -20,43 +24,46 @@ def norms(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     from toppo_diag.reading.dumps import dropped_note, read_stream
 
     request = Request.of(dumps, **selection)
-    dump = request.open_one("norms")
-    notes, series = [], {}
-    tasks: tuple[str, ...] = ()
-    per_task: list[dict[str, Any]] = []
-    aggregates: list[dict[str, Any]] = []
-    headline: list[dict[str, Any]] = []
-    if not dump.n_stream:
-        notes.append(f"{dump.path}: has no Gram stream, so the figure shows its snapshots")
-    # Figure 2's order: the critic first.
-    for side in sorted(sides(dump, request), key=lambda s: s != "critic"):
-        grams = read_stream(dump, side, request)
-        notes += dropped_note(dump, side, grams)
-        tasks = grams.tasks
-        s = series[side] = norm_series(grams.env_steps, grams.values)
-        for t, steps in enumerate(s.env_steps.tolist()):
-            where = {"side": side, "env_steps": steps}
-            per_task += [{**where, "task": task, "norm": s.norms[t, k]} for k, task in enumerate(tasks)]
-            aggregates.append(
-                {**where, "mean_norm": s.mean_norm[t], "fairgrad_norm": s.fairgrad_norm[t], "spread": s.spread[t]}
+
+    def one(dump: Dump) -> Product:
+        notes, series = [], {}
+        tasks: tuple[str, ...] = ()
+        per_task: list[dict[str, Any]] = []
+        aggregates: list[dict[str, Any]] = []
+        headline: list[dict[str, Any]] = []
+        if not dump.n_stream:
+            notes.append(f"{dump.path}: has no Gram stream, so the figure shows its snapshots")
+        # Figure 2's order: the critic first.
+        for side in sorted(sides(dump, request), key=lambda s: s != "critic"):
+            grams = read_stream(dump, side, request)
+            notes += dropped_note(dump, side, grams)
+            tasks = grams.tasks
+            s = series[side] = norm_series(grams.env_steps, grams.values)
+            for t, steps in enumerate(s.env_steps.tolist()):
+                where = {"side": side, "env_steps": steps}
+                per_task += [{**where, "task": task, "norm": s.norms[t, k]} for k, task in enumerate(tasks)]
+                aggregates.append(
+                    {**where, "mean_norm": s.mean_norm[t], "fairgrad_norm": s.fairgrad_norm[t], "spread": s.spread[t]}
+                )
+            headline.append(
+                {
+                    "side": side,
+                    "minibatches": len(grams.values),
+                    "spread_median": s.median_spread,
+                    "spread_first": float(s.spread[0]),
+                    "spread_last": float(s.spread[-1]),
+                    "mean_norm_last": float(s.mean_norm[-1]),
+                    "fairgrad_norm_last": float(s.fairgrad_norm[-1]),
+                }
             )
-        headline.append(
-            {
-                "side": side,
-                "minibatches": len(grams.values),
-                "spread_median": s.median_spread,
-                "spread_first": float(s.spread[0]),
-                "spread_last": float(s.spread[-1]),
-                "mean_norm_last": float(s.mean_norm[-1]),
-                "fairgrad_norm_last": float(s.fairgrad_norm[-1]),
-            }
+        # FG-c is a combiner of the critic, so Figure 2 (b) shows the actor without it.
+        fairgrad = [side for side in series if side != "actor"]
+        return Product(
+            name=stem("norms", request.side or "", run_name(dump)),
+            draw=lambda figure=None: norms_figure(series, tasks, fairgrad, figure=figure),
+            rows={"": per_task, "-aggregators": aggregates},
+            headline=headline,
+            notes=notes,
         )
-    # FG-c is a combiner of the critic, so Figure 2 (b) shows the actor without it.
-    fairgrad = [side for side in series if side != "actor"]
-    return Product(
-        name=request.stem("norms", run_name(dump)),
-        draw=lambda: norms_figure(series, tasks, fairgrad),
-        rows={"": per_task, "-aggregators": aggregates},
-        headline=headline,
-        notes=notes,
-    )
+
+    return side_by_side("norms", request, one)

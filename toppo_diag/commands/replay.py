@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Unpack
 
+from toppo_diag.commands.command import instrument
 from toppo_diag.product import Product
-from toppo_diag.request import Request, Selection, Sources, Texts
+from toppo_diag.request import One, Request, Selection, Texts, stem
 
 
-def replay(
-    dumps: Sources, *, combiners: Texts = ("fairgrad:alpha=1", "mean"), **selection: Unpack[Selection]
-) -> Product:
+@instrument
+def replay(dumps: One, *, combiners: Texts = ("fairgrad:alpha=1", "mean"), **selection: Unpack[Selection]) -> Product:
     """What other combiners would have done with the recorded gradients (Section D.2).
 
     Combines every dumped Gram again. For each task, shows its weight, contribution, progress g_i'd and cosine with the
@@ -23,7 +23,7 @@ def replay(
     from toppo_diag.analysis.replay import replay as again
     from toppo_diag.commands.options import chosen_combiners
     from toppo_diag.plots.replay import replay_figure
-    from toppo_diag.reading.conditions import as_combined, default_side, run_name
+    from toppo_diag.reading.conditions import as_combined, default_side, of_each_task, run_name
     from toppo_diag.reading.dumps import dropped_note, read_grams
 
     request = Request.of(dumps, **selection)
@@ -32,13 +32,16 @@ def replay(
     grams = as_combined(dump, side, read_grams(dump, side, request))
     notes = dropped_note(dump, side, grams)
     whole = not request.tasks and request.layer is None
-    used = grams.beside.get(f"{side}_weights") if whole else None
+    used = of_each_task(grams, f"{side}_weights") if whole else None
     if used is None:
         why = "were not recorded" if whole else "are for all tasks and layers"
         notes.append(f"{dump.path}: the {side}'s weights in training {why}; the comparison with training is left out")
     found: dict[str, Replay] = {}
     for spec, combiner in chosen_combiners(combiners).items():
-        losses = grams.beside.get(f"loss_{side}", grams.beside.get("loss")) if combiner.needs_losses else None
+        losses = None
+        if combiner.needs_losses:
+            own = of_each_task(grams, f"loss_{side}")
+            losses = own if own is not None else of_each_task(grams, "loss")
         if combiner.needs_losses and losses is None:
             notes.append(f"{dump.path}: {spec} is left out: it needs losses, and no loss_{side} was recorded")
             continue
@@ -87,7 +90,7 @@ def replay(
     names, worst = list(found), [r.worst_cosine for r in found.values()]
     cosines = cosine_table(summed.values())
     return Product(
-        name=request.stem("replay", side, run_name(dump)),
+        name=stem("replay", side, run_name(dump)),
         draw=lambda: replay_figure(names, grams.tasks, cosines, worst, side),
         rows={"": rows, "-steps": steps_rows},
         headline=[{"combiner": spec, **s.headline} for spec, s in summed.items()],

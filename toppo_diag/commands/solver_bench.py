@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 
+from toppo_diag.commands.command import instrument
 from toppo_diag.product import Product
 
 MEASURED = ("milliseconds", "times_scipy", "times_paper")
 """Columns that differ each time."""
 
 
+@instrument
 def solver_bench() -> Product:
     """Time FairGrad's solvers on this machine: ours, the paper's, scipy's and SGD, on five kinds of Gram (Table C.1).
 

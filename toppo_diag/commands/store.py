@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from toppo_diag.commands.checking import Between, checked
+from toppo_diag.errors import DiagnosticError, UsageError
+from toppo_diag.output import OutputError
 from toppo_diag.request import Source, opened
 
 if TYPE_CHECKING:
@@ -13,27 +16,65 @@ if TYPE_CHECKING:
 
 
 def info(dump: Source) -> dict[str, Any]:
-    """What a dump holds: run, tasks, snapshots and their steps, sizes, configuration."""
-    from toppo.dump import describe
+    """What a dump holds: run, tasks, snapshots and their steps, sizes, configuration.
 
-    return describe(opened(dump))
+    Of a directory of runs: each run, how far it is and how well it does.
+    """
+    from toppo.dump import DumpError, describe
+    from toppo_diag.reading.listing import runs_in
+
+    try:
+        return describe(opened(dump))
+    except DumpError:
+        if runs := runs_in(dump):
+            return {"path": str(dump), "kind": "directory", "runs": runs}
+        raise
 
 
 def verify(dump: Source) -> Report:
     """Check a dump for damage: its schema, checksums and missing chunks, and its Grams against its gradients."""
+    from toppo.dump import DumpError
     from toppo.dump import verify as check
 
-    return check(os.fspath(opened(dump).path))
+    try:
+        return check(os.fspath(opened(dump).path))
+    except DumpError as error:
+        if "see `toppo-diag verify`" not in str(error):
+            raise
+        # This is that command. What cannot even be opened is most often no dump at all.
+        problem = str(error).replace("; see `toppo-diag verify`", "")
+        raise DiagnosticError(f"{problem}; give a run directory, its dump.zarr or an exported .h5") from None
 
 
-def export(dump: Source, archive: str | os.PathLike[str], *, slabs: bool = False, keepbits: int | None = None) -> Path:
+@checked
+def export(
+    dump: Source,
+    archive: str | os.PathLike[str],
+    *,
+    slabs: bool = False,
+    keepbits: Annotated[int | None, Between(1, 23)] = None,
+    overwrite: bool = False,
+) -> Path:
     """Write one portable HDF5 file of a dump. Every command that needs no gradients reads it in place of the dump.
 
     Args:
         archive: the HDF5 file to make.
         slabs: also write the gradients; everything else is always written.
         keepbits: mantissa bits of the gradients to keep, 1 to 23.
+        overwrite: replace the file if it is there already.
+
+    Raises:
+        UsageError: the file is there already.
+        OutputError: the place cannot be written, or is full.
     """
     from toppo.dump import export as write
+    from toppo_diag.reading.progress import progress
 
-    return write(os.fspath(opened(dump).path), archive, slabs=slabs, keepbits=keepbits)
+    source = opened(dump)
+    if Path(archive).exists() and not overwrite:
+        raise UsageError(f"{archive} exists: give another file, or `overwrite`")
+    with progress("slabs") as done:
+        try:
+            return write(os.fspath(source.path), archive, slabs=slabs, keepbits=keepbits, progress=done)
+        except OSError as error:
+            raise OutputError(f"cannot write {archive}: {error.strerror or error}; give another place") from None

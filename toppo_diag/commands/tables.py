@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from toppo_diag.commands.command import instrument
 from toppo_diag.errors import UsageError, bad_option
 from toppo_diag.product import Product
-from toppo_diag.request import Sources, Texts, as_paths, as_texts
+from toppo_diag.request import Sources, Texts, as_paths, as_texts, several, stem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from toppo_diag.analysis.runs import Run
 
 
+@instrument
 def tables(runs: Sources, *, table: Texts = None, published: str | None = None) -> Product:
     """The paper's result tables with our rows, as Markdown, LaTeX and CSV (Tables 2, 3 and D.1 to D.11).
 
@@ -40,7 +42,7 @@ def tables(runs: Sources, *, table: Texts = None, published: str | None = None) 
     made = [t for t in made if t.ours]
     made += [protocol_table(number, groups, paper) for number in PROTOCOLS if number in protocols]
     return Product(
-        name="table",
+        name=stem("table", several([run.name for run in found])),
         draw=None,
         rows={f"-{t.stem}": t.numbers for t in made},
         texts={

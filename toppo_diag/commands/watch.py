@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from toppo.dump import DumpError
-from toppo_diag.errors import DiagnosticError, require_at_least
+from toppo_diag.commands.checking import Between, checked
+from toppo_diag.errors import DiagnosticError
 from toppo_diag.plots.names import short
 from toppo_diag.request import Source
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from toppo_diag.reading.live import View
 
 
-def watch(dump: Source, *, interval: float = 5.0, once: bool = False) -> None:
+@checked
+def watch(dump: Source, *, interval: Annotated[float, Between(0.1, 86_400)] = 5.0, once: bool = False) -> None:
     """A live view of a run in progress: how far it is, and each task's success, gradient norms and share of the step.
 
     Ends when the run ends.
@@ -31,7 +33,6 @@ def watch(dump: Source, *, interval: float = 5.0, once: bool = False) -> None:
     """
     from toppo_diag.reading.live import look  # scipy: too slow for --help
 
-    require_at_least(0.1, interval=interval)
     console = Console()
     view = look(dump)
     if once or view.complete or not console.is_terminal:
@@ -55,9 +56,21 @@ def panel(view: View) -> Group:
     steps = "no collect yet" if view.env_steps is None else f"{view.env_steps:,}"
     if view.planned_steps:
         steps += f" of {view.planned_steps:,} steps ({100 * (view.env_steps or 0) / view.planned_steps:.0f}%)"
-    done, planned = view.snapshots
-    state = "complete" if view.complete else "running or interrupted"
-    lines = [f"{view.run}: {steps}; {done} of {planned if planned is not None else '?'} snapshots; {state}"]
+    if view.snapshots is None:
+        dumped = "no gradients recorded"
+    else:
+        done, planned = view.snapshots
+        dumped = f"{done} of {planned if planned is not None else '?'} snapshots"
+    lines = [f"{view.run}: {steps}; {dumped}; {view.state}"]
+    pace = []
+    if view.mean_success is not None:
+        pace.append(f"mean success {view.mean_success:.3f}")
+    if view.steps_per_second is not None:
+        pace.append(f"{view.steps_per_second:,.0f} steps/s")
+    if view.seconds_left is not None:
+        left = f"{_duration(view.seconds_left)} left"
+        pace.append(left if view.state == "running" else f"{left} once it goes on")
+    lines += [", ".join(pace)] * bool(pace)
     lines += [
         f"{side}: spread {s['spread']:.3g}, mean |cos| {s['mean_abs_cosine']:.3f}" for side, s in view.sides.items()
     ]
@@ -65,4 +78,10 @@ def panel(view: View) -> Group:
     table = Table("task", *columns)
     for task, values in view.tasks.items():
         table.add_row(short(task), *(f"{values[c]:.3g}" if c in values else "" for c in columns))
-    return Group(*(Text(line) for line in lines), table)
+    return Group(*(Text(line) for line in lines), table) if view.tasks else Group(*(Text(line) for line in lines))
+
+
+def _duration(seconds: float) -> str:
+    """A time in hours and minutes, such as "3 h 05 min"."""
+    minutes = round(seconds / 60)
+    return f"{minutes // 60:,} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"

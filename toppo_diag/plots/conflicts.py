@@ -28,7 +28,8 @@ from toppo_diag.plots.style import (
 )
 
 SIDE_COLOURS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7")
-_PAIR_MAP = "cividis"
+_PAIR_MAP = "RdBu"
+"""Colour map of how often a pair is in conflict, centred at half of the time: blue is more often, as for cosines."""
 
 
 @paper_style()
@@ -55,17 +56,22 @@ def conflicts_figure(
         figure: Figure or SubFigure to draw on; None makes one.
     """
     k = len(tasks)
-    beside = 2 if k <= 15 else 1  # number of grids in a row: the names of many tasks need the page's width
+    beside = (
+        2 if k <= 15 and len(pairs) > 1 else 1
+    )  # number of grids in a row: the names of many tasks need the page's width
     n_rows = -(-len(pairs) // beside)
     grid_height = (2.0 if k <= 15 else 0.075 * k) + name_length(tasks) + 0.3
     deepest = max((len(found) for found in layers.values()), default=0)
-    heights = [1.6, n_rows * grid_height, *([0.13 * deepest + 0.5] if deepest else [])]
+    alone = len(pairs) == 1 and k <= 15  # its grid stands beside the two curves, which are above each other
+    above = [max(grid_height, 2.6)] if alone else [1.6, n_rows * grid_height]
+    heights = [*above, *([0.13 * deepest + 0.5] if deepest else [])]
     target = sheet(figure, PAGE_WIDTH, sum(heights))
     break_ = " " if size_inches(target)[0] > 0.8 * PAGE_WIDTH else "\n"  # titles side by side
     rows = list(target.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0])
 
     colours = dict(zip(series, cycle(SIDE_COLOURS), strict=False))
-    share, rank = (dress(ax) for ax in rows[0].subplots(1, 2))
+    left, right = rows[0].subfigures(1, 2) if alone else rows[:2]
+    share, rank = (dress(ax) for ax in left.subplots(*((2, 1) if alone else (1, 2))))
     for side, (steps, negative, effective) in series.items():
         how = {"color": colours[side], **marker(len(steps)), "label": side, "gid": side}
         share.plot(steps, negative, **how)
@@ -76,7 +82,7 @@ def conflicts_figure(
     for ax in (share, rank):
         steps_axis(ax)
 
-    grids: list[Axes] = list(rows[1].subplots(n_rows, beside, squeeze=False).flat)
+    grids: list[Axes] = list(right.subplots(n_rows, beside, squeeze=False).flat)
     for ax in grids[len(pairs) :]:
         ax.set_axis_off()
     for n, (ax, (side, found)) in enumerate(zip(grids, pairs.items(), strict=False)):
@@ -84,12 +90,12 @@ def conflicts_figure(
         if n % beside:
             ax.set_yticks(range(k), [])
         ax.set_title(f"{side}: how often{break_}a pair is in conflict")
-    bar = rows[1].colorbar(grids[0].images[0], ax=grids, shrink=0.8 / n_rows, pad=0.01)
+    bar = right.colorbar(grids[0].images[0], ax=grids, shrink=0.8 / n_rows, pad=0.01)
     bar.set_label("share of minibatches")
     fix_ticks(bar.ax)
 
     if deepest:
-        bars = rows[2].subplots(1, max(len(pairs), 2), squeeze=False)[0]
+        bars = rows[-1].subplots(1, len(pairs), squeeze=False)[0]
         for ax in bars[len(layers) :]:
             ax.set_axis_off()
         for ax, (side, scores) in zip(bars, layers.items(), strict=False):

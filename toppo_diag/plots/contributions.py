@@ -16,6 +16,8 @@ from toppo_diag.plots.style import (
     draw_tasks,
     dress,
     legend_height,
+    other_tasks,
+    outstanding,
     paper_style,
     sheet,
     steps_axis,
@@ -45,20 +47,27 @@ def contributions_figure(
         tasks: K names.
         figure: Figure or SubFigure to draw on; None makes one.
     """
-    target = sheet(figure, PAGE_WIDTH, 1.9 + legend_height(PAGE_WIDTH, tasks))
+    named = outstanding(next(iter(panels.values())), tasks)
+    labels = [*named, *other_tasks(tasks, named)]
+    target = sheet(figure, PAGE_WIDTH, 1.9 + legend_height(PAGE_WIDTH, labels))
     axes = target.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for letter, ax, (condition, values) in zip("abcd", axes, panels.items(), strict=False):
-        draw_contributions(ax, env_steps, values, tasks)
+        draw_contributions(ax, env_steps, values, tasks, named=named)
         ax.set_title(f"({letter}) {condition}\nspread {times(spreads[condition])}")
         ax.set_ylabel(_LENGTH if ax is axes[0] else "")
     dead = [all((values[:, k] == 0).all() for values in panels.values()) for k in range(len(tasks))]
-    task_legend(target, tasks, dead)
+    task_legend(target, tasks, dead, named=named)
     return whole(target)
 
 
 @paper_style()
 def draw_contributions(
-    ax: Axes, env_steps: Int[np.ndarray, "T"], values: Float[np.ndarray, "T K"], tasks: Sequence[str]
+    ax: Axes,
+    env_steps: Int[np.ndarray, "T"],
+    values: Float[np.ndarray, "T K"],
+    tasks: Sequence[str],
+    *,
+    named: Sequence[str] | None = None,
 ) -> Axes:
     """The given axes, with one line per task for ||w_i g_i|| on a log axis.
 
@@ -67,8 +76,9 @@ def draw_contributions(
         env_steps: of the T snapshots.
         values: contributions ||w_i g_i||.
         tasks: K names.
+        named: tasks with colours; the others are grey. None takes those with the lowest and highest lines.
     """
-    draw_tasks(dress(ax), env_steps, values, tasks)
+    draw_tasks(dress(ax), env_steps, values, tasks, named)
     ax.set_ylabel(_LENGTH)
     steps_axis(ax)
     return ax

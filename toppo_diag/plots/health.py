@@ -32,7 +32,10 @@ def health_figure(
         side: named group of shared parameters, such as "critic", for the labels.
         figure: Figure or SubFigure to draw on; None makes one.
     """
-    target = sheet(figure, COLUMN_WIDTH, 3.0)
+    lines = [line for label in cosine for line in _wrapped(label).split("\n")]
+    # a bar takes the room that the longest line of a label needs, and the axes those of their own labels
+    needed = 0.6 + len(cosine) * (0.1 + 0.05 * max(map(len, lines)))
+    target = sheet(figure, max(COLUMN_WIDTH, needed), 3.0)
     upper, lower = target.subplots(2, 1, sharex=True)
     for ax, values, name in ((upper, cosine, "mean off-diagonal |cos|"), (lower, top_1, "top-1 contribution mass")):
         draw_medians(ax, values)
@@ -58,5 +61,10 @@ def draw_medians(ax: Axes, values: Mapping[str, Float[np.ndarray, "T"]]) -> Axes
         ax.plot(spots, found, ".", color="#332288", markersize=2.5, gid="snapshots")
         ax.annotate(f"{middle:.2f}", (x, max(middle, found.max())), (0, 4), textcoords="offset points", ha="center")
     ax.set_ylim(0, 1.22 * max(float(f.max()) for f in values.values()) + 0.02)
-    ax.set_xticks(range(len(values)), [label.replace("+", "\n+").strip() for label in values])
+    ax.set_xticks(range(len(values)), [_wrapped(label) for label in values])
     return ax
+
+
+def _wrapped(label: str) -> str:
+    """A condition with one intervention, or the run's name, on each line."""
+    return label.replace("+", "\n+").replace(" (", "\n(").strip()

@@ -88,7 +88,8 @@ def heatmap_figure(
                 r"$\Vert g_i\Vert/K$", rotation=0, ha="right", va="center", fontsize=6 * at.scale
             )
             if r == 0:
-                bars.set_title(column, pad=3, fontsize=7.5 * at.scale)
+                title, size = _title(column, at.cell + _GAP)
+                bars.set_title(title, pad=3, fontsize=size * at.scale)
             grid.set_yticks(range(k), [short(t) for t in panel.tasks] if c == 0 else [])
             grid.set_xticks(range(k), [short(t) for t in panel.tasks] if r == len(rows) - 1 else [], rotation=90)
             grid.tick_params(labelsize=name_size(k) * at.scale, length=1.5, pad=1)
@@ -179,6 +180,15 @@ def _place(tasks: Sequence[str], rows: int, columns: int, space: tuple[float, fl
     height = _HEAD + rows * (cell + _BAR + _GAP) + bottom
     scale = 1.0 if space is None else min(1.0, space[0] / width, space[1] / height)
     return _Place(left, bottom, cell, width, height, scale, space or (width, height))
+
+
+def _title(column: str, width: float) -> tuple[str, float]:
+    """The heading of a column and its font size in points, such that it is no wider than `width` inches."""
+    size, per_point = 7.5, 1 / 120  # inches that a letter takes for each point
+    if len(column) * size * per_point <= width:
+        return column, size
+    wrapped = column.replace(" (", "\n(")
+    return wrapped, max(4.0, min(size, width / (per_point * max(map(len, wrapped.split("\n"))))))
 
 
 def _diagonal_range(panels: Iterable[Panel]) -> Range:

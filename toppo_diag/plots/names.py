@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from toppo_diag.analysis.tasks import short
+
 FORMATS = ("pdf", "png", "svg")
 """File formats of a saved figure."""
 
@@ -59,7 +61,4 @@ METAWORLD = (
 )
 """The tasks of MT10, then the other tasks of MT50, without version. The place in this list fixes a task's colour."""
 
-
-def short(task: str) -> str:
-    """Name of a task without Meta-World's version suffix."""
-    return task.removesuffix("-v3").removesuffix("-v2")
+__all__ = ["FORMATS", "METAWORLD", "short"]

@@ -17,6 +17,8 @@ from toppo_diag.plots.style import (
     dress,
     legend_height,
     marker,
+    other_tasks,
+    outstanding,
     paper_style,
     sheet,
     steps_axis,
@@ -48,28 +50,33 @@ def norms_figure(
     if fairgrad:
         label = "FG-c, \u03b1 = 1: \u221aK" if list(fairgrad) == ["critic"] else _FAIRGRAD
         overlaid[label] = combiner_style("fairgrad:alpha=1") | _BOLD
-    target = sheet(figure, PAGE_WIDTH, 2.2 + legend_height(PAGE_WIDTH, [*overlaid, *tasks]))
+    named = outstanding(next(iter(series.values())).norms, tasks)
+    labels = [*overlaid, *named, *other_tasks(tasks, named)]
+    target = sheet(figure, PAGE_WIDTH, 2.2 + legend_height(PAGE_WIDTH, labels))
     axes = target.subplots(1, len(series), squeeze=False)[0]
     for letter, ax, (side, s) in zip("abcdefgh", axes, series.items(), strict=False):
-        draw_norms(ax, s, tasks, fairgrad=side in fairgrad)
+        draw_norms(ax, s, tasks, fairgrad=side in fairgrad, named=named)
         ax.set_title(f"({letter}) {side}: spread {times(s.median_spread)}")
         ax.set_ylabel(rf"$\Vert g_i\Vert$, {side} ({GRADIENT_UNIT})")
     dead = [all((s.norms[:, k] == 0).all() for s in series.values()) for k in range(len(tasks))]
-    task_legend(target, tasks, dead, overlaid)
+    task_legend(target, tasks, dead, overlaid, named)
     return whole(target)
 
 
 @paper_style()
-def draw_norms(ax: Axes, series: NormSeries, tasks: Sequence[str], *, fairgrad: bool = True) -> Axes:
+def draw_norms(
+    ax: Axes, series: NormSeries, tasks: Sequence[str], *, fairgrad: bool = True, named: Sequence[str] | None = None
+) -> Axes:
     """The given axes, with one line per task for ||g_i||, and bold lines for the step of two combiners.
 
     Args:
         ax: to draw on.
         series: lengths over training, from `toppo_diag.analysis.norms.norm_series`.
         tasks: K names.
+        named: tasks with colours; the others are grey. None takes those with the lowest and highest lines.
         fairgrad: whether to draw FairGrad's step beside the mean's.
     """
-    draw_tasks(dress(ax), series.env_steps, series.norms, tasks, linewidth=0.6)
+    draw_tasks(dress(ax), series.env_steps, series.norms, tasks, named, linewidth=0.6)
     bold = _BOLD | marker(len(series.env_steps))
     ax.plot(series.env_steps, series.mean_norm, **combiner_style("mean"), **bold, gid="mean", label=_MEAN)
     if fairgrad:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from toppo.common.errors import unknown
 from toppo.common.files import write_whole
@@ -59,6 +60,13 @@ _COLOURS = (
 )
 """Paul Tol's muted scheme. Its colours stay distinct under the common kinds of colour blindness."""
 _DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
+
+_BEHIND: dict[str, Any] = {"color": "0.82", "linestyle": "-", "marker": "", "zorder": 1.5}
+"""Look of the tasks that a picture with many tasks does not name."""
+MANY = 15
+"""With more tasks than this, a picture names the extreme ones alone."""
+_EXTREME = 4
+"""How many of the lowest and of the highest lines it names."""
 
 _COMBINERS = {
     "fairgrad:alpha=1": ("#D62728", "-"),
@@ -122,8 +130,33 @@ def paper_style() -> Iterator[None]:
         settings: Any = mpl.rcParams
         settings.update(_SETTINGS)
         # Text keeps the family's name and looks for the font when it is drawn. Only a font's own name cannot change.
-        settings["font.family"] = [_font(family) for family in settings["font.family"]]
+        settings["font.family"] = [*(_font(family) for family in settings["font.family"]), *_fallbacks()]
         yield
+
+
+_SCRIPTS = (
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans JP", "Noto Sans SC", "Source Han Sans", "Droid Sans Fallback"),
+    *("WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Hiragino Sans", "PingFang SC", "Arial Unicode MS", "Yu Gothic"),
+    *("Microsoft YaHei", "Malgun Gothic", "Apple SD Gothic Neo", "Nirmala UI", "Noto Sans Devanagari"),
+    *("Noto Sans Arabic", "Noto Sans Hebrew", "Noto Sans Thai"),
+)
+"""Fonts for scripts that matplotlib's own font lacks. Those that are installed are used where a name needs them."""
+
+
+def _fallbacks() -> list[str]:
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return [name for name in _SCRIPTS if name in installed]
+
+
+@paper_style()
+def undrawn(texts: Iterable[str]) -> str:
+    """The characters that no font here can draw, each once. A figure shows an empty box in their place."""
+    fonts = [
+        font_manager.get_font(font_manager.findfont(font_manager.FontProperties(family=[family])))
+        for family in mpl.rcParams["font.family"]
+    ]
+    characters = dict.fromkeys(c for text in texts for c in text if c.isprintable() and not c.isspace())
+    return "".join(c for c in characters if not any(font.get_char_index(ord(c)) for font in fonts))
 
 
 def _font(family: str) -> str:
@@ -227,12 +260,15 @@ def figure_bytes(figure: Figure, kind: str) -> bytes:
     """Content of a figure's file in one of `FORMATS`, without a date."""
     buffer = io.BytesIO()
     metadata: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind, {})
-    figure.savefig(buffer, format=kind, metadata=metadata)
+    with warnings.catch_warnings():
+        # a product's note says so once (`undrawn`); matplotlib would for every letter and format
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from font")
+        figure.savefig(buffer, format=kind, metadata=metadata)
     return buffer.getvalue()
 
 
-def task_styles(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour and dashes per task, as keywords of `Axes.plot`.
+def task_styles(tasks: Sequence[str], named: Sequence[str] | None = None) -> dict[str, dict[str, Any]]:
+    """Colour and dashes per task, as keywords of `Axes.plot`. Of many tasks, those that are not `named` are grey.
 
     A Meta-World task looks the same in every figure. Other tasks get the remaining styles, in their order.
     """
@@ -242,10 +278,11 @@ def task_styles(tasks: Sequence[str]) -> dict[str, dict[str, Any]]:
         if task not in place:
             place[task] = next(free)
     n = len(_COLOURS)
-    return {
+    looks = {
         task: {"color": _COLOURS[place[task] % n], "linestyle": _DASHES[place[task] // n % len(_DASHES)]}
         for task in tasks
     }
+    return looks if named is None else {task: look if task in named else _BEHIND for task, look in looks.items()}
 
 
 def combiner_style(spec: str) -> dict[str, Any]:
@@ -287,16 +324,40 @@ def steps_axis(ax: Axes) -> None:
     ax.set_xlabel("environment steps")
 
 
+def outstanding(values: Float[np.ndarray, "T K"], tasks: Sequence[str]) -> list[str]:
+    """The tasks that a picture names: all, or of many tasks those with the lowest and the highest lines.
+
+    Args:
+        values: over T steps; the medians over the steps are compared.
+        tasks: K names.
+    """
+    if len(tasks) <= MANY:
+        return list(tasks)
+    order = np.argsort(np.nanmedian(values, axis=0), kind="stable")
+    named = {int(k) for k in (*order[:_EXTREME], *order[-_EXTREME:])}
+    return [task for k, task in enumerate(tasks) if k in named]
+
+
+def other_tasks(tasks: Sequence[str], named: Sequence[str]) -> list[str]:
+    """The label of the grey lines of the tasks that are not named; [] where all are."""
+    return [f"{len(tasks) - len(named)} other tasks"] if len(named) < len(tasks) else []
+
+
 def draw_tasks(
-    ax: Axes, steps: Float[np.ndarray, "T"], values: Float[np.ndarray, "T K"], tasks: Sequence[str], **how: Any
+    ax: Axes,
+    steps: Float[np.ndarray, "T"],
+    values: Float[np.ndarray, "T K"],
+    tasks: Sequence[str],
+    named: Sequence[str] | None = None,
+    **how: Any,
 ) -> None:
     """Draw one thin line per task on a log axis. Where a task is dead (0), a grey cross marks the foot of the axis."""
-    looks = task_styles(tasks)
+    looks = task_styles(tasks, outstanding(values, tasks) if named is None else named)
     for k, task in enumerate(tasks):
         alive = values[:, k] > 0
         line = np.where(alive, values[:, k], np.nan)
         ax.plot(
-            steps, line, **{"gid": f"task {task}", "label": short(task), **looks[task], **marker(len(steps)), **how}
+            steps, line, **{"gid": f"task {task}", "label": short(task), **marker(len(steps)), **looks[task], **how}
         )
         if not alive.all():
             dead = steps[~alive]
@@ -304,11 +365,31 @@ def draw_tasks(
                 dead, np.full(len(dead), 0.015), "x", color=DEAD, transform=ax.get_xaxis_transform(), gid=f"dead {task}"
             )
     if (values > 0).any():
-        ax.set_yscale("log")
+        log_axis(ax, values[values > 0])
+
+
+def log_axis(ax: Axes, values: Float[np.ndarray, "n"]) -> None:
+    """Make the y axis logarithmic, with several ticks that read, also where the values span less than a decade.
+
+    Args:
+        ax: to draw on.
+        values: positive numbers on the axis.
+    """
+    ax.set_yscale("log")
+    decades = math.log10(float(values.max()) / float(values.min()))
+    if decades >= 1.5:
+        return
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if decades > 0.7 else MaxNLocator(5))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    ax.yaxis.set_minor_locator(NullLocator())
 
 
 def task_legend(
-    target: Target, tasks: Sequence[str], dead: Sequence[bool] | None = None, extra: Mapping[str, dict[str, Any]] = {}
+    target: Target,
+    tasks: Sequence[str],
+    dead: Sequence[bool] | None = None,
+    extra: Mapping[str, dict[str, Any]] = {},
+    named: Sequence[str] | None = None,
 ) -> None:
     """Put a legend of the tasks below the panels.
 
@@ -317,16 +398,21 @@ def task_legend(
         tasks: K names.
         dead: whether each task is dead at all steps, (K,). The legend shows such tasks in grey, as "(dead)".
         extra: looks of further lines by label, which come first.
+        named: tasks to name; the others have one grey line. None names all.
     """
+    named = tasks if named is None else named
+    others = other_tasks(tasks, named)
     looks = task_styles(tasks)
     handles = [Line2D([], [], label=label, **look) for label, look in extra.items()]
     for k, task in enumerate(tasks):
+        if task not in named:
+            continue
         gone = dead is not None and dead[k]
         look = {**looks[task], "color": DEAD} if gone else looks[task]
         handles.append(Line2D([], [], label=short(task) + (" (dead)" if gone else ""), **look))
-    target.legend(
-        handles=handles, loc="outside lower center", ncols=legend_columns(size_inches(target)[0], [*extra, *tasks])
-    )
+    handles += [Line2D([], [], label=label, **_BEHIND) for label in others]
+    columns = legend_columns(size_inches(target)[0], [*extra, *named, *others])
+    target.legend(handles=handles, loc="outside lower center", ncols=columns)
 
 
 def legend_columns(width: float, labels: Sequence[str]) -> int:

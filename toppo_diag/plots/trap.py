@@ -16,6 +16,8 @@ from toppo_diag.plots.style import (
     dress,
     legend_height,
     marker,
+    other_tasks,
+    outstanding,
     paper_style,
     sheet,
     steps_axis,
@@ -35,6 +37,8 @@ def trap_figure(
     tasks: Sequence[str],
     side: str,
     *,
+    in_a_row: int = 3,
+    remarks: Sequence[str] = (),
     figure: Target | None = None,
 ) -> Figure:
     """The Figure with each task's share of the step d = J'w and, beside it, each task's success.
@@ -49,16 +53,20 @@ def trap_figure(
         threshold: share below which a task is starved.
         tasks: K names.
         side: named group of shared parameters, such as "critic", for the labels.
+        in_a_row: snapshots below the threshold in a row that make a task starved, for the title.
+        remarks: lines below the title, such as what the weights are.
         figure: Figure or SubFigure to draw on; None makes one.
     """
-    target = sheet(figure, PAGE_WIDTH, 2.2 + legend_height(PAGE_WIDTH, tasks))
+    named = list(dict.fromkeys([*starved, *outstanding(shares, tasks)]))
+    labels = [*named, *other_tasks(tasks, named)]
+    target = sheet(figure, PAGE_WIDTH, 2.35 + 0.1 * len(remarks) + legend_height(PAGE_WIDTH, labels))
     axes = target.subplots(1, 2 if success is not None else 1, squeeze=False)[0]
-    draw_direction_shares(axes[0], env_steps, shares, starved, threshold, tasks)
+    draw_direction_shares(axes[0], env_steps, shares, starved, threshold, tasks, in_a_row=in_a_row, remarks=remarks)
     axes[0].set_ylabel(f"share of the {side} direction,\n" + r"$w_i\,\langle g_i, d\rangle / \Vert d\Vert^2$")
     if success is not None:
-        _draw_lines(dress(axes[1]), env_steps, success, starved, tasks)
+        _draw_lines(dress(axes[1]), env_steps, success, starved, tasks, named)
         axes[1].set(ylabel="success (long moving average)", ylim=(-0.03, 1.03))
-    task_legend(target, tasks)
+    task_legend(target, tasks, named=named)
     return whole(target)
 
 
@@ -70,6 +78,9 @@ def draw_direction_shares(
     starved: Sequence[str],
     threshold: float,
     tasks: Sequence[str],
+    *,
+    in_a_row: int = 3,
+    remarks: Sequence[str] = (),
 ) -> Axes:
     """The given axes, with one line per task for its share of the step; the grey band is where a task is starved.
 
@@ -80,18 +91,23 @@ def draw_direction_shares(
         starved: tasks to point out.
         threshold: share below which a task is starved.
         tasks: K names.
+        in_a_row: snapshots below the threshold in a row that make a task starved, for the title.
+        remarks: lines below the title, such as what the weights are.
     """
-    _draw_lines(dress(ax), env_steps, shares, starved, tasks)
+    named = list(dict.fromkeys([*starved, *outstanding(shares, tasks)]))
+    _draw_lines(dress(ax), env_steps, shares, starved, tasks, named)
     if threshold > 0:
         ax.set_yscale("symlog", linthresh=threshold)
     bottom, top = ax.get_ylim()
-    ax.axhspan(bottom, threshold, color="0.92", zorder=0)
+    bottom, top = min(bottom, threshold / 2), max(top, 2 / len(tasks))  # the band shows where no line goes near it
+    ax.axhspan(min(bottom, -1e3), threshold, color="0.92", zorder=0)
     ax.set_ylim(bottom, top)
     ax.axhline(1 / len(tasks), color="0.4", linewidth=0.6, linestyle=":")
     ax.annotate("1/K", (1, 1 / len(tasks)), (1, 0), xycoords=("axes fraction", "data"), textcoords="offset points")
     ax.set_ylabel(r"share of the step, $w_i\,\langle g_i, d\rangle / \Vert d\Vert^2$")
-    named = ", ".join(short(t) for t in starved) if len(starved) <= 4 else f"{len(starved)} tasks"
-    ax.set_title(f"starved (grey band): {named or 'none'}", fontsize=6.5)
+    found = ", ".join(short(t) for t in starved) if len(starved) <= 4 else f"{len(starved)} tasks"
+    rule = f"starved = in the grey band for {in_a_row} snapshots in a row:" if in_a_row > 1 else "in the grey band:"
+    ax.set_title("\n".join([rule, found or "no task", *remarks]), fontsize=6.5)
     return ax
 
 
@@ -101,11 +117,12 @@ def _draw_lines(
     values: Float[np.ndarray, "T K"],
     starved: Sequence[str],
     tasks: Sequence[str],
+    named: Sequence[str],
 ) -> None:
-    looks = task_styles(tasks)
+    looks = task_styles(tasks, named)
     dots = marker(len(env_steps))
     for k, task in enumerate(tasks):
         width = 2.0 if task in starved else 0.8
-        gid, label = f"task {task}", short(task)
-        ax.plot(env_steps, values[:, k], **looks[task], **dots, linewidth=width, gid=gid, label=label)
+        how = {"gid": f"task {task}", "label": short(task), "linewidth": width, **dots, **looks[task]}
+        ax.plot(env_steps, values[:, k], **how)
     steps_axis(ax)

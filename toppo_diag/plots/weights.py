@@ -16,6 +16,8 @@ from toppo_diag.plots.style import (
     dress,
     legend_height,
     marker,
+    other_tasks,
+    outstanding,
     paper_style,
     sheet,
     steps_axis,
@@ -45,20 +47,27 @@ def weights_figure(
         window: of the moving average, in minibatches of the dump.
         figure: Figure or SubFigure to draw on; None makes one.
     """
-    target = sheet(figure, PAGE_WIDTH, 2.2 + legend_height(PAGE_WIDTH, tasks))
+    named = outstanding(next(iter(series.values()))[1], tasks)
+    labels = [*named, *other_tasks(tasks, named)]
+    target = sheet(figure, PAGE_WIDTH, 2.2 + legend_height(PAGE_WIDTH, labels))
     axes = target.subplots(1, len(series), squeeze=False)[0]
     over = f"mean of {window} minibatches" if window > 1 else "each minibatch"
     for ax, (side, (steps, shares)) in zip(axes, series.items(), strict=True):
-        draw_weights(ax, steps, shares, tasks)
+        draw_weights(ax, steps, shares, tasks, named=named)
         ax.set_title(f"{side}: {titles[side]}")
         ax.set_ylabel(f"{_SHARE},\n{over}")
-    task_legend(target, tasks)
+    task_legend(target, tasks, named=named)
     return whole(target)
 
 
 @paper_style()
 def draw_weights(
-    ax: Axes, env_steps: Float[np.ndarray, "N"], shares: Float[np.ndarray, "N K"], tasks: Sequence[str]
+    ax: Axes,
+    env_steps: Float[np.ndarray, "N"],
+    shares: Float[np.ndarray, "N K"],
+    tasks: Sequence[str],
+    *,
+    named: Sequence[str] | None = None,
 ) -> Axes:
     """The given axes, with one line per task for its share of the weights. The dotted line is the even share 1/K.
 
@@ -67,12 +76,15 @@ def draw_weights(
         env_steps: of the N minibatches.
         shares: w_i / sum_j |w_j|, from `toppo_diag.analysis.weights.weight_shares`.
         tasks: K names.
+        named: tasks with colours; the others are grey. None takes those with the lowest and highest lines.
     """
     dress(ax)
-    looks = task_styles(tasks)
+    looks = task_styles(tasks, outstanding(shares, tasks) if named is None else named)
     for k, task in enumerate(tasks):
-        ax.plot(env_steps, shares[:, k], **looks[task], **marker(len(env_steps)), gid=f"task {task}", label=short(task))
+        how = {"gid": f"task {task}", "label": short(task), **marker(len(env_steps)), **looks[task]}
+        ax.plot(env_steps, shares[:, k], **how)
     ax.axhline(1 / len(tasks), color="0.4", linewidth=0.6, linestyle=":", gid="even")
+    ax.set_ylim(min(0, ax.get_ylim()[0]), max(1.2 / len(tasks), ax.get_ylim()[1]))
     ax.set_ylabel(_SHARE)
     steps_axis(ax)
     return ax

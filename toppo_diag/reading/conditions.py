@@ -17,8 +17,10 @@ from toppo.dump import Dump
 from toppo_diag.analysis.scale import scaled, without_popart
 from toppo_diag.errors import UsageError
 from toppo_diag.reading.dumps import Grams, read_grams
-from toppo_diag.request import Request
+from toppo_diag.request import Request, several
 
+SUCCESS = ("success_ema", "success", "accuracy")
+"""Names under which a run may have recorded the success of each task. The first one that exists is used."""
 ORDER = ("vanilla", "+PopArt", "+LN", "+PopArt+LN")
 """The columns of Figure D.1."""
 
@@ -149,8 +151,33 @@ def training_weights(dump: Dump, side: str, grams: Grams) -> Float[np.ndarray, "
     None if the weights were not recorded. If only some tasks were chosen, the weights are still those of training on
     all tasks.
     """
-    weights = grams.beside.get(f"{side}_weights")
+    weights = of_each_task(grams, f"{side}_weights")
     return None if weights is None else weights * gradient_scale(dump, side)
+
+
+def has_weights(dump: Dump, side: str) -> bool:
+    """Whether training recorded one weight for each task of a side."""
+    name = f"{side}_weights"
+    return name in dump.names and dump.source.specs[name].dims in (
+        ("snapshot", "task"),
+        ("snapshot", "minibatch", "task"),
+    )
+
+
+def success_of(grams: Grams) -> Float[np.ndarray, "N K"] | None:
+    """How well each task did at each Gram, (N, K); None if no number for each task was recorded."""
+    return next((found for name in SUCCESS if (found := of_each_task(grams, name)) is not None), None)
+
+
+def of_each_task(grams: Grams, name: str) -> Float[np.ndarray, "N K"] | None:
+    """What was recorded under a name with each Gram, one number for each task; None if there is no such thing."""
+    found = grams.beside.get(name)
+    return found if found is not None and found.shape == grams.values.shape[:2] else None
+
+
+def run_names(dumps: Sequence[Dump]) -> str:
+    """The names of some runs, as a part of a file's name."""
+    return several([run_name(dump) for dump in dumps])
 
 
 def run_name(dump: Dump) -> str:

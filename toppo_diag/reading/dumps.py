@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from toppo.combiners.blas import single_thread
 from toppo.dump import Dump, DumpError, gram, open_dump
 from toppo_diag.analysis.stages import choose_snapshots
+from toppo_diag.analysis.tasks import resolve
 from toppo_diag.errors import DiagnosticError, UsageError, bad_option
 from toppo_diag.reading.progress import progress
 from toppo_diag.reading.schedulers import map_on
@@ -92,14 +93,9 @@ def chosen_tasks(dump: Dump, request: Request) -> list[int]:
     """Indices of the tasks to keep, in the order asked for.
 
     Raises:
-        UsageError: the dump does not have one of the tasks.
+        UsageError: the dump does not have one of the tasks, or one is named twice.
     """
-    wanted = request.tasks or dump.tasks
-    unknown = [task for task in wanted if task not in dump.tasks]
-    if unknown:
-        names = ", ".join(dump.tasks)
-        raise bad_option("tasks", unknown[0], f"{dump.path} has no task {unknown[0]!r}; it has {names}", dump.tasks)
-    return [dump.tasks.index(task) for task in wanted]
+    return resolve(request.tasks, dump.tasks, dump.path)
 
 
 def layer_cuts(dump: Dump, side: str, layer: str) -> tuple[slice, ...]:

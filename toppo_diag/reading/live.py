@@ -1,17 +1,24 @@
-"""The present state of a run: how far it is, and the newest numbers of each task."""
+"""The present state of a run: how far it is, how fast, and the newest numbers of each task."""
 
 from __future__ import annotations
 
+import json
+import tomllib
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
 from toppo.combiners.geometry import gradient_norms, mean_abs_cosine, spread
-from toppo.dump import Dump
+from toppo.dump import Dump, DumpError, DumpNotFoundError, run_logs
 from toppo_diag.analysis.health import direction_shares
-from toppo_diag.reading.conditions import default_side, recorded, run_name
+from toppo_diag.reading.conditions import SUCCESS, default_side, has_weights, recorded, run_name
 from toppo_diag.request import Source, opened
+
+State = Literal["complete", "running", "interrupted", "running or interrupted"]
+_LATEST = 5
+"""Collects over which the speed is measured."""
 
 
 @dataclass(frozen=True)
@@ -22,39 +29,75 @@ class View:
         run: the run's name.
         env_steps: environment steps at the last recorded collect (rollout phase); None before the first.
         planned_steps: environment steps of the whole run; None if they were not recorded.
-        snapshots: number of committed and of planned snapshots (None if unknown).
+        snapshots: number of committed and of planned snapshots (None if unknown); None for a run that records no
+            gradients.
         complete: whether the run has ended.
+        state: complete; running or interrupted; both, where it cannot be told, as at a URL.
         sides: {"spread", "mean_abs_cosine"} of the last Gram, by side.
         tasks: success, norm on each side and share of the critic's direction, by task; only what was recorded.
+        mean_success: of the last collect, from the run's log; None without a log.
+        steps_per_second: over the last collects, None if unknown.
+        seconds_left: at this speed, None if unknown.
     """
 
     run: str
     env_steps: int | None
     planned_steps: int | None
-    snapshots: tuple[int, int | None]
+    snapshots: tuple[int, int | None] | None
     complete: bool
+    state: State
     sides: dict[str, dict[str, float]]
     tasks: dict[str, dict[str, float]]
+    mean_success: float | None = None
+    steps_per_second: float | None = None
+    seconds_left: float | None = None
 
     def summary(self) -> dict[str, Any]:
         """The view as values that JSON can hold."""
-        return {**vars(self), "snapshots": list(self.snapshots)}
+        return {**vars(self), "snapshots": None if self.snapshots is None else list(self.snapshots)}
+
+
+@dataclass(frozen=True)
+class _Log:
+    """What the run's own files say: the last line of progress.jsonl, its budget, and the seconds of its last collects.
+
+    Attributes:
+        last: of progress.jsonl; {} before the first collect.
+        planned: environment steps of the whole run.
+        name: of the run's directory.
+        rate: environment steps per second; None if unknown.
+    """
+
+    last: dict[str, Any]
+    planned: int | None
+    name: str
+    rate: float | None
 
 
 def look(source: Source) -> View:
-    """A view of what a run has recorded so far.
+    """A view of what a run has recorded so far. Without gradients it shows what the run's logs say.
 
     Raises:
-        DumpError: no dump there.
+        DumpError: neither a dump nor a run there.
     """
-    dump = opened(source)
+    log = _log(source)
+    try:
+        dump = opened(source)
+    except DumpError as error:
+        if log is None:
+            raise
+        if _dump_is_there(source):
+            raise error from None
+        return _of_logs(log, source)
     tasks: dict[str, dict[str, float]] = {task: {} for task in dump.tasks}
     steps = _last_steps(dump)
     if dump.n_snapshots:
-        name = next((n for n in ("success_ema", "success", "accuracy") if n in dump.names), None)
-        if name is not None:
-            for task, value in zip(dump.tasks, _last(dump, name), strict=True):
-                tasks[task]["success"] = float(value)
+        for name in SUCCESS:
+            values = _per_task(dump, name)
+            if values is not None:
+                for task, value in zip(dump.tasks, values, strict=True):
+                    tasks[task]["success"] = float(value)
+                break
     sides = {}
     for side in dump.sides:
         gram = _last_gram(dump, side)
@@ -65,20 +108,171 @@ def look(source: Source) -> View:
         for task, norm in zip(dump.tasks, norms, strict=True):
             tasks[task][f"{side} norm"] = float(norm)
     side = default_side(dump)
-    if dump.n_snapshots and f"{side}_weights" in dump.names:
-        gram, weights = (_last(dump, f"{side}_{what}")[-1] for what in ("gram", "weights"))
+    if dump.n_snapshots and (weights := _last_weights(dump, side)) is not None:
+        gram = _last(dump, f"{side}_gram")[-1]
         for task, share in zip(dump.tasks, direction_shares(gram, weights), strict=True):
             tasks[task][f"{side} share"] = float(share)
     planned = recorded(dump, "env_steps", None)
+    planned = int(planned) if isinstance(planned, (int, float)) else None
+    if log is not None and log.last:
+        steps = max(steps or 0, log.last["env_steps"])
+        for task, values in log.last["tasks"].items():
+            if task in tasks and isinstance(now := values.get("success_ema", values.get("success")), (int, float)):
+                tasks[task]["success"] = float(now)
+    complete = dump.complete
     return View(
         run=run_name(dump),
         env_steps=steps,
-        planned_steps=None if planned is None else int(planned),
+        planned_steps=planned,
         snapshots=(dump.n_snapshots, dump.n_planned),
-        complete=dump.complete,
+        complete=complete,
+        state="complete" if complete else _state(source),
         sides=sides,
-        tasks=tasks,
+        tasks={task: dict(sorted(values.items(), key=lambda v: v[0] != "success")) for task, values in tasks.items()},
+        **({} if log is None else _pace(log, steps, planned, complete)),
     )
+
+
+def _of_logs(log: _Log, source: Source) -> View:
+    steps = log.last.get("env_steps")
+    complete = bool(log.planned and steps and steps >= log.planned)
+    return View(
+        run=log.name,
+        env_steps=steps,
+        planned_steps=log.planned,
+        snapshots=None,
+        complete=complete,
+        state="complete" if complete else _state(source),
+        sides={},
+        tasks={
+            task: {
+                label: float(values[key])
+                for label, key in (("success", "success_ema"), ("return", "episode_return"))
+                if isinstance(values.get(key), (int, float))
+            }
+            for task, values in log.last.get("tasks", {}).items()
+        },
+        **_pace(log, steps, log.planned, complete),
+    )
+
+
+def _pace(log: _Log, steps: int | None, planned: int | None, complete: bool) -> dict[str, Any]:
+    left = (planned - steps) / log.rate if planned and steps and log.rate and not complete else None
+    mean = log.last.get("mean_success")
+    return {
+        "mean_success": float(mean) if isinstance(mean, (int, float)) else None,
+        "steps_per_second": log.rate,
+        "seconds_left": left,
+    }
+
+
+def _log(source: Source) -> _Log | None:
+    """The logs of the run at a path; None where there is no run directory."""
+    path = source.path if isinstance(source, Dump) else source
+    try:
+        logs = run_logs(path)
+    except DumpNotFoundError:
+        return None
+    if "config.toml" not in logs:
+        return None
+    try:
+        config = tomllib.loads(logs["config.toml"])
+    except (ValueError, RecursionError):
+        config = {}
+    planned = config.get("env_steps")
+    directory = _directory(path)
+    lines = logs.get("progress.jsonl", "").split("\n")[:-1]
+    return _Log(
+        last=_line(lines[-1]) if lines else {},
+        planned=planned if isinstance(planned, int) else None,
+        name=str(path) if directory is None else directory.resolve().name,
+        rate=None if directory is None else _rate(directory / "timings.jsonl", config.get("env_steps_per_collect")),
+    )
+
+
+def _line(text: str) -> dict[str, Any]:
+    """A line of progress.jsonl; {} for one that is damaged, which other commands report."""
+    try:
+        line = json.loads(text)
+        sound = isinstance(line["env_steps"], int) and all(isinstance(v, dict) for v in line["tasks"].values())
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return {}
+    return dict(line) if sound else {}
+
+
+def _rate(timings: Path, steps: Any) -> float | None:
+    """Environment steps per second over the last collects."""
+    try:
+        lines = [json.loads(line) for line in timings.read_text(encoding="utf-8").split("\n")[:-1][-_LATEST:]]
+        spent = [sum(v for k, v in line.items() if isinstance(v, float)) for line in lines]
+        return len(spent) * int(steps) / sum(spent) if spent and sum(spent) > 0 else None
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _directory(path: Any) -> Path | None:
+    """The run's directory on this machine; None for a URL or an archive."""
+    if "://" in str(path):
+        return None
+    place = Path(path)
+    place = place.parent if place.name == "dump.zarr" else place
+    return place if place.is_dir() else None
+
+
+def _dump_is_there(source: Source) -> bool:
+    directory = None if isinstance(source, Dump) else _directory(source)
+    return directory is None or (directory / "dump.zarr" / "zarr.json").exists()
+
+
+def _state(source: Source) -> State:
+    """Whether a process has the run's lock, or that of its dump.
+
+    A file without a process behind it is what a crash leaves. Only then is the lock taken, shared and for a moment.
+    """
+    directory = _directory(source.path if isinstance(source, Dump) else source)
+    if directory is None:
+        return "running or interrupted"
+    locks = [directory / ".lock", directory / ".dump.zarr.lock"]
+    if directory.suffix == ".zarr":
+        locks.append(directory.with_name(f".{directory.name}.lock"))
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return "running or interrupted"
+    for file in locks:
+        try:
+            with file.open("rb") as open_file:
+                fcntl.flock(open_file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            continue
+        except BlockingIOError:
+            return "running"
+        except OSError:  # a file system without locks, or somebody else's file
+            return "running or interrupted"
+    return "interrupted"
+
+
+def _per_task(dump: Dump, name: str) -> np.ndarray | None:
+    """An array with one number for each task at the last snapshot: the mean over its minibatches where it has those."""
+    if name not in dump.names:
+        return None
+    dims = dump.source.specs[name].dims
+    if dims == ("snapshot", "task"):
+        return _last(dump, name)
+    if dims == ("snapshot", "minibatch", "task"):
+        values = _last(dump, name)
+        known = np.isfinite(values)
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.where(known, values, 0).sum(axis=0) / known.sum(axis=0))
+    return None
+
+
+def _last_weights(dump: Dump, side: str) -> np.ndarray | None:
+    """The weights that go with the last Gram; None where training recorded none for each task."""
+    if not has_weights(dump, side):
+        return None
+    values = _last(dump, f"{side}_weights")
+    return np.asarray(values if values.ndim == 1 else values[-1])
 
 
 def _last(dump: Dump, name: str) -> np.ndarray:

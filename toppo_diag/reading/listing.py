@@ -1,0 +1,48 @@
+"""The runs, dumps and archives in a directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from toppo.common.errors import ToppoError
+from toppo.dump import Dump
+from toppo_diag.reading.live import look
+from toppo_diag.request import Source
+
+
+def runs_in(source: Source) -> list[dict[str, Any]]:
+    """One row for each run, dump and archive in a local directory; [] where there is none.
+
+    Returns:
+        Rows by name: state, environment steps and those planned, snapshots and mean success of each.
+    """
+    if isinstance(source, Dump) or "://" in str(source) or not Path(source).is_dir():
+        return []
+    return [_row(path) for path in sorted(Path(source).iterdir(), key=lambda path: path.name) if _is_run(path)]
+
+
+def _is_run(path: Path) -> bool:
+    if path.name.startswith("."):
+        return False
+    if path.is_file():
+        return path.suffix == ".h5"
+    return any((path / name).is_file() for name in ("config.toml", "zarr.json", "dump.zarr/zarr.json"))
+
+
+def _row(path: Path) -> dict[str, Any]:
+    try:
+        view = look(path)
+    except ToppoError:
+        row = {"state": "cannot be read", "env_steps": None, "planned_steps": None, "snapshots": None}
+        return {"run": path.name, **row, "mean_success": None}
+    known = [values["success"] for values in view.tasks.values() if "success" in values]
+    mean = view.mean_success if view.mean_success is not None or not known else sum(known) / len(known)
+    return {
+        "run": path.name,
+        "state": view.state,
+        "env_steps": view.env_steps,
+        "planned_steps": view.planned_steps,
+        "snapshots": None if view.snapshots is None else view.snapshots[0],
+        "mean_success": mean,
+    }
