@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, get_args, get_origin
 
@@ -12,13 +13,14 @@ import numpy as np
 import pytest
 
 import toppo_diag
+from tests.diag import runs
 from tests.diag.evaluated import MT10, evaluate, flat
 from tests.diag.test_cli import diag  # noqa: F401 (a fixture)
 from toppo_diag.batch.manifest import read_manifest
 from toppo_diag.commands import ALL, COMMANDS
 from toppo_diag.commands.checking import option_types
 from toppo_diag.errors import UsageError
-from toppo_diag.request import file_part, name_problem, several
+from toppo_diag.request import file_part, name_problem, several, stem
 
 NUMBERS = [
     (name, option)
@@ -194,8 +196,8 @@ def test_an_entry_stays_in_its_directory(diag, manifest, name):  # noqa: F811
         ('command = ["norms"]', "unknown command"),
         ('command = "norms"\nscheduler = 3', "scheduler 3: give a text"),
         ('command = "norms"\nnosuch = 3', "norms has no option 'nosuch'"),
-        ('command = "norms"\nside = ' + "[" * 5000 + "]" * 5000, "is not TOML"),
-        ('command = "weights"\nwindow = ' + "9" * 5000, "is not TOML"),
+        ('command = "norms"\nside = ' + "[" * 5000 + "]" * 5000, "is not valid TOML"),
+        ('command = "weights"\nwindow = ' + "9" * 5000, "is not valid TOML"),
     ],
 )
 def test_a_wrong_option_of_an_entry_is_one_line(diag, manifest, lines, message):  # noqa: F811
@@ -228,3 +230,10 @@ def test_the_signatures_of_the_commands_are_still_seen():
         assert "options" not in inspect.signature(command).parameters
     assert get_args(option_types(ALL["weights"])["window"])[0] is int
     assert read_manifest(Path(__file__).parents[2] / "figures" / "paper.toml").entries
+
+
+def test_a_side_named_like_a_path_stays_in_the_directory(tmp_path):
+    """A header that somebody else wrote may name a side anything."""
+    product = toppo_diag.heatmaps(str(runs.record(tmp_path / "r", snapshots=2)))
+    files = replace(product, name=stem("heatmaps", "../../x", "run")).save(tmp_path / "out" / "deep", "svg")
+    assert {file.resolve().parent for file in files} == {(tmp_path / "out" / "deep").resolve()}

@@ -141,7 +141,7 @@ def test_a_notebook_shows_the_picture_the_numbers_and_the_notes_as_text(run):
 
 def test_a_product_without_a_picture_says_so(tmp_path):
     product = toppo_diag.compare(evaluate(tmp_path / "run", ramp(0.8)))
-    with pytest.raises(DiagnosticError, match=r"compare has no figure; its numbers are in `tables`"):
+    with pytest.raises(DiagnosticError, match=r"compare-run has no figure; its numbers are in `tables`"):
         product.figure()
     assert "<img" not in product._repr_html_()
 

@@ -196,19 +196,22 @@ def _extent(runs: Aligned, where: bool = False) -> str:
 
 def group_notes(groups: Sequence[Aligned], published: Published) -> tuple[str, ...]:
     """Notes on how our runs differ from the paper's: in seeds, budgets and missing evaluations."""
+    alike: dict[tuple[str, str], list[str]] = {}  # the labels of which the same is to be said
+    of_runs: list[str] = []
     notes = ["ours: mean ± sample standard deviation over n seeds at the last evaluation that all of them have"]
     for runs in groups:
         budget = published.budget(runs.benchmark)
         n = len(runs.seeds)
-        said = f"ours: {runs.label} on {runs.benchmark} {runs.reward}: "
-        seeds = f"{n} seeds ({', '.join(map(str, runs.seeds))})" if n > 1 else f"1 seed ({runs.seeds[0]}), so no std"
-        said += seeds
+        said = f"{n} seeds ({', '.join(map(str, runs.seeds))})" if n > 1 else f"1 seed ({runs.seeds[0]}), so no std"
         if n < PAPER_SEEDS:
             said += f"; the paper has {PAPER_SEEDS} seeds"
         if budget:
             share = f"{100 * runs.last_step / budget:.3g}%"
             said += f"; {millions(runs.last_step)} of the paper's {millions(budget)} steps ({share})"
-        notes += [said, *runs.notes]
+        alike.setdefault((f"{runs.benchmark} {runs.reward}", said), []).append(runs.label)
+        of_runs += runs.notes
+    notes += [f"ours: {'; '.join(labels)} on {where}: {said}" for (where, said), labels in alike.items()]
+    notes += of_runs
     if len({(runs.setting, runs.last_step) for runs in groups}) > len({runs.setting for runs in groups}):
         notes.append("our runs have different budgets; look at their steps before you compare rows")
     return tuple(notes)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ParamSpec
 
-from toppo_diag.commands.checking import check_options
+from toppo_diag.commands.checking import check_options, option_types
 from toppo_diag.product import Product
 from toppo_diag.request import as_texts, file_part
 
@@ -33,7 +33,8 @@ def instrument(make: Callable[P, Product]) -> Callable[P, Product]:
     def asked(*sources: P.args, **options: P.kwargs) -> Product:
         check_options(make, options)
         product = make(*sources, **options)
-        name = "-".join([product.name, *_parts(options, defaults)])
+        given = {option: options[option] for option in option_types(make) if option in options}  # in one order
+        name = "-".join([product.name, *_parts(given, defaults)])
         return replace(product, name=name, notes=[*product.notes, *_font_notes(product)])
 
     return asked

@@ -29,6 +29,8 @@ from toppo_diag.plots.style import (
 
 _LEAST = 1e-17
 """Where a log axis shows a distance of exactly 0."""
+_SAME = 1e-6
+"""Cosines that differ from 1 by no more than this cannot be told from 1 in the figure."""
 
 
 @paper_style()
@@ -63,6 +65,16 @@ def invariance_figure(
         p = perturbations[spec]
         axes[2].plot(SIGMAS, p.median, **look)
         axes[2].fill_between(SIGMAS, p.low, p.high, color=look["color"], alpha=0.07, linewidth=0)
+    # These lie under the line of FairGrad at alpha = 1, so each gets open circles on it, at places of its own.
+    hidden = [s for s in sweeps if s != "fairgrad:alpha=1" and np.allclose(sweeps[s].cosine, 1, rtol=0, atol=_SAME)]
+    for n, spec in enumerate(hidden):
+        circles: dict[str, Any] = {"marker": "o", "markersize": 3, "markerfacecolor": "white", "linestyle": ""}
+        circles |= {"color": combiner_style(spec)["color"], "zorder": 5, "gid": f"hidden {spec}"}
+        axes[0].plot(FACTORS[n :: len(hidden)], sweeps[spec].cosine[n :: len(hidden)], **circles)
+    if hidden:
+        axes[0].annotate(
+            "\u25cb cos = 1 at every c", (0.03, 0.05), xycoords="axes fraction", fontsize=6, gid="hidden note"
+        )
     axes[0].set(xscale="log", xlabel="factor c on task 1", ylabel=r"$\cos(d, \tilde d)$", title="(a) one task scaled")
     axes[1].set(xscale="log", yscale="log", xlabel="factor c on task 1", title="(b) the same, distance")
     axes[1].set_ylabel(r"$\Vert\tilde d - d\Vert / \Vert d\Vert$")
@@ -70,7 +82,8 @@ def invariance_figure(
     if realised:
         draw_realised(axes[3], realised, tol)
         axes[3].set_title("(d) raw against PopArt, on dumped minibatches")
-    handles = [Line2D([], [], label=combiner_label(spec), **combiner_style(spec)) for spec in sweeps]
+    labels = [f"{combiner_label(spec)} \u25cb" if spec in hidden else combiner_label(spec) for spec in sweeps]
+    handles = [Line2D([], [], label=label, **combiner_style(spec)) for label, spec in zip(labels, sweeps, strict=True)]
     columns = legend_columns(size_inches(target)[0], labels)
     target.legend(handles=handles, loc="outside lower center", ncols=columns)
     return whole(target)
