@@ -181,7 +181,7 @@ def check_scheduler(scheduler: str) -> int:
             "scheduler", scheduler, "give serial, threads:N, processes:N, tcp://host:port or a scheduler file (.json)"
         )
     if number and (not re.fullmatch("[0-9]{1,4}", number) or not 1 <= int(number) <= MOST_WORKERS):
-        raise bad_option("scheduler", scheduler, f"the number of workers must be 1 to {MOST_WORKERS}")
+        raise bad_option("scheduler", scheduler, f"the number of workers must be 1 or more, up to {MOST_WORKERS}")
     return int(number) if number else os.cpu_count() or 1
 
 

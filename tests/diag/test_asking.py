@@ -196,8 +196,8 @@ def test_an_entry_stays_in_its_directory(diag, manifest, name):  # noqa: F811
         ('command = ["norms"]', "unknown command"),
         ('command = "norms"\nscheduler = 3', "scheduler 3: give a text"),
         ('command = "norms"\nnosuch = 3', "norms has no option 'nosuch'"),
-        ('command = "norms"\nside = ' + "[" * 5000 + "]" * 5000, "is not TOML"),
-        ('command = "weights"\nwindow = ' + "9" * 5000, "is not TOML"),
+        ('command = "norms"\nside = ' + "[" * 5000 + "]" * 5000, "is not valid TOML"),
+        ('command = "weights"\nwindow = ' + "9" * 5000, "is not valid TOML"),
     ],
 )
 def test_a_wrong_option_of_an_entry_is_one_line(diag, manifest, lines, message):  # noqa: F811

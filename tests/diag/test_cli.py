@@ -295,8 +295,8 @@ def test_a_wrong_path_is_looked_for_before_any_work(diag, monkeypatch):
         ("list.json", "is not the scheduler file of a dask scheduler"),
         ("deep.json", "is not the scheduler file of a dask scheduler"),
         ("odd.json", "its address 'dir://x' is none of a dask scheduler"),
-        ("threads:0", "the number of workers must be 1 to 1024"),
-        ("processes:99999999999999999999", "the number of workers must be 1 to 1024"),
+        ("threads:0", "the number of workers must be 1 or more, up to 1024"),
+        ("processes:99999999999999999999", "the number of workers must be 1 or more, up to 1024"),
     ],
 )
 def test_a_scheduler_that_is_none_is_one_line(diag, run, tmp_path, scheduler, message):

@@ -76,7 +76,7 @@ def test_minibatches_that_are_not_finite_are_left_out(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tasks": ("reach",)}, "has no task 'reach'"),
+        ({"tasks": ("reech",)}, "has no task 'reech'"),
         ({"layer": "trunk.1"}, "has no such layer; it has trunk.0.weight"),
         ({"stage": ("erly",)}, "unknown stage 'erly'"),
         ({"snapshot": ("9",)}, "has no snapshot 9"),
