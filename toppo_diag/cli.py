@@ -65,9 +65,14 @@ def _saving(
     """
 
 
+def _helps(documented: object) -> dict[str, str]:
+    """The help of each option: what the docstring says of the argument, as a sentence."""
+    return {name: text[:1].upper() + text[1:] for name, text in arguments(documented).items()}
+
+
 def _register(name: str, make: Callable[..., Product]) -> None:
     """Add a function as a command: with its own arguments, those of a `Selection`, and those of `_saving`."""
-    documented = {**arguments(Selection), **arguments(_saving), **arguments(make)}
+    documented = {**_helps(Selection), **_helps(_saving), **_helps(make)}
     parameters = [
         p for p in _parameters(_saving, documented) if name not in RUN_TABLES | TABLES or p.name not in ("formats",)
     ]
@@ -119,7 +124,7 @@ def _parameter(name: str, hint: Any, default: Any, text: str) -> inspect.Paramet
     if hint == Texts and default is not None:
         default = list(as_texts(default))
     flag = {"formats": "--format", "as_json": "--json", "show": "--open"}.get(name, f"--{name.replace('_', '-')}")
-    option = typer.Option(flag, help=text[:1].upper() + text[1:], show_default=default is not None and default != "")
+    option = typer.Option(flag, help=text, show_default=default is not None and default != "")
     kind = Annotated[_plain(hint), option]  # type: ignore[valid-type]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
 
@@ -192,7 +197,7 @@ def _verify(dump: Dump, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-_EXPORT = arguments(store.export)
+_EXPORT = _helps(store.export)
 
 
 @app.command("export", help=description(store.export))
@@ -212,7 +217,7 @@ def _export(
 for _name, _command in ALL.items():
     _register(_name, _command)
 
-_FIGURES = arguments(make_figures)
+_FIGURES = _helps(make_figures)
 
 
 @app.command("figures", help=description(make_figures))
@@ -243,7 +248,7 @@ def _figures(
         raise typer.Exit(1)
 
 
-_WATCH = arguments(watching.watch)
+_WATCH = _helps(watching.watch)
 
 
 @app.command("watch", help=description(watching.watch))

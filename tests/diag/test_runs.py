@@ -199,7 +199,7 @@ def _wrong(path: Path, what: str) -> str:
         ("no config", UsageError, "is not a run: it has no config.toml"),
         ("none", DiagnosticError, "has no evaluations yet; wait for its first one"),
         ("empty", DiagnosticError, "has no evaluations yet"),
-        ("damaged", DiagnosticError, "evaluation.jsonl, line 2 is damaged; delete the line or restore it"),
+        ("damaged", DiagnosticError, "evaluation.jsonl, line 2 is damaged: restore the log from a copy"),
         ("backwards", DiagnosticError, "evaluation.jsonl, line 2 is damaged"),
         ("out of range", DiagnosticError, "evaluation.jsonl, line 1 is damaged"),
         ("other tasks", DiagnosticError, "evaluation.jsonl, line 2 is damaged"),

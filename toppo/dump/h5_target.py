@@ -29,17 +29,25 @@ def new_h5(path: Path) -> Iterator[h5py.File]:
     with path.open("w+b", buffering=0) as file:
         target = _Target(file)
         try:
-            access, creation = h5py.h5p.create(h5py.h5p.FILE_ACCESS), h5py.h5p.create(h5py.h5p.FILE_CREATE)
-            access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
-            access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
-            access.set_fileobj_driver(h5py.h5fd.fileobj_driver, target)
-            creation.set_obj_track_times(False)  # the same dump gives the same bytes
-            name = repr(target).encode("ascii", "replace")  # as h5py names a Python file
-            with h5py.File(h5py.h5f.create(name, h5py.h5f.ACC_TRUNC, fcpl=creation, fapl=access)) as archive:
+            with h5py.File(_created(target)) as archive:
                 yield archive
         finally:
             if target.failure is not None:
                 raise target.failure
+
+
+def _created(target: _Target) -> h5py.h5f.FileID:
+    """The new file behind a target. The property lists end with this call: they hold the target too, and one that lives
+    on until the interpreter ends would let go of it too late."""
+    import h5py
+
+    access, creation = h5py.h5p.create(h5py.h5p.FILE_ACCESS), h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    access.set_fclose_degree(h5py.h5f.CLOSE_STRONG)
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, target)
+    creation.set_obj_track_times(False)  # the same dump gives the same bytes
+    name = repr(target).encode("ascii", "replace")  # as h5py names a Python file
+    return h5py.h5f.create(name, h5py.h5f.ACC_TRUNC, fcpl=creation, fapl=access)
 
 
 class _Target(io.RawIOBase):

@@ -5,7 +5,6 @@ The trainer itself is not needed.
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from toppo.common.errors import ToppoError
+from toppo.common.jsonl import parse
 from toppo.dump import DumpError, run_logs
 from toppo_diag.analysis.runs import METHOD, Run, labelled, method_name
 from toppo_diag.errors import DiagnosticError, UsageError
@@ -90,19 +91,20 @@ def _evaluations(path: str, text: str) -> tuple[tuple[str, ...], Int[np.ndarray,
     tasks: tuple[str, ...] = ()
     steps: list[int] = []
     success: list[list[float]] = []
-    for number, line in enumerate(text.split("\n")[:-1], start=1):
+    try:
+        log = parse(text, f"{path}: evaluation.jsonl", ("env_steps", "tasks"))
+    except ToppoError as error:
+        raise DiagnosticError(str(error)) from None
+    for number, record in enumerate(log.lines, start=1):
+        step = record["env_steps"]
         try:
-            record = json.loads(line)
-            step = int(record["env_steps"])
-            of_task = {str(task): float(values["success"]) for task, values in record["tasks"].items()}
-            tasks = tasks or tuple(of_task)
-            sound = (
-                tuple(of_task) == tasks and all(0 <= v <= 1 for v in of_task.values()) and step > max(steps, default=-1)
-            )
-        except (ValueError, KeyError, TypeError, AttributeError):
-            sound = False
+            of_task = {task: float(values["success"]) for task, values in record["tasks"].items()}
+        except KeyError:
+            of_task = {}
+        tasks = tasks or tuple(of_task)
+        sound = bool(of_task) and tuple(of_task) == tasks and all(0 <= v <= 1 for v in of_task.values())
         if not sound:
-            raise DiagnosticError(f"{path}: evaluation.jsonl, line {number} is damaged; delete the line or restore it")
+            raise DiagnosticError(f"{path}: evaluation.jsonl, line {number} is damaged: restore the log from a copy")
         steps.append(step)
         success.append(list(of_task.values()))
     if not steps:
