@@ -566,6 +566,20 @@ def test_a_log_axis_has_several_ticks_that_read(span: float):
     assert span > 30 or not [text for text in inside if "times" in text]
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_panels_with_one_axis_have_the_ticks_of_all_that_is_drawn(order: int):
+    """A panel whose values span little beside one whose values span much, drawn before or after it."""
+    figure = Figure(figsize=(3, 2))
+    axes = figure.subplots(1, 2, sharey=True)
+    for ax, values in list(zip(axes, (np.geomspace(1, 1e5, 5), np.linspace(1, 2.5, 5)), strict=True))[::order]:
+        ax.plot(values)
+        log_axis(ax, values)
+    figure.canvas.draw()
+    assert overprinted(figure, [text for text in axes[0].get_yticklabels() if text.get_text()]) == []
+    inside = [tick for tick in axes[0].get_yticks() if 1 <= tick <= 1e5]
+    assert {1.0, 1e2, 1e4} <= set(inside) or {1e1, 1e3, 1e5} <= set(inside)
+
+
 def overprinted(figure: Figure, texts: list[Any]) -> list[str]:
     figure.canvas.draw()
     boxes = [(text.get_text(), text.get_window_extent()) for text in texts]

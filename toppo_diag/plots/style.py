@@ -371,12 +371,19 @@ def draw_tasks(
 def log_axis(ax: Axes, values: Float[np.ndarray, "n"]) -> None:
     """Make the y axis logarithmic, with several ticks that read, also where the values span less than a decade.
 
+    Axes that share their y axis share its ticks: what is drawn on any of them counts.
+
     Args:
         ax: to draw on.
         values: positive numbers on the axis.
     """
     ax.set_yscale("log")
-    decades = math.log10(float(values.max()) / float(values.min()))
+    low, high = float(values.min()), float(values.max())
+    for other in ax.get_shared_y_axes().get_siblings(ax):
+        drawn = other.dataLim
+        if np.isfinite([drawn.minposy, drawn.ymax]).all() and drawn.ymax > 0:
+            low, high = min(low, drawn.minposy), max(high, drawn.ymax)
+    decades = math.log10(high / low)
     if decades >= 1.5:
         return
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)) if decades > 0.7 else MaxNLocator(5))
