@@ -29,6 +29,7 @@ from toppo_diag.plots.style import (
     name_size,
     paper_style,
     size_inches,
+    spread_range,
     times,
     whole,
 )
@@ -264,8 +265,7 @@ def _draw_bars(ax: Axes, panel: Panel, shares: Range, scale: float) -> None:
 
 def _badge(spread: Typical) -> str:
     """The median of the spread, and its range where there are several minibatches."""
-    median = times(spread.median)
-    return median if spread.n < 2 else f"{median}\n{times(spread.low)} to {times(spread.high)}"
+    return f"{times(spread.median)}\n{spread_range(spread)}".rstrip()
 
 
 def _colour_bars(target: Target, at: _Place, diagonal: Range, side: str) -> None:
