@@ -90,6 +90,7 @@ def test_stages_of_a_run_that_reaches_the_papers_steps_are_nearest_to_these():
     assert stage_snapshots(steps[:14]) == {"early": 0, "mid": 6, "late": 13}  # 7M is not: first, middle, last
     sparse = np.array([4_000_000, 8_000_000])  # 0.5M and 4.5M have the same nearest snapshot
     assert stage_snapshots(sparse) == {"early": 0, "late": 1}
+    assert stage_snapshots(steps, paper=False) == {"early": 0, "mid": 7, "late": 15}  # steps of another kind
     longer = np.arange(1, 41) * 500_000
     assert stage_snapshots(longer) == {"early": 0, "mid": 8, "late": 14}
 

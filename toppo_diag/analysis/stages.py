@@ -27,7 +27,9 @@ def reaches_paper_stages(env_steps: Int[np.ndarray, "S"]) -> bool:
     return bool(len(env_steps) and env_steps[-1] >= PAPER_STAGES["late"] and len(nearest) == len(PAPER_STAGES))
 
 
-def stage_snapshots(env_steps: Int[np.ndarray, "S"], stages: Sequence[str] = STAGES) -> dict[str, int]:
+def stage_snapshots(
+    env_steps: Int[np.ndarray, "S"], stages: Sequence[str] = STAGES, *, paper: bool = True
+) -> dict[str, int]:
     """Index of the snapshot of each stage (Section D.2).
 
     In a dump that reaches the paper's stages, these are the snapshots nearest to 0.5, 4.5 and 7.5 million steps. In
@@ -36,6 +38,7 @@ def stage_snapshots(env_steps: Int[np.ndarray, "S"], stages: Sequence[str] = STA
     Args:
         env_steps: of the committed snapshots, increasing.
         stages: out of `STAGES`.
+        paper: whether the steps are environment steps, as the paper's stages are. Other steps have no such stages.
 
     Returns:
         Snapshot index by stage, in the given order. A stage is left out if its snapshot already belongs to another
@@ -46,7 +49,7 @@ def stage_snapshots(env_steps: Int[np.ndarray, "S"], stages: Sequence[str] = STA
     """
     if not len(env_steps):
         raise ValueError("the dump has no committed snapshot yet")
-    if reaches_paper_stages(env_steps):
+    if paper and reaches_paper_stages(env_steps):
         index = {stage: _nearest(env_steps, step) for stage, step in PAPER_STAGES.items()}
     else:
         index = {"early": 0, "mid": (len(env_steps) - 1) // 2, "late": len(env_steps) - 1}
@@ -64,6 +67,8 @@ def choose_snapshots(
     stage: Sequence[str] = (),
     snapshot: Sequence[str] = (),
     steps: Sequence[str] = (),
+    *,
+    paper: bool = True,
 ) -> dict[int, str]:
     """The chosen snapshots, each once. Without a choice these are all snapshots.
 
@@ -74,6 +79,7 @@ def choose_snapshots(
         stage: out of `STAGES`.
         snapshot: indices "3", "-1", or ranges "2:5" with both ends.
         steps: environment steps, for the nearest snapshot, or ranges "1000000:4000000", for all snapshots within.
+        paper: see `stage_snapshots`.
 
     Returns:
         Label by snapshot index, in the given order.
@@ -82,7 +88,7 @@ def choose_snapshots(
         ValueError: an unknown stage, an index out of range, a text that is not a number, or a range without snapshots.
     """
     if stage:
-        return {s: name for name, s in stage_snapshots(env_steps, stage).items()}
+        return {s: name for name, s in stage_snapshots(env_steps, stage, paper=paper).items()}
     if snapshot:
         found = [s for item in snapshot for s in _at_index(len(env_steps), item)]
     elif steps:
