@@ -17,7 +17,7 @@ from toppo.combiners.geometry import contributions, cosines, gradient_norms, mea
 from toppo_diag.analysis.conflicts import effective_rank
 from toppo_diag.analysis.health import direction_shares, top_1_mass
 from toppo_diag.analysis.recorded import Curve, RunRecord, SideRecord
-from toppo_diag.analysis.spells import LEAST_MINIBATCHES, LEAST_STEPS, Spell, enough, last_spell, smooth, typical
+from toppo_diag.analysis.spells import LEAST_MINIBATCHES, LEAST_STEPS, Spell, enough, last_spells, smooth, typical
 from toppo_diag.analysis.tasks import short
 from toppo_diag.analysis.thresholds import THRESHOLDS, Thresholds
 
@@ -119,12 +119,8 @@ class _Asked:
 
     def one(self, blank: Check, steps: np.ndarray, values: Float[np.ndarray, "N"]) -> tuple[Check, Spell | None]:
         """A check of one number for each minibatch, and the stretch beyond the threshold."""
-        if not enough(steps):
-            return self.too_few(blank, steps), None
-        at, level = typical(steps, values)
-        found = last_spell(at, level, blank.limit, THRESHOLDS[blank.threshold].above)
-        made = replace(blank, number=float(smooth(level)[-1]), steps=len(at), minibatches=len(steps))
-        return (made if found is None else _beyond(made, found)), found
+        check, found = self.each(blank, steps, values[:, None])
+        return check, found.get(0)
 
     def each(self, blank: Check, steps: np.ndarray, values: Float[np.ndarray, "N J"]) -> tuple[Check, dict[int, Spell]]:
         """A check of J numbers for each minibatch, such as one for each task, and the stretches by index.
@@ -135,12 +131,13 @@ class _Asked:
             return self.too_few(blank, steps), {}
         at, level = typical(steps, values)
         above = THRESHOLDS[blank.threshold].above
-        found = {j: s for j in range(level.shape[1]) if (s := last_spell(at, level[:, j], blank.limit, above))}
-        found = dict(sorted(found.items(), key=lambda item: item[1].value * (-1 if above else 1)))
+        found = last_spells(at, level, blank.limit, above)
         last = smooth(level)[-1]
         known = last[np.isfinite(last)]
         extreme = float("nan") if not known.size else float(known.max() if above else known.min())
         made = replace(blank, number=extreme, steps=len(at), minibatches=len(steps))
+        if not found and (extreme > blank.limit if above else extreme < blank.limit):
+            made = replace(made, text="Beyond the threshold at the last step alone, which does not count")
         return (_beyond(made, *found.values()) if found else made), found
 
     def too_few(self, blank: Check, steps: np.ndarray) -> Check:
@@ -325,7 +322,7 @@ def _dead(asked: _Asked) -> Iterator[Check]:
     if not enough(record.steps):
         yield asked.too_few(check, record.steps)
         return
-    found = {t: s for t in range(share.shape[1]) if (s := last_spell(at, share[:, t], check.limit, True))}
+    found = last_spells(at, share, check.limit, above=True)
     check = replace(check, number=float(share[-1].max()), steps=len(at), minibatches=len(record.steps))
     if found:
         tasks = tuple(found)
@@ -383,9 +380,9 @@ def _solver(asked: _Asked) -> Iterator[Check]:
     if not enough(record.at):
         yield asked.too_few(check, record.at)
         return
-    share = np.array([unsolved[record.at == t].mean() for t in at])
+    share = np.array([[unsolved[record.at == t].mean()] for t in at])
     check = replace(check, number=float(unsolved.mean()), steps=len(at), minibatches=len(unsolved))
-    found = last_spell(at, share, check.limit, True)
+    found = last_spells(at, share, check.limit, above=True).get(0)
     if found is not None:
         text = f"The combiner ({record.spec or 'unknown'}) did not solve {100 * found.value:.0f}% of the minibatches."
         check = replace(_beyond(check, found), text=text)

@@ -45,13 +45,16 @@ def typical(steps: Int[np.ndarray, "N"], values: Float[np.ndarray, "N *k"]) -> t
 
 def smooth(values: Float[np.ndarray, "T *k"]) -> Float[np.ndarray, "T *k"]:
     """The median of each row and its two neighbours. The first and the last row have one neighbour."""
-    return np.stack([_median(values[max(t - 1, 0) : t + 2]) for t in range(len(values))])
+    none = np.full_like(values[:1], np.nan, dtype=np.float64)
+    return _median(np.stack([np.concatenate([none, values[:-1]]), values, np.concatenate([values[1:], none])]))
 
 
-def last_spell(
-    steps: Int[np.ndarray, "T"], values: Float[np.ndarray, "T"], threshold: float, above: bool
-) -> Spell | None:
-    """The stretch beyond a threshold that matters: the one that the recording ends in, or one over half of it.
+def last_spells(
+    steps: Int[np.ndarray, "T"], values: Float[np.ndarray, "T J"], threshold: float, above: bool
+) -> dict[int, Spell]:
+    """For each of J quantities, the stretch beyond a threshold that matters; the worst quantity first.
+
+    That is the stretch that the recording ends in, or one over half of the recording. A single step is no stretch.
 
     Args:
         steps: distinct, increasing.
@@ -60,27 +63,25 @@ def last_spell(
         above: whether numbers above the threshold count, or those below.
 
     Returns:
-        The stretch; None if there is none. A single step is none.
+        The stretches by index. A quantity without one is left out.
     """
     level = smooth(values)
     with np.errstate(invalid="ignore"):
         beyond = level > threshold if above else level < threshold
-    if not beyond.any():
-        return None
-    ends = _ends(beyond)
-    if not beyond[-1]:
-        ends = [(first, last) for first, last in ends if last - first + 1 >= len(steps) / 2]
-    if not ends:
-        return None
-    first, last = ends[-1]
-    if last == first:
-        return None
-    return Spell(
-        since=int(steps[first]),
-        until=None if last == len(steps) - 1 else int(steps[last]),
-        value=float(_median(values[first : last + 1])),
-        steps=last - first + 1,
-    )
+    found = {}
+    for j in np.flatnonzero(beyond.sum(axis=0) > 1).tolist():
+        ends = _ends(beyond[:, j])
+        if not beyond[-1, j]:
+            ends = [(first, last) for first, last in ends if last - first + 1 >= len(steps) / 2]
+        if ends and ends[-1][0] < ends[-1][1]:
+            first, last = ends[-1]
+            found[j] = Spell(
+                since=int(steps[first]),
+                until=None if last == len(steps) - 1 else int(steps[last]),
+                value=float(_median(values[first : last + 1, j])),
+                steps=last - first + 1,
+            )
+    return dict(sorted(found.items(), key=lambda item: item[1].value * (-1 if above else 1)))
 
 
 def _ends(beyond: Bool[np.ndarray, "T"]) -> list[tuple[int, int]]:
@@ -91,6 +92,7 @@ def _ends(beyond: Bool[np.ndarray, "T"]) -> list[tuple[int, int]]:
 
 def _median(values: np.ndarray) -> np.ndarray:
     """The median along the first axis of what is not NaN; NaN where all is."""
-    empty = np.isnan(values).all(axis=0)
-    filled = np.where(empty, 0.0, values)
-    return np.asarray(np.where(empty, np.nan, np.nanmedian(filled, axis=0)))
+    ordered = np.sort(values, axis=0)  # NaN comes last
+    n = (~np.isnan(values)).sum(axis=0)[None]
+    low, high = (np.take_along_axis(ordered, np.maximum(at, 0), axis=0)[0] for at in ((n - 1) // 2, n // 2 - (n == 0)))
+    return np.asarray(np.where(n[0] > 0, (low + high) / 2, np.nan))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from dataclasses import asdict
@@ -99,7 +100,7 @@ def _made(runs: Sources, threshold: tuple[str, ...], scheduler: str, follow: flo
         html=page(records, found, options, views, kept, _groups(records, views), notes, follow if live else None),
         headline=[_row(record, check) for record, of_run in zip(records, found, strict=True) for check in of_run],
         options=[
-            {"run": record.name, "side": side, **asdict(option)}
+            {"run": record.name, "side": side, **{name: _known(value) for name, value in asdict(option).items()}}
             for record, of_run in zip(records, options, strict=True)
             for side, (of_side, _) in of_run.items()
             for option in of_side
@@ -141,7 +142,7 @@ def _row(record: RunRecord, check: Check) -> dict[str, Any]:
         "verdict": check.verdict,
         "threshold": check.threshold,
         "limit": check.limit,
-        "number": check.number,
+        "number": _known(check.number),
         "since": check.since,
         "until": check.until,
         "steps": check.steps,
@@ -149,3 +150,8 @@ def _row(record: RunRecord, check: Check) -> dict[str, Any]:
         "tasks": [record.tasks[t] for t in check.tasks],
         "text": check.text,
     }
+
+
+def _known(value: Any) -> Any:
+    """None in place of a NaN, which JSON does not have."""
+    return None if isinstance(value, float) and math.isnan(value) else value

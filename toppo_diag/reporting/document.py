@@ -65,7 +65,9 @@ class Report:
         """The findings and notes as lines for a terminal."""
         found = [row for row in self.headline if row["verdict"] in ("trouble", "note")]
         shown = [{key: row[key] for key in ("run", "side", "check", "verdict", "number", "since")} for row in found]
-        return [*(table_lines(shown) or ["no trouble found"]), *(f"note: {note}" for note in self.notes)]
+        judged = any(row["verdict"] == "fine" for row in self.headline)
+        nothing = "no trouble found" if judged else "nothing can be judged yet"
+        return [*(table_lines(shown) or [nothing]), *(f"note: {note}" for note in self.notes)]
 
     def __repr__(self) -> str:
         return "\n".join(["<Report>", *self.lines()])

@@ -49,7 +49,7 @@ def _list(n: int, run: RunRecord, checks: Sequence[Check], kept: Sequence[int]) 
     unknown = sum(check.verdict == "unknown" for check in checks)
     items = [_item(n, check, kept) for check in found]
     troubles = sum(check.verdict == "trouble" for check in found)
-    if not troubles and made:
+    if not troubles and made > unknown:
         state = f"No trouble found: {made} checks are within their thresholds."
         if unknown:
             state += f" {unknown} could not be made."
@@ -110,12 +110,13 @@ def _table(checks: Sequence[Check]) -> str:
     header = ("check", "side", "verdict", "number", "threshold", "what is compared", "steps", "minibatches")
     rows = [
         (
-            EXPLANATIONS[check.kind].title,
+            EXPLANATIONS[check.kind].topic,
             check.side,
             _WORDS[check.verdict],
             shown(check.number),
             f"{'above' if THRESHOLDS[check.threshold].above else 'below'} {shown(check.limit)}",
-            check.text if check.verdict == "unknown" else THRESHOLDS[check.threshold].quantity,
+            THRESHOLDS[check.threshold].quantity
+            + (f". {check.text}" if check.text and check.verdict in ("fine", "unknown") else ""),
             str(check.steps),
             str(check.minibatches),
         )
@@ -131,19 +132,22 @@ def _by_run(runs: Sequence[RunRecord], checks: Sequence[Sequence[Check]]) -> str
     order = list(EXPLANATIONS)
     keys.sort(key=lambda key: order.index(key[0]))
     rows = []
-    classes: dict[int, list[str]] = {n + 2: [] for n in range(len(runs))}
+    classes: dict[int, list[str]] = {n + 3: [] for n in range(len(runs))}
     for key in keys:
         cells = [found.get(key) for found in of_run]
         rows.append(
             (
-                EXPLANATIONS[key[0]].title,
+                EXPLANATIONS[key[0]].topic,
+                THRESHOLDS[key[1]].quantity,
                 key[2],
                 *("" if c is None else f"{_WORDS[c.verdict]}, {shown(c.number)}" for c in cells),
             )
         )
         for n, c in enumerate(cells):
-            classes[n + 2].append("" if c is None else c.verdict)
-    return "<h3>Findings by run</h3>" + table(("check", "side", *(run.name for run in runs)), rows, classes=classes)
+            classes[n + 3].append("" if c is None else c.verdict)
+    return "<h3>Findings by run</h3>" + table(
+        ("check", "what is compared", "side", *(run.name for run in runs)), rows, classes=classes
+    )
 
 
 def what_if(runs: Sequence[RunRecord], options: Sequence[Mapping[str, tuple[Sequence[Option], Sequence[str]]]]) -> str:
