@@ -16,7 +16,7 @@ import numpy as np
 
 import toppo_diag
 from toppo.combiners import make
-from toppo.dump import DumpWriter, ParameterSlice, ScalarSpec, gram
+from toppo.dump import ENV_STEPS, DumpWriter, ParameterSlice, ScalarSpec, gram
 from toppo_diag.plots.names import METAWORLD
 
 SNAPSHOTS, MINIBATCHES, COLLECTS, ENTRIES = 40, 5, 200, 16
@@ -47,6 +47,7 @@ def record(path: Path, n_tasks: int, seed: int = 0) -> Path:
         sides=sides,
         snapshots=SNAPSHOTS,
         minibatches=MINIBATCHES,
+        step=ENV_STEPS,
         stream=(COLLECTS, ENTRIES),
         minibatch_scalars={f"{kind}_{side}": ScalarSpec() for kind in ("loss",) for side in sides}
         | {f"{side}_weights": ScalarSpec() for side in sides},
@@ -57,7 +58,7 @@ def record(path: Path, n_tasks: int, seed: int = 0) -> Path:
         for c in range(COLLECTS):
             steps, share = STEPS // COLLECTS * (c + 1), (c + 1) / COLLECTS
             grams = {side: np.stack([gram(gradients(side, share)) for _ in range(ENTRIES)]) for side in sides}
-            dump.record_stream(c, grams=grams, env_steps=steps)
+            dump.record_stream(c, grams=grams, step=steps)
             if (c + 1) % every:
                 continue
             for m in range(MINIBATCHES):
@@ -66,7 +67,7 @@ def record(path: Path, n_tasks: int, seed: int = 0) -> Path:
                 losses = {f"loss_{side}": rng.random(n_tasks) for side in sides}
                 dump.record_minibatch(m, slabs=slabs, scalars=weights | losses)
             sigma, success = rng.uniform(0.5, 2, n_tasks), np.linspace(0, share, n_tasks)
-            dump.commit_snapshot(env_steps=steps, collect=c + 1, scalars={"popart_sigma": sigma, "success": success})
+            dump.commit_snapshot(step=steps, collect=c + 1, scalars={"popart_sigma": sigma, "success": success})
     return path
 
 

@@ -19,7 +19,7 @@ from tests.diag import runs
 from tests.diag.test_cli import diag  # noqa: F401 (a fixture)
 from toppo.combiners import Status, make
 from toppo.combiners.geometry import cosines
-from toppo.dump import DumpWriter, open_dump
+from toppo.dump import DumpWriter, StepAxis, open_dump
 from toppo_diag.analysis.findings import Check, checks
 from toppo_diag.analysis.overview import Total, overview, seed_totals
 from toppo_diag.analysis.recorded import Curve, LayerGrams, RunRecord, SideRecord
@@ -44,8 +44,10 @@ def recording(gram: np.ndarray | None = None, **more: Any) -> RunRecord:
         steps=steps,
         gram=G,
         dropped=0,
+        present=np.ones((len(G), K), dtype=bool),
         at=steps,
         dumped=G,
+        there=np.ones((len(G), K), dtype=bool),
         scale=1.0,
         weights=make("fairgrad:alpha=1").solve_many(G).weights,
         spec="fairgrad:alpha=1",
@@ -56,7 +58,7 @@ def recording(gram: np.ndarray | None = None, **more: Any) -> RunRecord:
     )
     of_run = {name: more.pop(name) for name in ("curves",) if name in more}
     run = RunRecord(
-        "run", "run", ("a", "b", "c", "d"), "steps", {"critic": replace(side, **more)}, (), {}, "", True, ()
+        "run", "run", ("a", "b", "c", "d"), "steps", "step", {"critic": replace(side, **more)}, (), {}, "", True, ()
     )
     return replace(run, **of_run)
 
@@ -166,7 +168,8 @@ def test_no_finding_rests_on_a_single_minibatch_or_step() -> None:
     assert last.verdict == "fine" and "last step alone" in last.text
     few = recording()
     side = few.sides["critic"]
-    one = replace(side, steps=side.steps[:3], gram=side.gram[:3], at=side.at[:3], dumped=side.dumped[:3], weights=None)
+    one = replace(side, steps=side.steps[:3], gram=side.gram[:3], present=side.present[:3], weights=None)
+    one = replace(one, at=side.at[:3], dumped=side.dumped[:3], there=side.there[:3])
     every = checks(replace(few, sides={"critic": one}), thresholds_of())
     assert {c.verdict for c in every if c.kind not in ("not_finite", "solver")} == {"unknown"}
 
@@ -303,7 +306,9 @@ def test_a_run_with_little_shows_what_there_is_and_says_what_is_missing(bare_run
     alone = toppo_diag.report(tmp_path / "one.zarr")
     assert {"fine", "unknown"} == {row["verdict"] for row in alone.headline}
     archive = toppo_diag.export(bare_run, tmp_path / "grams.h5")
-    assert any("has no layers" in note for note in toppo_diag.report(archive).notes)
+    assert not any("has no layers" in note for note in toppo_diag.report(archive).notes)
+    grams = runs.record(tmp_path / "grams", slabs=False)
+    assert any("has no layers" in note for note in toppo_diag.report(grams).notes)
 
 
 def test_runs_with_different_tasks_are_compared_on_what_they_share(run: str, tmp_path: Path) -> None:
@@ -341,3 +346,21 @@ def test_a_notebook_shows_the_page_in_a_frame_of_its_own(run: str) -> None:
     assert frame.count('"') == 8  # nothing of the page leaves the attribute
     assert "fairgrad" not in repr(page) and page.numbers["check"].notna().all()
     assert set(page.tables) == {"main", "what-if"}
+
+
+def test_an_absent_task_is_neither_dead_nor_zero(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    axis = StepAxis("step", "optimiser steps")
+    path = tmp_path / "absent.zarr"
+    with DumpWriter.create(path, tasks=["a", "b", "c"], sides={"trunk": 8}, absences=True, step=axis) as dump:
+        for step in range(8):
+            J = rng.standard_normal((3, 8)).astype(np.float32)
+            dump.record(step=step, trunk=J, present=[True, step % 4 == 0, True])
+    page = toppo_diag.report(path)
+    assert {row["check"]: row["verdict"] for row in page.headline}["dead"] == "fine"
+    record = read_record(open_dump(path), "absent")
+    assert (record.step_name, record.step_label) == ("step", "optimiser steps")
+    view = overview(record, range(3))
+    cube, lines = view.cubes[0], next(line for line in view.lines if line.view == "norms")
+    assert np.isnan(cube.cosines[1, 0]) and np.isfinite(cube.cosines[1, 1])  # b is absent at step 1
+    assert np.isnan(lines.values[1, 1]) and lines.values[4, 1] > 0

@@ -17,7 +17,7 @@ import pytest
 import toppo_diag
 from tests.diag import browser, runs
 from toppo.combiners.geometry import cosines
-from toppo.dump import DumpWriter, ScalarSpec, open_dump
+from toppo.dump import DumpWriter, ScalarSpec, StepAxis, open_dump
 
 HOSTILE = ('<script>alert(1)</script>"', "<img src=x onerror=alert(2)>\n,'", "a\u202eb\u2066c & </script><!--")
 
@@ -57,16 +57,17 @@ def hostile(path: Path) -> None:
     with DumpWriter.create(
         path / "dump.zarr",
         tasks=list(HOSTILE),
-        sides={"trunk": [(*runs.LAYERS[0:2],)][0]},
+        sides={"trunk": runs.LAYERS[:2]},
         minibatch_scalars={"loss": ScalarSpec(("task",), "f8", HOSTILE[0], HOSTILE[1])},
         minibatches=2,
+        step=StepAxis("step", HOSTILE[1]),
         attrs={"config": config, "combiners": {"trunk": HOSTILE[0]}},
     ) as dump:
         for s in range(3):
             for m in range(2):
                 J = rng.standard_normal((3, 54)).astype(np.float32) * np.array([[1e-3], [1], [1e3]], dtype=np.float32)
                 dump.record_minibatch(m, slabs={"trunk": J}, scalars={"loss": rng.random(3)})
-            dump.commit_snapshot(env_steps=10 * (s + 1), collect=s)
+            dump.commit_snapshot(step=10 * (s + 1))
 
 
 class Opened:

@@ -167,9 +167,9 @@ def _spread(asked: _Asked) -> Iterator[Check]:
     if found is None:
         yield check
         return
-    at, norms = typical(record.steps, gradient_norms(record.gram))
-    within = np.median(norms[at >= found.since], axis=0)
-    within = np.where(within > 0, within, np.nan)
+    norms = gradient_norms(record.gram)
+    at, level = typical(record.steps, np.where(norms > 0, norms, np.nan))
+    within = typical(np.zeros(int((at >= found.since).sum())), level[at >= found.since])[1][0]
     most, least = int(np.nanargmax(within)), int(np.nanargmin(within))
     text = (
         f"The longest gradient is typically {_number(check.number)} times the shortest. "
@@ -196,7 +196,7 @@ def _starved(asked: _Asked) -> Iterator[Check]:
         yield asked.unknown("starved", "There is one task.")
         return
     shares = k * direction_shares(record.dumped, asked.direction)
-    shares[gradient_norms(record.dumped) == 0] = np.nan  # a dead task is a finding of its own
+    shares[gradient_norms(record.dumped) == 0] = np.nan  # a dead task is a finding of its own, an absent one is none
     check, found = asked.each(asked.blank("starved"), record.at, shares)
     if not found:
         yield check
@@ -317,13 +317,14 @@ def _dead(asked: _Asked) -> Iterator[Check]:
     norms = gradient_norms(record.gram)
     # The share of a step's minibatches is the number here, so its mean takes the place of the median.
     at = np.unique(record.steps)
-    share = np.stack([(norms[record.steps == t] == 0).mean(axis=0) for t in at])
+    dead = np.where(record.present, norms == 0, np.nan)
+    share = np.stack([_mean(dead[record.steps == t]) for t in at])
     check = asked.blank("dead")
     if not enough(record.steps):
         yield asked.too_few(check, record.steps)
         return
     found = last_spells(at, share, check.limit, above=True)
-    check = replace(check, number=float(share[-1].max()), steps=len(at), minibatches=len(record.steps))
+    check = replace(check, number=float(np.nanmax(share[-1])), steps=len(at), minibatches=len(record.steps))
     if found:
         tasks = tuple(found)
         text = f"{asked.names(tasks)}: no gradient in most minibatches, so the loss does not reach the {asked.side}."
@@ -409,6 +410,13 @@ _CHECKS: tuple[Callable[[_Asked], Iterator[Check]], ...] = (
     *(_starved, _top_1, _spread, _conflict, _collapse),
     *(_dead, _not_finite, _clipped, _solver, _popart),
 )
+
+
+def _mean(values: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "K"]:
+    """The mean of what is not NaN; 0 where all is."""
+    n = (~np.isnan(values)).sum(axis=0)
+    mean: np.ndarray = np.nansum(values, axis=0) / np.maximum(n, 1)
+    return mean
 
 
 def _listing(names: list[str]) -> str:

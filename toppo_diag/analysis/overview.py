@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from toppo.combiners import make
 from toppo.combiners.geometry import contributions, cosines, gradient_norms, mean_abs_cosine, spread
@@ -130,7 +130,9 @@ def overview(run: RunRecord, kept: Sequence[int]) -> Overview:
         of_kept = record.gram[:, kept][:, :, kept]
         at = Steps.of(record.steps)
         cubes += _cubes(side, record, kept)
-        lines.append(Lines("norms", side, "gradient norm", at.env_steps, at.mean(gradient_norms(of_kept))))
+        lines.append(
+            Lines("norms", side, "gradient norm", at.env_steps, at.mean(_lengths(of_kept, record.present[:, kept])))
+        )
         totals += _geometry(side, at, of_kept)
         lines_of_weights, totals_of_weights = _of_weights(side, record, kept)
         lines += lines_of_weights
@@ -148,13 +150,15 @@ def overview(run: RunRecord, kept: Sequence[int]) -> Overview:
 
 
 def _cubes(side: str, record: SideRecord, kept: Sequence[int]) -> list[Cube]:
-    made = [_cube(side, RECORDED, None, record.steps, record.gram, kept)]
+    made = [_cube(side, RECORDED, None, record.steps, record.gram, record.present, kept)]
     if record.sigma is not None and len(record.at):
         raw = without_popart(record.dumped / record.scale**2, record.sigma)
-        made.append(_cube(side, RAW, None, record.at, raw, kept))
+        made.append(_cube(side, RAW, None, record.at, raw, record.there, kept))
     if record.layers is not None:
         for n, name in enumerate(record.layers.names):
-            made.append(_cube(side, RECORDED, name, record.layers.steps, record.layers.values[:, n], kept))
+            gram = record.layers.values[:, n]
+            reached = gradient_norms(gram) > 0
+            made.append(_cube(side, RECORDED, name, record.layers.steps, gram, reached, kept))
     return made
 
 
@@ -164,16 +168,22 @@ def _cube(
     layer: str | None,
     steps: Int[np.ndarray, "N"],
     gram: Float[np.ndarray, "N K K"],
+    present: Bool[np.ndarray, "N K"],
     kept: Sequence[int],
 ) -> Cube:
     distinct = np.unique(steps)
     shown = distinct[np.unique(np.linspace(0, len(distinct) - 1, min(MOST_STEPS, len(distinct))).round().astype(int))]
     within = np.isin(steps, shown)
-    steps, gram = steps[within], gram[within][:, kept][:, :, kept]
+    steps, gram, present = steps[within], gram[within][:, kept][:, :, kept], present[within][:, kept]
     i, j = np.triu_indices(gram.shape[-1], 1)
     cosine = np.where(live_pairs(gram), cosines(gram), np.nan)[:, i, j]
     at = Steps.of(steps)
-    return Cube(side, condition, layer, at.env_steps, typical(steps, cosine)[1], at.mean(gradient_norms(gram)))
+    return Cube(side, condition, layer, at.env_steps, typical(steps, cosine)[1], at.mean(_lengths(gram, present)))
+
+
+def _lengths(gram: Float[np.ndarray, "N K K"], present: Bool[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:
+    """||g_i|| of the tasks that took part; NaN for the others."""
+    return np.where(present, gradient_norms(gram), np.nan)
 
 
 def _geometry(side: str, at: Steps, gram: Float[np.ndarray, "N K K"]) -> list[Total]:
@@ -195,9 +205,15 @@ def _of_weights(side: str, record: SideRecord, kept: Sequence[int]) -> tuple[lis
     at = Steps.of(record.at)
     of_sum = " of a plain sum" * assumed
     contributed = contributions(record.dumped, w)
-    shares = direction_shares(record.dumped, w)
+    shares = np.where(record.there, direction_shares(record.dumped, w), np.nan)
     lines = [
-        Lines("contributions", side, f"contribution{of_sum}", at.env_steps, at.mean(contributed)[:, kept]),
+        Lines(
+            "contributions",
+            side,
+            f"contribution{of_sum}",
+            at.env_steps,
+            at.mean(np.where(record.there, contributed, np.nan))[:, kept],
+        ),
         Lines("shares", side, f"share of the direction{of_sum}", at.env_steps, at.median(shares)[:, kept]),
     ]
     if not assumed:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 
 @dataclass(frozen=True)
@@ -32,15 +32,18 @@ class SideRecord:
         steps: steps of each Gram, (N,).
         gram: G of every streamed minibatch; of the dumped ones where there is no stream, (N, K, K).
         dropped: how many of these were left out because they were not finite.
+        present: whether each task took part in each of these, (N, K). The Gram of an absent task is 0 here.
         at: steps of each dumped minibatch, (M,).
+        there: whether each task took part in each dumped minibatch, (M, K).
         dumped: G of the dumped minibatches in the units in which the combiner saw them, (M, K, K).
         scale: the factor on each g_i between `gram` and `dumped`, such as c_v of the critic.
         weights: w of training for each dumped minibatch, (M, K); None if not recorded.
         spec: the combiner of training; None if not recorded.
         status: `toppo.combiners.Status` of each dumped minibatch, (M,); None if not recorded.
         sigma: PopArt's sigma_i at each dumped minibatch, (M, K); None where PopArt does not touch the side.
-        finite: whether each g_i of each dumped minibatch is finite, those of `dropped` included, (M', K).
-        finite_at: steps of these, (M',).
+        finite: whether each g_i of each dumped minibatch is finite, those of `dropped` included, (F, K). An absent task
+            counts as finite.
+        finite_at: steps of these, (F,).
         per_task: further numbers for each task and dumped minibatch, by name, (M, K).
         single: further numbers for each dumped minibatch, by name, (M,).
         layers: Grams of the layers; None where the run has none.
@@ -49,8 +52,10 @@ class SideRecord:
     steps: Int[np.ndarray, "N"]
     gram: Float[np.ndarray, "N K K"]
     dropped: int
+    present: Bool[np.ndarray, "N K"]
     at: Int[np.ndarray, "M"]
     dumped: Float[np.ndarray, "M K K"]
+    there: Bool[np.ndarray, "M K"]
     scale: float
     weights: Float[np.ndarray, "M K"] | None
     spec: str | None
@@ -89,6 +94,7 @@ class RunRecord:
         path: where it was read.
         tasks: K names.
         step_label: what the steps are, in the words of the run.
+        step_name: the same as the column of a table.
         sides: by name. A side without a Gram yet is left out.
         curves: success, return and losses, as far as recorded.
         facts: what the run is, name to text, such as its combiners and its seed.
@@ -101,6 +107,7 @@ class RunRecord:
     path: str
     tasks: tuple[str, ...]
     step_label: str
+    step_name: str
     sides: Mapping[str, SideRecord]
     curves: tuple[Curve, ...]
     facts: Mapping[str, str]

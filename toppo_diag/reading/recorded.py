@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from toppo.dump import Dump, DumpError, run_logs
 from toppo_diag.analysis.recorded import Curve, LayerGrams, RunRecord, SideRecord
 from toppo_diag.analysis.scale import scaled
 from toppo_diag.errors import DiagnosticError
 from toppo_diag.reading.conditions import SUCCESS, gradient_scale, has_popart
-from toppo_diag.reading.dumps import Grams, grams_of_slabs, read_grams, read_stream
+from toppo_diag.reading.dumps import Grams, layer_grams, read_grams, read_stream
 from toppo_diag.request import Request
 
 MOST_SLAB_BYTES = 4e9
@@ -54,7 +54,8 @@ def read_record(dump: Dump, name: str, scheduler: str = "serial") -> RunRecord:
         name=name,
         path=dump.path,
         tasks=dump.tasks,
-        step_label="environment steps",
+        step_label=dump.step.label,
+        step_name=dump.step.name,
         sides=sides,
         curves=curves,
         facts=_facts(dump),
@@ -92,8 +93,10 @@ def _side(dump: Dump, side: str, scheduler: str, missing: list[str]) -> SideReco
         steps=stream.env_steps,
         gram=stream.values,
         dropped=stream.dropped,
+        present=_present(stream),
         at=np.empty(0, dtype=np.int64) if dumped is None else dumped.env_steps,
         dumped=np.empty((0, k, k)) if dumped is None else scaled(dumped.values, scale),
+        there=np.empty((0, k), dtype=bool) if dumped is None else _present(dumped),
         scale=scale,
         weights=weights,
         spec=_text(dump.attrs.get("combiners", {}), side),
@@ -105,6 +108,12 @@ def _side(dump: Dump, side: str, scheduler: str, missing: list[str]) -> SideReco
         single=single,
         layers=layers,
     )
+
+
+def _present(grams: Grams) -> Bool[np.ndarray, "N K"]:
+    """Whether each task took part in each minibatch."""
+    present: np.ndarray = grams.beside.get("present", np.ones(grams.values.shape[:2])) != 0
+    return present
 
 
 def _text(values: Any, key: str) -> str | None:
@@ -122,26 +131,29 @@ def _finite(dump: Dump, side: str) -> tuple[np.ndarray, np.ndarray]:
     """Whether each gradient is finite, for each dumped minibatch, and the steps of each."""
     if not dump.n_snapshots:
         return np.empty((0, len(dump.tasks))), np.empty(0, dtype=np.int64)
-    finite = dump.values(f"{side}_finite").reshape(-1, len(dump.tasks))
-    return finite, np.repeat(dump.env_steps, dump.n_minibatches)
+    finite = dump.values(f"{side}_finite").reshape(-1, len(dump.tasks)) != 0  # -1 for an absent task
+    return finite, np.repeat(dump.steps, dump.n_minibatches)
 
 
 def _layers(dump: Dump, side: str, scheduler: str, missing: list[str]) -> LayerGrams | None:
-    """The Grams of the layers, from the dumped gradients. Of a large run, those of some snapshots."""
-    parts = dump.parameters(side)
-    if not dump.has_slabs:
-        missing.append(f"The {side} has no layers: only Grams of whole sides were recorded.")
+    """The Grams of the layers: as recorded, or from the dumped gradients. Of many gradients, of some snapshots."""
+    if not dump.has_layers(side):
+        missing.append(f"The {side} has no layers: record Grams by layer, or gradients (slabs).")
         return None
-    size = 4 * len(dump.tasks) * sum(part.size for part in parts) * dump.n_minibatches
-    n = min(dump.n_snapshots, max(_LEAST_SNAPSHOTS, int(MOST_SLAB_BYTES // max(size, 1))))
-    chosen = np.unique(np.linspace(0, dump.n_snapshots - 1, n).round().astype(int)).tolist()
-    if len(chosen) < dump.n_snapshots:
-        missing.append(f"The layers of the {side} are shown at {len(chosen)} of {dump.n_snapshots} snapshots.")
-    index = [(s, m) for s in chosen for m in range(dump.n_minibatches)]
-    values = grams_of_slabs(dump, side, index, [(part.slice,) for part in parts], scheduler)
-    steps = np.repeat(dump.env_steps[chosen], dump.n_minibatches)
+    chosen = np.arange(dump.n_snapshots)
+    if f"{side}_layer_gram" not in dump:
+        size = 4 * len(dump.tasks) * sum(part.size for part in dump.parameters(side)) * dump.n_minibatches
+        n = min(dump.n_snapshots, max(_LEAST_SNAPSHOTS, int(MOST_SLAB_BYTES // max(size, 1))))
+        chosen = np.unique(np.linspace(0, dump.n_snapshots - 1, n).round().astype(int))
+        if len(chosen) < dump.n_snapshots:
+            missing.append(f"The layers of the {side} are shown at {len(chosen)} of {dump.n_snapshots} snapshots.")
+    index = [(s, m) for s in chosen.tolist() for m in range(dump.n_minibatches)]
+    values = layer_grams(dump, side, index, scheduler)
+    absent = ~dump.present[chosen].reshape(len(index), 1, -1)
+    values = np.where(absent[..., :, None] | absent[..., None, :], 0.0, values)
+    steps = np.repeat(dump.steps[chosen], dump.n_minibatches)
     good = np.isfinite(values).all(axis=(1, 2, 3))
-    return LayerGrams(tuple(part.name for part in parts), steps[good], values[good]) if good.any() else None
+    return LayerGrams(tuple(dump.layer_names(side)), steps[good], values[good]) if good.any() else None
 
 
 def _curves(dump: Dump) -> tuple[Curve, ...]:
@@ -164,7 +176,7 @@ def _curves(dump: Dump) -> tuple[Curve, ...]:
             values = dump.values(name).astype(float)
             if values.ndim == 3:
                 values = np.median(values, axis=1)
-            found.append(Curve(label, spec.units, dump.env_steps, values))
+            found.append(Curve(label, spec.units, dump.steps, values))
     return tuple(sorted(found, key=lambda curve: not curve.name.startswith("success")))
 
 

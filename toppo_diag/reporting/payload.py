@@ -54,7 +54,7 @@ def payload(
         "tasks": [printable(short(task)) for task in tasks],
         "recorded": RECORDED,
         "defaultSide": "critic" if "critic" in sides else (sides[-1] if sides else ""),
-        "stepColumn": "env_steps" if runs[0].step_label == "environment steps" else "step",
+        "stepColumn": runs[0].step_name,
         "follow": follow,
         "runs": [_run(run, view) for run, view in zip(runs, views, strict=True)],
         "groups": [
