@@ -15,7 +15,7 @@ from toppo.combiners import Combiner, make, names
 from toppo.combiners.geometry import gradient_norms
 from toppo_diag.analysis.recorded import SideRecord
 from toppo_diag.analysis.replay import Replay, finite_median, replay
-from toppo_diag.analysis.scale import without_popart
+from toppo_diag.analysis.scale import scaled, without_popart
 
 MOST_GRAMS = 20
 """Minibatches that are combined again, spread evenly over the run. More would take longer and say the same."""
@@ -54,6 +54,8 @@ class Option:
 def what_if(record: SideRecord, done: Callable[[int, int], object] | None = None) -> tuple[list[Option], list[str]]:
     """Every combiner that needs Grams alone, on the dumped minibatches of a side; the kindest to the worst task first.
 
+    Before the first snapshot, these are minibatches of the Gram stream.
+
     Args:
         record: what the run recorded of a side.
         done: called with the number of combiners that are done, and of all.
@@ -61,10 +63,11 @@ def what_if(record: SideRecord, done: Callable[[int, int], object] | None = None
     Returns:
         The options, and notes on combiners that are left out.
     """
-    chosen = np.unique(np.linspace(0, len(record.at) - 1, min(MOST_GRAMS, len(record.at))).round().astype(int))
-    grams: dict[bool | None, Float[np.ndarray, "N K K"]] = {None: record.dumped[chosen]}
+    source = record.dumped if len(record.at) else scaled(record.gram, record.scale)
+    chosen = np.unique(np.linspace(0, len(source) - 1, min(MOST_GRAMS, len(source))).round().astype(int))
+    grams: dict[bool | None, Float[np.ndarray, "N K K"]] = {None: source[chosen]}
     if record.sigma is not None:
-        grams = {True: record.dumped[chosen], False: without_popart(record.dumped[chosen], record.sigma[chosen])}
+        grams = {True: source[chosen], False: without_popart(source[chosen], record.sigma[chosen])}
     candidates, notes = _candidates(record.spec)
     found: list[Option] = []
     for n, (spec, combiner) in enumerate(candidates.items()):

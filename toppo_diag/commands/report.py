@@ -90,7 +90,7 @@ def _made(runs: Sources, threshold: tuple[str, ...], scheduler: str, follow: flo
         found, options = [], []
         for n, record in enumerate(records):
             found.append(checks(record, limits))
-            options.append({side: what_if(of_side) for side, of_side in record.sides.items() if len(of_side.at)})
+            options.append({side: what_if(of_side) for side, of_side in record.sides.items()})
             if done is not None:
                 done(len(dumps) + 2 * n + 2, 3 * len(dumps))
         views = [overview(record, indices) for record, indices in zip(records, kept, strict=True)]

@@ -43,6 +43,8 @@ def read_record(dump: Dump, name: str, scheduler: str = "serial") -> RunRecord:
             sides[side] = record
     if not sides:
         missing.append("No gradients are recorded yet: wait for the first snapshot, or record with one.")
+    elif not dump.n_snapshots:
+        missing.append("No snapshot yet, so weights, layers and conditions are missing. Record with snapshots.")
     elif not dump.n_stream:
         missing.append("No Gram stream, so the views show snapshots only. Record with a stream to see every collect.")
     curves = _curves(dump)
@@ -82,10 +84,8 @@ def _side(dump: Dump, side: str, scheduler: str, missing: list[str]) -> SideReco
     per_task = {name: v.astype(float) for name, v in beside.items() if v.shape == (n, k) and v.dtype.kind in "fi"}
     single = {name: v.astype(float) for name, v in beside.items() if v.shape == (n,) and v.dtype.kind in "fi"}
     weights = per_task.get(f"{side}_weights")
-    if weights is None:
+    if weights is None and dumped is not None:
         missing.append(f"The {side}'s weights were not recorded, so its step is taken as a plain sum of the losses.")
-    if dumped is None:
-        missing.append("No snapshot yet, so weights, layers and conditions are missing. Record with snapshots.")
     status = single.get(f"{side}_status")
     finite, at = _finite(dump, side)
     layers = _layers(dump, side, scheduler, missing) if dump.n_snapshots else None

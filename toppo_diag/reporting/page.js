@@ -552,7 +552,13 @@
           showscale: false,
           hovertext: lengths.map((v, n) => [`${label(tasks[order[n]])}<br>‖g‖ = ${short(v)}`]),
           ...(K <= 12
-            ? { text: lengths.map((v) => [v.toPrecision(2)]), texttemplate: "%{text}", textfont: { size: 9 } }
+            ? {
+                text: lengths.map((v) => [
+                  v >= 1e3 || v < 0.01 ? v.toExponential(0).replace("+", "") : v.toPrecision(2),
+                ]),
+                texttemplate: "%{text}",
+                textfont: { size: 9 },
+              }
             : {}),
           hovertemplate: "%{hovertext}<extra></extra>",
           customdata: order.map((a) => [[a, a]]),

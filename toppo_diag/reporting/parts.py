@@ -140,7 +140,7 @@ def _by_run(runs: Sequence[RunRecord], checks: Sequence[Sequence[Check]]) -> str
                 EXPLANATIONS[key[0]].topic,
                 THRESHOLDS[key[1]].quantity,
                 key[2],
-                *("" if c is None else f"{_WORDS[c.verdict]}, {shown(c.number)}" for c in cells),
+                *(_cell(c) for c in cells),
             )
         )
         for n, c in enumerate(cells):
@@ -148,6 +148,14 @@ def _by_run(runs: Sequence[RunRecord], checks: Sequence[Sequence[Check]]) -> str
     return "<h3>Findings by run</h3>" + table(
         ("check", "what is compared", "side", *(run.name for run in runs)), rows, classes=classes
     )
+
+
+def _cell(check: Check | None) -> str:
+    """A check of one run in the table by run."""
+    if check is None:
+        return ""
+    word = _WORDS[check.verdict]
+    return word if check.verdict == "unknown" else f"{word}, {shown(check.number)}"
 
 
 def what_if(runs: Sequence[RunRecord], options: Sequence[Mapping[str, tuple[Sequence[Option], Sequence[str]]]]) -> str:
@@ -162,7 +170,7 @@ def what_if(runs: Sequence[RunRecord], options: Sequence[Mapping[str, tuple[Sequ
             parts += [f'<p class="evidence">{html(note)}.</p>' for note in notes]
             parts.append("</details>")
     if not parts:
-        return '<p class="absent">No snapshot was recorded yet, so there is nothing to combine again.</p>'
+        return '<p class="absent">No gradient was recorded yet, so there is nothing to combine again.</p>'
     return "\n".join([*parts, f'<p class="evidence">{_COLUMNS}</p>'])
 
 
