@@ -1,8 +1,8 @@
 """What per-task gradients of any network cost: `python -m tests.benchmarks.bench_capture [--quick]`.
 
-For each network and K: every way of `toppo.record`, and TorchJD's autogram, beside one plain step, in one run. Each task
-has samples of its own. A step is a forward pass, a backward pass and, except for `plain`, the Gram of every layer. Times
-are medians, and ratios are to `plain`. Memory is how far the resident size of a fresh process rises in one step.
+For each network and K: every way of `toppo.record`, and TorchJD's autogram, beside one plain step, in one run. Each
+task has samples of its own. A step is a forward pass, a backward pass and, except for `plain`, the Gram of every layer.
+Times are medians, and ratios are to `plain`. Memory is how far the resident size of a fresh process rises in one step.
 
 The last columns are the shares of the training time that recording takes at every = 100 and at every = 1000. A step of
 training is there the plain step with Adam. The memory needs Linux.
