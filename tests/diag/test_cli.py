@@ -171,7 +171,7 @@ def test_conflicts_rank_layers_where_there_are_slabs(diag, run, archive):
     _, out, _ = diag("conflicts", run, "--format", "svg", "--json")
     rows = table("figures/out/conflicts-fg-layers.csv")
     assert {r["layer"] for r in rows} == {"trunk.0.weight", "trunk.0.bias", "out"}
-    scores = [float(r["conflict_score"]) for r in rows if r["side"] == "critic"]
+    scores = [float(r["conflict"]) for r in rows if r["side"] == "critic"]
     assert scores == sorted(scores, reverse=True)
     _, out, _ = diag("conflicts", archive, "--format", "svg", "--out", "o", "--json")
     assert any("holds no gradients (slabs)" in note for note in json.loads(out)["notes"])

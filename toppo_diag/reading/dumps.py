@@ -161,6 +161,55 @@ def read_grams(dump: Dump, side: str, request: Request, default: Sequence[str] =
     return _finite(grams, dump, side)
 
 
+@dataclass(frozen=True)
+class LayerGrams:
+    """The Grams of every layer (named tensor) of a side, at N dumped minibatches.
+
+    Attributes:
+        env_steps: steps at each minibatch, (N,).
+        snapshot: index of the snapshot of each minibatch, (N,).
+        values: G of the columns of each layer, by its name, (N, K, K). Their sum is the Gram of the side.
+    """
+
+    env_steps: Int[np.ndarray, "N"]
+    snapshot: Int[np.ndarray, "N"]
+    values: dict[str, Float[np.ndarray, "N K K"]]
+
+    @property
+    def n_snapshots(self) -> int:
+        """How many snapshots the minibatches belong to."""
+        return len(np.unique(self.snapshot))
+
+
+def read_layers(dump: Dump, side: str, request: Request, default: Sequence[str] = ()) -> LayerGrams | None:
+    """The Grams of every layer of a side; None where the dump has no snapshot, or cannot give layers.
+
+    Args:
+        dump: the dump to read.
+        side: the side to read.
+        request: snapshots, tasks and scheduler.
+        default: the stages to take if the request chooses no snapshots, and slabs have to be read.
+
+    Raises:
+        DumpError: the dump is damaged, or no such side.
+        UsageError: no such stage, snapshot or task.
+    """
+    if not dump.has_slabs or not dump.n_snapshots:
+        return None
+    index = [(n, m) for n in chosen_snapshots(dump, request, default) for m in range(dump.n_minibatches)]
+    parts = dump.parameters(side)
+    found = grams_of_slabs(dump, side, index, [(part.slice,) for part in parts], request.scheduler)
+    kept = chosen_tasks(dump, request)
+    found = found[:, :, kept][:, :, :, kept]
+    good = np.isfinite(found).all(axis=(1, 2, 3))
+    at = np.array(index)[good]
+    return LayerGrams(
+        env_steps=dump.env_steps[at[:, 0]],
+        snapshot=at[:, 0],
+        values={part.name: found[good, n] for n, part in enumerate(parts)},
+    )
+
+
 def read_stream(dump: Dump, side: str, request: Request) -> Grams:
     """The Grams of the Gram stream, which holds some Grams of every collect.
 
