@@ -29,11 +29,11 @@ from toppo_diag.analysis.invariance import (
     single_task_sweep,
 )
 from toppo_diag.analysis.norms import norm_series
-from toppo_diag.analysis.replay import relative_distance, replay
+from toppo_diag.analysis.replay import direction_cosine, relative_distance, replay
 from toppo_diag.analysis.scale import without_popart
 from toppo_diag.analysis.series import BAND, Steps
 from toppo_diag.analysis.stages import choose_snapshots
-from toppo_diag.analysis.trap import starved_for
+from toppo_diag.analysis.trap import starved_for, trap
 
 RNG = np.random.default_rng(3)
 J = RNG.standard_normal((5, 30)) * np.array([1e-2, 1, 20, 0, 3])[:, None]  # task 3 is dead
@@ -146,6 +146,16 @@ def test_replay_is_what_the_vectors_give(spec: str):
         live = [0, 1, 2, 4]
         assert found.worst_progress[n] == min(found.progress[n, live])
         assert found.worst_cosine[n] == min(found.cosine[n, live])
+
+
+def test_a_sum_and_a_mean_have_one_direction():
+    ones = np.ones((1, 5))
+    assert direction_cosine(G[None], ones, ones / 5) == pytest.approx(1)
+    assert relative_distance(G[None], ones / 5, ones) == pytest.approx(0.8)
+    a, b = RNG.standard_normal((2, 1, 5))
+    u, v = a[0] @ J, b[0] @ J
+    assert direction_cosine(G[None], a, b)[0] == pytest.approx(dot(u, v) / (norm(u) * norm(v)))
+    assert np.isnan(direction_cosine(G[None], 0 * ones, ones)[0])
 
 
 def test_replay_of_the_papers_ten_to_one():
@@ -340,10 +350,47 @@ def test_closed_forms_of_conflict():
 # --- trap, steps, snapshots
 
 
-def test_starved_for_counts_the_longest_run():
-    shares = np.array([[0, 1, 0], [0, 1, 1], [1, 0, 0], [0, 0, 0], [0, 0, 0]], dtype=float)
-    assert starved_for(shares, 0.5).tolist() == [2, 3, 3]
-    assert starved_for(shares, 0.0).tolist() == [0, 0, 0]
+def test_starved_for_counts_the_snapshots_at_the_end():
+    starved = np.array([[1, 0, 1], [1, 0, 0], [0, 1, 0], [1, 1, 1], [1, 1, 1]], dtype=bool)
+    known = np.ones_like(starved)
+    assert starved_for(starved, known).tolist() == [2, 3, 2]
+    known[2, 0] = known[1, 2] = known[2, 2] = False  # absent: skipped, neither counted nor a break
+    assert starved_for(starved, known).tolist() == [4, 3, 3]
+
+
+def shares_at(shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Grams and weights of tasks with these shares of the direction: orthogonal gradients, weights of 1."""
+    return np.stack([np.diag(row) for row in shares]), np.ones_like(shares)
+
+
+def test_three_noisy_snapshots_do_not_starve_a_task():
+    rng = np.random.default_rng(0)
+    noisy = np.abs(0.03 * rng.standard_normal(30))
+    noisy[-3:] = 0.004, 0.001, 0.006  # below the threshold by chance, among shares of 0.02
+    starving = np.where(np.arange(30) < 20, 0.2, 0.002 * rng.uniform(0.5, 1.5, 30))
+    shares = np.stack([noisy, starving, 1 - noisy - starving], axis=1)
+    found = trap(np.arange(30), *shares_at(shares), None, 0.01)
+    np.testing.assert_allclose(found.shares, shares, rtol=1e-12)
+    assert found.starved_for[0] < 3
+    assert found.starved_for[1] >= 7  # of ten; the jump into them is no noise
+    assert found.starved_for[2] == 0
+
+
+def test_a_task_that_now_makes_most_of_the_step_is_not_starved():
+    first = np.concatenate([np.full(10, 0.001), np.full(5, 0.85)])
+    found = trap(np.arange(15), *shares_at(np.stack([first, 1 - first], axis=1)), None, 0.05)
+    assert found.starved[:8, 0].all()
+    assert found.starved_for.tolist() == [0, 0]
+
+
+def test_noise_of_a_share_is_that_of_its_minibatches():
+    """A mean share below the threshold is no starvation where the minibatches are far apart."""
+    apart = np.tile([-0.4, 0.4], 10)
+    near = np.full(20, 0.001)
+    shares = np.stack([apart, near, 1 - apart - near], axis=1)
+    found = trap(np.repeat(np.arange(10), 2), *shares_at(np.abs(shares)), None, 0.01)
+    assert found.starved_for[1] == 10
+    assert Steps.of(np.repeat(np.arange(10), 2)).band(shares, near=True)[0, 0] > 0.5
 
 
 def test_steps_gather_minibatches():

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from toppo_diag.plots.style import (
     GRADIENT_UNIT,
     PAGE_WIDTH,
+    STEPS,
     Target,
     draw_tasks,
     dress,
@@ -36,6 +37,7 @@ def contributions_figure(
     spreads: Mapping[str, float],
     tasks: Sequence[str],
     *,
+    axis: str = STEPS,
     figure: Target | None = None,
 ) -> Figure:
     """The Figure with one panel per condition: ||w_i g_i|| per task, all on one log axis.
@@ -45,6 +47,7 @@ def contributions_figure(
         panels: contributions ||w_i g_i|| by condition.
         spreads: max / min of the contributions by condition, for the titles.
         tasks: K names.
+        axis: label of the steps.
         figure: Figure or SubFigure to draw on; None makes one.
     """
     named = outstanding(next(iter(panels.values())), tasks)
@@ -52,7 +55,7 @@ def contributions_figure(
     target = sheet(figure, PAGE_WIDTH, 1.9 + legend_height(PAGE_WIDTH, labels))
     axes = target.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for letter, ax, (condition, values) in zip("abcd", axes, panels.items(), strict=False):
-        draw_contributions(ax, env_steps, values, tasks, named=named)
+        draw_contributions(ax, env_steps, values, tasks, named=named, axis=axis)
         ax.set_title(f"({letter}) {condition}\nspread {times(spreads[condition])}")
         ax.set_ylabel(_LENGTH if ax is axes[0] else "")
     dead = [all((values[:, k] == 0).all() for values in panels.values()) for k in range(len(tasks))]
@@ -68,6 +71,7 @@ def draw_contributions(
     tasks: Sequence[str],
     *,
     named: Sequence[str] | None = None,
+    axis: str = STEPS,
 ) -> Axes:
     """The given axes, with one line per task for ||w_i g_i|| on a log axis.
 
@@ -77,8 +81,9 @@ def draw_contributions(
         values: contributions ||w_i g_i||.
         tasks: K names.
         named: tasks with colours; the others are grey. None takes those with the lowest and highest lines.
+        axis: label of the steps.
     """
     draw_tasks(dress(ax), env_steps, values, tasks, named)
     ax.set_ylabel(_LENGTH)
-    steps_axis(ax)
+    steps_axis(ax, axis)
     return ax
