@@ -169,14 +169,21 @@ def test_trap_flags_the_starved(diag, ln_run, dead_run):
     assert shares["door-open-v3"] == 0
 
 
-def test_conflicts_rank_layers_where_there_are_slabs(diag, run, archive):
+def test_conflicts_rank_layers_where_there_are_any(diag, run, archive, tmp_path):
     _, out, _ = diag("conflicts", run, "--format", "svg", "--json")
     rows = table("figures/out/conflicts-fg-layers.csv")
     assert {r["layer"] for r in rows} == {"trunk.0.weight", "trunk.0.bias", "out"}
     scores = [float(r["conflict"]) for r in rows if r["side"] == "critic"]
     assert scores == sorted(scores, reverse=True)
+    assert any("ranked over 3 snapshots; choose others with --snapshot" in note for note in json.loads(out)["notes"])
+    for path, out in ((run, "a"), (archive, "b")):  # slabs, and Grams by layer
+        diag("conflicts", path, "--snapshot", "0:4", "--name", "all", "--format", "svg", "--out", out)
+    assert table("a/all-layers.csv") == table("b/all-layers.csv")
     _, out, _ = diag("conflicts", archive, "--format", "svg", "--out", "o", "--json")
-    assert any("holds no gradients (slabs)" in note for note in json.loads(out)["notes"])
+    assert any(note.endswith("are ranked over 5 snapshots") for note in json.loads(out)["notes"])
+    bare = runs.record(tmp_path / "bare", slabs=False, snapshots=1)
+    _, out, _ = diag("conflicts", bare, "--format", "svg", "--out", "o", "--json")
+    assert any("holds no Grams by layer and no slabs" in note for note in json.loads(out)["notes"])
 
 
 @pytest.mark.parametrize(
@@ -196,7 +203,7 @@ def test_conflicts_rank_layers_where_there_are_slabs(diag, run, archive):
         (("health", "RUN", "OTHER"), 2, "have different tasks"),
         (("heatmaps", "EMPTY"), 1, "holds no snapshot yet"),
         (("conflicts", "RUN", "--layer", "nope"), 2, "has no such layer"),
-        (("norms", "H5", "--layer", "out"), 1, "needs gradient slabs"),
+        (("norms", "H5", "--layer", "nope"), 2, "has no such layer"),
         (("invariance", "RUN", "--tol", "-1"), 2, "--tol"),
         (("figures", "none.toml"), 2, "cannot read none.toml"),
         (("watch", "nowhere"), 1, "nowhere"),

@@ -27,7 +27,7 @@ def conflicts(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     from toppo_diag.analysis.conflicts import conflict_series, heads, layer_conflicts
     from toppo_diag.analysis.stages import STAGES
     from toppo_diag.plots.conflicts import conflicts_figure
-    from toppo_diag.reading.conditions import rounding, run_name, sides, steps_label
+    from toppo_diag.reading.conditions import rounding, run_name, sides
     from toppo_diag.reading.dumps import dropped_note, read_layers, read_stream
 
     request = Request.of(dumps, **selection)
@@ -104,20 +104,17 @@ def conflicts(dumps: Sources, **selection: Unpack[Selection]) -> Product:
                     for n, layer in enumerate(ranked)
                 ]
                 numbers["worst_layer"] = ranked[0].name if ranked[0].conflict > 0 else "none"
-                notes.append(
-                    f"the layers of the {side} are ranked over {of_layers.n_snapshots} snapshots; "
-                    "choose others with `snapshot`"
-                )
+                over = f"the layers of the {side} are ranked over {of_layers.n_snapshots} snapshots"
+                more = "" if of_layers.all_snapshots or request.chooses_snapshots else "; choose others with `snapshot`"
+                notes.append(f"{over}{more}")
                 if (single := heads(of_layers.values, ranked)) is not None:
                     notes.append(heads_note(side, single, tasks))
             headline.append(numbers)
-        if not dump.has_slabs:
-            notes.append(
-                f"{dump.path}: holds no gradients (slabs), so layers are left out; give a dump that holds them"
-            )
+        if not any(dump.has_layers(side) for side in dump.sides):
+            notes.append(f"{dump.path}: holds no Grams by layer and no slabs, so layers are left out; record either")
         return Product(
             name=stem("conflicts", request.side or "", run_name(dump)),
-            draw=lambda figure=None: conflicts_figure(series, layers, tasks, axis=steps_label(dump), figure=figure),
+            draw=lambda figure=None: conflicts_figure(series, layers, tasks, axis=dump.step.label, figure=figure),
             rows={"": over_time, "-pairs": by_pair} | ({"-layers": by_layer} if by_layer else {}),
             headline=headline,
             notes=notes,

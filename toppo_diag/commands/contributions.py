@@ -19,7 +19,7 @@ def contributions(dumps: One, **selection: Unpack[Selection]) -> Product:
     """
     from toppo_diag.analysis.contributions import contribution_series, largest_difference
     from toppo_diag.plots.contributions import contributions_figure
-    from toppo_diag.reading.conditions import default_side, has_popart, of_trainer, raw, run_name, steps_label
+    from toppo_diag.reading.conditions import default_side, has_popart, of_trainer, raw, run_name
     from toppo_diag.reading.dumps import dropped_note, read_grams
 
     request = Request.of(dumps, **selection)
@@ -52,7 +52,7 @@ def contributions(dumps: One, **selection: Unpack[Selection]) -> Product:
     spreads = {name: series.spread for name, series in found.items()}
     return Product(
         name=stem("contributions", side, run_name(dump)),
-        draw=lambda: contributions_figure(env_steps, lengths, spreads, grams.tasks, axis=steps_label(dump)),
+        draw=lambda: contributions_figure(env_steps, lengths, spreads, grams.tasks, axis=dump.step.label),
         rows={"": rows},
         headline=[{"condition": name, "spread": value} for name, value in spreads.items()],
         notes=notes,

@@ -20,7 +20,7 @@ def norms(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     """
     from toppo_diag.analysis.norms import norm_series
     from toppo_diag.plots.norms import norms_figure
-    from toppo_diag.reading.conditions import run_name, sides, steps_label
+    from toppo_diag.reading.conditions import run_name, sides
     from toppo_diag.reading.dumps import dropped_note, read_stream
 
     request = Request.of(dumps, **selection)
@@ -60,7 +60,7 @@ def norms(dumps: Sources, **selection: Unpack[Selection]) -> Product:
         fairgrad = [side for side in series if side != "actor"]
         return Product(
             name=stem("norms", request.side or "", run_name(dump)),
-            draw=lambda figure=None: norms_figure(series, tasks, fairgrad, axis=steps_label(dump), figure=figure),
+            draw=lambda figure=None: norms_figure(series, tasks, fairgrad, axis=dump.step.label, figure=figure),
             rows={"": per_task, "-aggregators": aggregates},
             headline=headline,
             notes=notes,

@@ -36,7 +36,6 @@ def trap(
         default_side,
         outcome_of,
         run_name,
-        steps_label,
         sums_losses,
         training_weights,
     )
@@ -101,7 +100,7 @@ def trap(
                 beside=None if outcome is None else (outcome.label, outcome.scale),
                 in_a_row=starved_snapshots,
                 remarks=remarks,
-                axis=steps_label(dump),
+                axis=dump.step.label,
                 figure=figure,
             ),
             rows={"": rows},

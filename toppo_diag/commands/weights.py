@@ -32,7 +32,7 @@ def weights(
     from toppo_diag.analysis.weights import spread_over_phase, stretches, weight_series
     from toppo_diag.plots.style import combiner_label
     from toppo_diag.plots.weights import weights_figure
-    from toppo_diag.reading.conditions import has_weights, run_name, sides, steps_label, sums_losses
+    from toppo_diag.reading.conditions import has_weights, run_name, sides, sums_losses
     from toppo_diag.reading.dumps import dropped_note, read_grams
 
     request = Request.of(dumps, **selection)
@@ -62,7 +62,7 @@ def weights(
             found = weight_series(grams.beside[f"{side}_weights"], window, starts)
             if found.short:
                 notes.append(f"{dump.path}: no more minibatches than one window, so first, mean and last are the same")
-            place = spread_over_phase(grams.env_steps, grams.minibatch, dump.n_minibatches, dump.env_steps, phase)
+            place = spread_over_phase(grams.env_steps, grams.minibatch, dump.n_minibatches, dump.steps, phase)
             lines[side] = (place, found.smooth)
             titles[side] = combiner_label(dump.attrs.get("combiners", {}).get(side, "unknown combiner"))
             rows += [
@@ -99,9 +99,7 @@ def weights(
             notes.append("the weights are those that training used, for all layers and all tasks together")
         return Product(
             name=stem("weights", request.side or "", run_name(dump)),
-            draw=lambda figure=None: weights_figure(
-                lines, titles, tasks, window, axis=steps_label(dump), figure=figure
-            ),
+            draw=lambda figure=None: weights_figure(lines, titles, tasks, window, axis=dump.step.label, figure=figure),
             rows={"": rows} | ({"-rewards": reward_rows} if reward_rows else {}),
             headline=headline,
             notes=notes,

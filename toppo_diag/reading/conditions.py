@@ -47,11 +47,6 @@ def raw(grams: Grams) -> Grams:
     return replace(grams, values=without_popart(grams.values, grams.beside["popart_sigma"]))
 
 
-def steps_label(dump: Dump) -> str:
-    """What the steps of a run are, as an axis says it."""
-    return "environment steps" if "env_steps" in dump.names else "steps"
-
-
 def rounding(dump: Dump) -> float:
     """How far rounding alone may move a cosine of this dump."""
     return float(dump.source.header.layout.gram_tolerance)
