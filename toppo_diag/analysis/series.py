@@ -45,6 +45,10 @@ class Steps:
         """
         return self._each(values, np.median, np.nanmedian)
 
+    def range(self, values: Float[np.ndarray, "N *k"]) -> tuple[Float[np.ndarray, "T *k"], Float[np.ndarray, "T *k"]]:
+        """Least and greatest value over the minibatches of each step; NaN where a step has no number."""
+        return self._each(values, np.min, np.nanmin), self._each(values, np.max, np.nanmax)
+
     def count(self, values: Float[np.ndarray, "N *k"]) -> Int[np.ndarray, "T *k"]:
         """How many minibatches of each step have a number."""
         known = np.isfinite(values)
@@ -125,9 +129,3 @@ class Steps:
         edge = np.full((NEAR, *values.shape[1:]), beyond)
         padded = np.concatenate([edge, values, edge])
         return np.stack([padded[n : n + len(self.env_steps)] for n in range(length)], axis=1)
-
-
-def finite_median(values: Float[np.ndarray, "N"]) -> float:
-    """The median of the finite values; NaN where there is none."""
-    finite = values[np.isfinite(values)]
-    return float(np.median(finite)) if finite.size else float("nan")

@@ -12,7 +12,8 @@ from jaxtyping import Bool, Float, Int
 
 from toppo.combiners import make
 from toppo_diag.analysis.health import direction_shares
-from toppo_diag.analysis.series import Steps, finite_median
+from toppo_diag.analysis.series import Steps
+from toppo_diag.analysis.typical import typical
 
 
 def starved_for(starved: Bool[np.ndarray, "T K"], known: Bool[np.ndarray, "T K"]) -> Int[np.ndarray, "K"]:
@@ -58,7 +59,7 @@ class Trap:
     @property
     def median_shares(self) -> Float[np.ndarray, "K"]:
         """The median of each task's share over the steps, (K,)."""
-        return np.array([finite_median(share) for share in self.shares.T])
+        return np.array([typical(share).median for share in self.shares.T])
 
 
 def trap(

@@ -29,6 +29,7 @@ def weights(
         DiagnosticError: training recorded no weights.
     """
     from toppo.combiners import TaskForce
+    from toppo_diag.analysis.typical import typical
     from toppo_diag.analysis.weights import spread_over_phase, stretches, weight_series
     from toppo_diag.plots.style import combiner_label
     from toppo_diag.plots.weights import weights_figure
@@ -61,7 +62,9 @@ def weights(
             starts = stretches(grams.env_steps, grams.snapshot, phase)
             found = weight_series(grams.beside[f"{side}_weights"], window, starts)
             if found.short:
-                notes.append(f"{dump.path}: no more minibatches than one window, so first, mean and last are the same")
+                notes.append(
+                    f"{dump.path}: no more minibatches than one window, so the first and the last share are the same"
+                )
             place = spread_over_phase(grams.env_steps, grams.minibatch, dump.n_minibatches, dump.steps, phase)
             lines[side] = (place, found.smooth)
             titles[side] = combiner_label(dump.attrs.get("combiners", {}).get(side, "unknown combiner"))
@@ -89,7 +92,7 @@ def weights(
                 {
                     "side": side,
                     "task": task,
-                    "share_mean": float(found.shares[:, k].mean()),
+                    **typical(found.shares[:, k]).columns("share"),
                     "share_first": float(found.first[k]),
                     "share_last": float(found.smooth[-1, k]),
                 }
