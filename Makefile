@@ -70,6 +70,7 @@ bench: $(VENV)/dev
 	$(BIN)/python -m tests.benchmarks.bench_update --json build/bench-update.json
 	$(BIN)/python -m tests.benchmarks.bench_update --memory
 	$(BIN)/python -m tests.benchmarks.bench_update --memory-dumped
+	$(BIN)/python -m tests.benchmarks.bench_capture
 	$(BIN)/python -m tests.benchmarks.bench_envs
 	$(BIN)/python -m tests.benchmarks.bench_combiners
 	$(BIN)/python -m tests.benchmarks.bench_dump

@@ -14,8 +14,9 @@ from jaxtyping import Float
 from toppo.combiners import Combiner, make, names
 from toppo.combiners.geometry import gradient_norms
 from toppo_diag.analysis.recorded import SideRecord
-from toppo_diag.analysis.replay import Replay, finite_median, replay
+from toppo_diag.analysis.replay import Replay, replay
 from toppo_diag.analysis.scale import scaled, without_popart
+from toppo_diag.analysis.typical import typical
 
 MOST_GRAMS = 20
 """Minibatches that are combined again, spread evenly over the run. More would take longer and say the same."""
@@ -113,7 +114,7 @@ def _summary(spec: str, popart: bool | None, used: bool, gram: Float[np.ndarray,
         popart=popart,
         used=used,
         worst_progress=float(np.median(unit)),
-        worst_cosine=finite_median(found.worst_cosine),
+        worst_cosine=typical(found.worst_cosine).median,
         spread=float(np.median(found.spread)),
         opposed=float(np.median(((found.cosine < -ROUNDING) & live).sum(axis=1))),
         minibatches=len(gram),
