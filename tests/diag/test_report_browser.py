@@ -218,7 +218,7 @@ def test_the_numbers_are_those_of_the_other_commands(opened: Any, pages: Path) -
             expected[int(row["env_steps"]), f"{row['task']}-v3"], rel=1e-6
         )
     for kind, value in (
-        ("spread of gradient norms", of_norms.headline[0]["spread_last"]),
+        ("spread of gradient norms", of_norms.tables["aggregators"]["spread"].iloc[-1]),
         ("negative pairs", toppo_diag.conflicts(run, side="critic").tables["main"]["negative_share"].iloc[-1]),
         ("effective rank", toppo_diag.conflicts(run, side="critic").tables["main"]["effective_rank"].iloc[-1]),
     ):
