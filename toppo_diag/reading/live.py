@@ -14,6 +14,7 @@ from toppo.combiners.geometry import gradient_norms, mean_abs_cosine, spread
 from toppo.dump import Dump, DumpError, DumpNotFoundError, run_logs
 from toppo_diag.analysis.health import direction_shares
 from toppo_diag.reading.conditions import SUCCESS, default_side, has_weights, recorded, run_name
+from toppo_diag.reading.dumps import known_block
 from toppo_diag.request import Source, opened
 
 State = Literal["complete", "running", "interrupted", "running or interrupted"]
@@ -104,18 +105,22 @@ def look(source: Source) -> View:
                     tasks[task][label] = float(value)
     sides = {}
     for side in dump.sides:
-        gram = _last_gram(dump, side)
-        if gram is None:
+        newest = _last_gram(dump, side)
+        if newest is None:
             continue
+        gram, known = _block(newest)
         norms = gradient_norms(gram)
         sides[side] = {"spread": float(spread(norms)), "mean_abs_cosine": float(mean_abs_cosine(gram))}
-        for task, norm in zip(dump.tasks, norms, strict=True):
-            tasks[task][f"{side} norm"] = float(norm)
+        for task, norm, there in zip(dump.tasks, norms, known, strict=True):
+            if there:
+                tasks[task][f"{side} norm"] = float(norm)
     side = default_side(dump)
     if dump.n_snapshots and (weights := _last_weights(dump, side)) is not None:
-        gram = _last(dump, f"{side}_gram")[-1]
-        for task, share in zip(dump.tasks, direction_shares(gram, weights), strict=True):
-            tasks[task][f"{side} share"] = float(share)
+        gram, known = _block(_last(dump, f"{side}_gram")[-1])
+        shares = direction_shares(gram, np.where(known, weights, 0.0))
+        for task, share, there in zip(dump.tasks, shares, known, strict=True):
+            if there:
+                tasks[task][f"{side} share"] = float(share)
     planned = recorded(dump, "env_steps", None)
     planned = int(planned) if isinstance(planned, (int, float)) else None
     if log is not None and log.last:
@@ -283,6 +288,12 @@ def _last(dump: Dump, name: str) -> np.ndarray:
     """An array at the last snapshot."""
     spec = dump.source.specs[name]
     return dump.source.read(name, (dump.n_snapshots - 1, *(slice(None),) * (len(spec.dims) - 1)))
+
+
+def _block(gram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A Gram with 0 for tasks that are not known, and which tasks are known."""
+    filled, known = known_block(gram[None])
+    return filled[0], known[0]
 
 
 def _last_gram(dump: Dump, side: str) -> np.ndarray | None:
