@@ -32,7 +32,7 @@ class Grams:
 
     Attributes:
         tasks: K names.
-        values: G, (N, K, K) float64, in squared units of the gradients.
+        values: G, (N, K, K) float64, in squared units of the gradients; 0 in rows and columns of absent tasks.
         env_steps: environment steps at each Gram, (N,).
         snapshot: index of the snapshot in the dump; for the Gram stream, index of the collect, (N,).
         minibatch: index of the minibatch in the snapshot; for the Gram stream, index of the entry in the collect, (N,).
@@ -173,7 +173,19 @@ def read_grams(dump: Dump, side: str, request: Request, default: Sequence[str] =
         beside=beside,
         dropped=0,
     )
-    return _finite(grams, dump, side)
+    return _finite(_absent_as_dead(grams), dump, side)
+
+
+def _absent_as_dead(grams: Grams) -> Grams:
+    """The same, with 0 in the rows and columns of absent tasks, so that they count in no spread, mean or step.
+
+    `beside["present"]` tells them from dead tasks.
+    """
+    present = grams.beside.get("present")
+    if present is None:
+        return grams
+    absent = present == 0
+    return replace(grams, values=np.where(absent[:, :, None] | absent[:, None, :], 0.0, grams.values))
 
 
 def read_stream(dump: Dump, side: str, request: Request) -> Grams:
