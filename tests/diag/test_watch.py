@@ -76,11 +76,13 @@ def test_numbers_of_any_shape(diag, tmp_path: Path, dims, shape, shown, minibatc
     path = str(tmp_path / "d.zarr")
     code, _, err = diag("watch", path, "--once")
     assert (code, err) == (0, "")
-    column = {"critic_weights": "critic share"}.get(name, "success")
+    column = {"critic_weights": "critic share"}.get(name, name)
     assert (column in look(path).tasks["a"]) == shown
-    for command in ("trap", "weights", "replay", "norms"):
+    for command in ("trap", "replay", "norms"):
         code, _, err = diag(command, path, "--format", "svg")
         assert (code, err) == (0, ""), command
+    drawn = shown and name == "critic_weights"
+    assert diag("weights", path, "--format", "svg")[0] == (0 if drawn else 1)
 
 
 LINE = {"collect": 2, "env_steps": 200_000, "mean_success": 0.25, "tasks": {"reach-v3": {"success_ema": 0.25}}}

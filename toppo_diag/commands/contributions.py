@@ -13,12 +13,13 @@ from toppo_diag.request import One, Request, Selection, stem
 def contributions(dumps: One, **selection: Unpack[Selection]) -> Product:
     """How much each task contributes to the step, ||w_i g_i||, over training (Figure D.4).
 
-    Four panels: (a) without PopArt, mean; (b) with PopArt, mean; (c) without PopArt, FairGrad; (d) with PopArt,
-    FairGrad. Panels (c) and (d) coincide by Corollary 1. All four need a run trained with PopArt.
+    Two panels, for the mean and for FairGrad. A run that was trained with PopArt has four: (a) without PopArt, mean;
+    (b) with PopArt, mean; (c) without PopArt, FairGrad; (d) with PopArt, FairGrad. By Corollary 1, (c) and (d)
+    coincide.
     """
     from toppo_diag.analysis.contributions import contribution_series, largest_difference
     from toppo_diag.plots.contributions import contributions_figure
-    from toppo_diag.reading.conditions import default_side, has_popart, raw, run_name
+    from toppo_diag.reading.conditions import default_side, has_popart, of_trainer, raw, run_name
     from toppo_diag.reading.dumps import dropped_note, read_grams
 
     request = Request.of(dumps, **selection)
@@ -26,14 +27,15 @@ def contributions(dumps: One, **selection: Unpack[Selection]) -> Product:
     side = request.side or default_side(dump)
     grams = read_grams(dump, side, request)
     notes = dropped_note(dump, side, grams)
-    sources = {"raw": grams}
+    sources = {"": grams}
     if side == "critic" and has_popart(dump):
-        sources = {"raw": raw(grams), "+PopArt": grams}
-    else:
+        sources = {"raw, ": raw(grams), "+PopArt, ": grams}
+    elif of_trainer(dump):
         notes.append(f"{dump.path}: no PopArt on the {side}, so only the panels of the recorded gradients are drawn")
+    fairgrad = "FG" if of_trainer(dump) else "FairGrad"
     found = {
-        f"{source}, {aggregator}": contribution_series(g.env_steps, g.values, spec)
-        for aggregator, spec in (("mean", "mean"), ("FG", "fairgrad:alpha=1"))
+        f"{source}{aggregator}": contribution_series(g.env_steps, g.values, spec)
+        for aggregator, spec in (("mean", "mean"), (fairgrad, "fairgrad:alpha=1"))
         for source, g in sources.items()
     }
     env_steps = next(iter(found.values())).env_steps
@@ -55,7 +57,7 @@ def contributions(dumps: One, **selection: Unpack[Selection]) -> Product:
     spreads = {name: series.spread for name, series in found.items()}
     return Product(
         name=stem("contributions", side, run_name(dump)),
-        draw=lambda: contributions_figure(env_steps, lengths, spreads, grams.tasks),
+        draw=lambda: contributions_figure(env_steps, lengths, spreads, grams.tasks, axis=dump.step.label),
         rows={"": rows, "-spreads": spread_rows},
         headline=[
             {"condition": name, "minibatches": len(grams.values), **spread.columns("spread")}

@@ -83,7 +83,9 @@ def norms(dumps: Sources, *, raw: bool = False, **selection: Unpack[Selection]) 
         fairgrad = [side for side in series if side != "actor"]
         return Product(
             name=stem("norms", request.side or "", run_name(dump)),
-            draw=lambda figure=None: norms_figure(series, tasks, fairgrad, raw=taken_back, figure=figure),
+            draw=lambda figure=None: norms_figure(
+                series, tasks, fairgrad, raw=taken_back, axis=dump.step.label, figure=figure
+            ),
             rows={"": per_task, "-aggregators": aggregates},
             headline=headline,
             notes=notes,

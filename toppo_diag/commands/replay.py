@@ -14,7 +14,7 @@ def replay(dumps: One, *, combiners: Texts = ("fairgrad:alpha=1", "mean"), **sel
     """What other combiners would have done with the recorded gradients (Section D.2).
 
     Combines every dumped Gram again. For each task, shows its weight, contribution, progress g_i'd and cosine with the
-    step. For each step, shows its worst-off task and its distance from the step that training took.
+    step. For each step, shows its worst-off task, and its direction and distance from the step that training took.
 
     Args:
         combiners: combiners with their options, separated by commas, such as 'mean,cagrad:c=0.4'; or all.
@@ -81,6 +81,7 @@ def replay(dumps: One, *, combiners: Texts = ("fairgrad:alpha=1", "mean"), **sel
                     "top_1_mass": r.top_1[n],
                     "residual": r.residual[n],
                     "status": int(r.status[n]),
+                    "cosine_to_training": summed[spec].aligned[n],
                     "distance_to_training": summed[spec].apart[n],
                 }
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -21,6 +21,9 @@ from toppo_diag.request import Request, several
 
 SUCCESS = ("success_ema", "success", "accuracy")
 """Names under which a run may have recorded the success of each task. The first one that exists is used."""
+SUCCESS_LABEL = "success (long moving average)"
+"""What `success_ema` is, as an axis says it."""
+Scale = Literal["rate", "log", "own"]
 ORDER = ("vanilla", "+PopArt", "+LN", "+PopArt+LN")
 """The columns of Figure D.1."""
 
@@ -44,9 +47,19 @@ def raw(grams: Grams) -> Grams:
     return replace(grams, values=without_popart(grams.values, grams.beside["popart_sigma"]))
 
 
+def rounding(dump: Dump) -> float:
+    """How far rounding alone may move a cosine of this dump."""
+    return float(dump.source.header.layout.gram_tolerance)
+
+
 def recorded(dump: Dump, key: str, default: Any) -> Any:
     """A value of the run's recorded configuration; `default` if it was not recorded."""
     return dump.attrs.get("config", {}).get(key, default)
+
+
+def of_trainer(dump: Dump) -> bool:
+    """Whether TOPPO's own trainer recorded the run, so that the words of the paper fit it."""
+    return recorded(dump, "popart", None) is not None
 
 
 def has_popart(dump: Dump) -> bool:
@@ -155,6 +168,14 @@ def training_weights(dump: Dump, side: str, grams: Grams) -> Float[np.ndarray, "
     return None if weights is None else weights * gradient_scale(dump, side)
 
 
+def sums_losses(dump: Dump) -> bool:
+    """Whether the step of training is known to be the sum of the losses, though no weights were recorded.
+
+    This is so where `toppo.record` recorded the run. It records weights wherever a combiner or weights decide the step.
+    """
+    return "capture" in dump.attrs
+
+
 def has_weights(dump: Dump, side: str) -> bool:
     """Whether training recorded one weight for each task of a side."""
     name = f"{side}_weights"
@@ -164,9 +185,37 @@ def has_weights(dump: Dump, side: str) -> bool:
     )
 
 
-def success_of(grams: Grams) -> Float[np.ndarray, "N K"] | None:
-    """How well each task did at each Gram, (N, K); None if no number for each task was recorded."""
-    return next((found for name in SUCCESS if (found := of_each_task(grams, name)) is not None), None)
+@dataclass(frozen=True)
+class Outcome:
+    """How well each task did at each Gram, in the run's own words.
+
+    Attributes:
+        name: success, accuracy, episode_return or loss: the column of a table.
+        label: of an axis, with the unit.
+        values: one number for each Gram and task, (N, K).
+    """
+
+    name: str
+    label: str
+    values: Float[np.ndarray, "N K"]
+
+    @property
+    def scale(self) -> Scale:
+        """The axis on which the numbers read: a rate from 0 to 1, losses on a log axis, any others as they are."""
+        return "rate" if self.name in SUCCESS else "log" if self.name == "loss" else "own"
+
+
+def outcome_of(dump: Dump, side: str, grams: Grams) -> Outcome | None:
+    """How well each task did: success, accuracy, return or loss, the first of these that was recorded for each task."""
+    for name in (*SUCCESS, "episode_return", f"loss_{side}", "loss"):
+        values = of_each_task(grams, name)
+        if values is None:
+            continue
+        short = {"success_ema": "success", f"loss_{side}": "loss"}.get(name, name)
+        label = SUCCESS_LABEL if name == "success_ema" else short.replace("_", " ")
+        units = dump.source.specs[name].units
+        return Outcome(short, f"{label} ({units})" if units not in ("", "1") else label, values)
+    return None
 
 
 def of_each_task(grams: Grams, name: str) -> Float[np.ndarray, "N K"] | None:

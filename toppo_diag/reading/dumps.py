@@ -188,6 +188,59 @@ def _absent_as_dead(grams: Grams) -> Grams:
     return replace(grams, values=np.where(absent[:, :, None] | absent[:, None, :], 0.0, grams.values))
 
 
+@dataclass(frozen=True)
+class LayerGrams:
+    """The Grams of every layer (named tensor) of a side, at N dumped minibatches.
+
+    Attributes:
+        env_steps: steps at each minibatch, (N,).
+        snapshot: index of the snapshot of each minibatch, (N,).
+        values: G of the columns of each layer, by its name, (N, K, K). Their sum is the Gram of the side.
+        all_snapshots: whether these are all snapshots of the dump.
+    """
+
+    env_steps: Int[np.ndarray, "N"]
+    snapshot: Int[np.ndarray, "N"]
+    values: dict[str, Float[np.ndarray, "N K K"]]
+    all_snapshots: bool
+
+    @property
+    def n_snapshots(self) -> int:
+        """How many snapshots the minibatches belong to."""
+        return len(np.unique(self.snapshot))
+
+
+def read_layers(dump: Dump, side: str, request: Request, default: Sequence[str] = ()) -> LayerGrams | None:
+    """The Grams of every layer of a side; None where the dump has no snapshot, or cannot give layers.
+
+    Args:
+        dump: the dump to read.
+        side: the side to read.
+        request: snapshots, minibatch, tasks and scheduler.
+        default: the stages to take if the request chooses no snapshots, and slabs have to be read.
+
+    Raises:
+        DumpError: the dump is damaged, or no such side.
+        UsageError: no such stage, snapshot or task.
+    """
+    if not dump.has_layers(side) or not dump.n_snapshots:
+        return None
+    cheap = f"{side}_layer_gram" in dump
+    chosen = chosen_snapshots(dump, request, () if cheap else default)
+    index = [(n, m) for n in chosen for m in chosen_minibatches(dump, request)]
+    found = layer_grams(dump, side, index, request.scheduler)
+    kept = chosen_tasks(dump, request)
+    found = found[:, :, kept][:, :, :, kept]
+    good = np.isfinite(found).all(axis=(1, 2, 3))
+    at = np.array(index)[good]
+    return LayerGrams(
+        env_steps=dump.steps[at[:, 0]],
+        snapshot=at[:, 0],
+        values={name: found[good, n] for n, name in enumerate(dump.layer_names(side))},
+        all_snapshots=len(chosen) == dump.n_snapshots,
+    )
+
+
 def read_stream(dump: Dump, side: str, request: Request) -> Grams:
     """The Grams of the Gram stream, which holds some Grams of every collect.
 

@@ -36,7 +36,7 @@ def _row(path: Path) -> dict[str, Any]:
     except ToppoError:
         row = {"state": "cannot be read", "env_steps": None, "planned_steps": None, "snapshots": None}
         return {"run": path.name, **row, "mean_success": None}
-    known = [values["success"] for values in view.tasks.values() if "success" in values]
+    known = [values[key] for values in view.tasks.values() for key in ("success", "accuracy") if key in values]
     mean = view.mean_success if view.mean_success is not None or not known else sum(known) / len(known)
     return {
         "run": path.name,
