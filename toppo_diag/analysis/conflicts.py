@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 
 from toppo.combiners.geometry import cosines, gradient_norms, mean_abs_cosine
 from toppo_diag.analysis.series import Steps
+from toppo_diag.analysis.typical import Typical, typical
 
 ROUNDING = 1e-5
 """Least noise band of a cosine. Rounding to fp32 alone can change a cosine by so much (tolerance of the format)."""
@@ -128,8 +129,9 @@ class ConflictSeries:
         share: pairs in conflict over pairs of live tasks, (T,).
         negative: pairs with a negative cosine over pairs of live tasks, by sign alone, mean over the minibatches, (T,).
         effective_rank: mean over the minibatches of each step, (T,).
-        mean_share, mean_negative, mean_rank: the means over the steps.
-        mean_abs_cosine: mean |cos|, median over all Grams.
+        mean_share, mean_negative: the means over the steps, that is, shares of all pairs at all steps.
+        typical_rank: effective rank, median and range over all Grams.
+        mean_abs_cosine: mean |cos|, median and range over all Grams.
         pairs: pairs i < j, the strongest conflict first.
         found: the conflicts of every two tasks.
     """
@@ -140,8 +142,8 @@ class ConflictSeries:
     effective_rank: Float[np.ndarray, "T"]
     mean_share: float
     mean_negative: float
-    mean_rank: float
-    mean_abs_cosine: float
+    typical_rank: Typical
+    mean_abs_cosine: Typical
     pairs: list[tuple[int, int]]
     found: Conflicts
 
@@ -157,16 +159,16 @@ def conflict_series(
     """The conflicts in N Grams over training, from the steps at which each Gram was taken."""
     steps = Steps.of(env_steps)
     found = conflicts(steps, pair_cosines(gram), rounding)
-    share, negative, rank = found.pair_share, steps.mean(conflict_score(gram)), steps.mean(effective_rank(gram))
+    share, negative, ranks = found.pair_share, steps.mean(conflict_score(gram)), effective_rank(gram)
     return ConflictSeries(
         env_steps=steps.env_steps,
         share=share,
         negative=negative,
-        effective_rank=rank,
+        effective_rank=steps.mean(ranks),
         mean_share=_mean(share),
         mean_negative=_mean(negative),
-        mean_rank=_mean(rank),
-        mean_abs_cosine=float(np.median(mean_abs_cosine(gram))),
+        typical_rank=typical(ranks),
+        mean_abs_cosine=typical(mean_abs_cosine(gram)),
         pairs=ranked_pairs(found),
         found=found,
     )
