@@ -93,18 +93,6 @@ def resolve(wanted: Sequence[str], tasks: Sequence[str], where: str) -> list[int
     return found
 
 
-def shared(of_runs: Sequence[Sequence[str]]) -> list[str]:
-    """The tasks that all runs have, in the order of the first run.
-
-    Raises:
-        UsageError: the runs share no task.
-    """
-    common = [task for task in of_runs[0] if all(task in tasks for tasks in of_runs)]
-    if not common:
-        raise UsageError("the runs share no task, so they cannot be compared; make a report of each")
-    return common
-
-
 def _joined(wanted: Sequence[str], tasks: Sequence[str]) -> list[str]:
     """The names that are wanted. Parts that a comma in a task's name has cut are put together again.
 
@@ -119,6 +107,18 @@ def _joined(wanted: Sequence[str], tasks: Sequence[str]) -> list[str]:
         names.append(wanted[at] if parts is None else with_comma[parts])
         at += len(parts or (0,))
     return names
+
+
+def shared(of_runs: Sequence[Sequence[str]]) -> list[str]:
+    """The tasks that all runs have, in the order of the first run.
+
+    Raises:
+        UsageError: the runs share no task.
+    """
+    common = [task for task in of_runs[0] if all(task in tasks for tasks in of_runs)]
+    if not common:
+        raise UsageError("the runs share no task, so they cannot be compared; make a report of each")
+    return common
 
 
 def short(task: str) -> str:

@@ -28,20 +28,18 @@ def conflicts(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     from toppo_diag.analysis.stages import STAGES
     from toppo_diag.plots.conflicts import conflicts_figure
     from toppo_diag.reading.conditions import rounding, run_name, sides
-    from toppo_diag.reading.dumps import dropped_note, read_layers, read_stream
+    from toppo_diag.reading.dumps import dropped_note, read_layers, read_stream, stream_note
 
     request = Request.of(dumps, **selection)
 
     def one(dump: Dump) -> Product:
         series, layers = {}, {}
         tasks: tuple[str, ...] = ()
-        notes: list[str] = []
+        notes = stream_note(dump)
         over_time: list[dict[str, Any]] = []
         by_pair: list[dict[str, Any]] = []
         by_layer: list[dict[str, Any]] = []
         headline: list[dict[str, Any]] = []
-        if not dump.n_stream:
-            notes.append(f"{dump.path}: has no Gram stream, so the figure shows its snapshots")
         for side in sides(dump, request):
             grams = read_stream(dump, side, request)
             notes += dropped_note(dump, side, grams)
@@ -51,7 +49,7 @@ def conflicts(dumps: Sources, **selection: Unpack[Selection]) -> Product:
             over_time += [
                 {
                     "side": side,
-                    "env_steps": int(step),
+                    grams.step.name: int(step),
                     "conflict_share": s.share[t],
                     "negative_share": s.negative[t],
                     "effective_rank": s.effective_rank[t],

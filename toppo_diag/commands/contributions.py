@@ -13,20 +13,19 @@ from toppo_diag.request import One, Request, Selection, stem
 def contributions(dumps: One, **selection: Unpack[Selection]) -> Product:
     """How much each task contributes to the step, ||w_i g_i||, over training (Figure D.4).
 
-    Two panels, for the mean and for FairGrad. A run that was trained with PopArt has four: (a) without PopArt, mean;
-    (b) with PopArt, mean; (c) without PopArt, FairGrad; (d) with PopArt, FairGrad. By Corollary 1, (c) and (d)
-    coincide.
+    Two panels, for the mean and for FairGrad. A run of TOPPO's trainer that normalised its value targets has two of
+    each: with the normalisation taken back, and with it. By Corollary 1, those of FairGrad coincide.
     """
     from toppo_diag.analysis.contributions import contribution_series, largest_difference
     from toppo_diag.plots.contributions import contributions_figure
-    from toppo_diag.reading.conditions import default_side, has_popart, of_trainer, raw, run_name
+    from toppo_diag.reading.conditions import chosen_side, has_popart, of_trainer, raw, run_name
     from toppo_diag.reading.dumps import dropped_note, read_grams
 
     request = Request.of(dumps, **selection)
     dump = request.open_one("contributions")
-    side = request.side or default_side(dump)
+    side, notes = chosen_side(dump, request)
     grams = read_grams(dump, side, request)
-    notes = dropped_note(dump, side, grams)
+    notes += dropped_note(dump, side, grams)
     sources = {"": grams}
     if side == "critic" and has_popart(dump):
         sources = {"raw, ": raw(grams), "+PopArt, ": grams}
@@ -40,7 +39,7 @@ def contributions(dumps: One, **selection: Unpack[Selection]) -> Product:
     }
     env_steps = next(iter(found.values())).env_steps
     rows: list[dict[str, Any]] = [
-        {"condition": name, "env_steps": int(s), "task": task, "contribution": series.lengths[t, k]}
+        {"condition": name, grams.step.name: int(s), "task": task, "contribution": series.lengths[t, k]}
         for name, series in found.items()
         for t, s in enumerate(env_steps)
         for k, task in enumerate(grams.tasks)

@@ -23,14 +23,14 @@ def replay(dumps: One, *, combiners: Texts = ("fairgrad:alpha=1", "mean"), **sel
     from toppo_diag.analysis.replay import replay as again
     from toppo_diag.commands.options import chosen_combiners
     from toppo_diag.plots.replay import replay_figure
-    from toppo_diag.reading.conditions import as_combined, default_side, of_each_task, run_name
+    from toppo_diag.reading.conditions import as_combined, chosen_side, of_each_task, run_name
     from toppo_diag.reading.dumps import dropped_note, read_grams
 
     request = Request.of(dumps, **selection)
     dump = request.open_one("replay")
-    side = request.side or default_side(dump)
+    side, notes = chosen_side(dump, request)
     grams = as_combined(dump, side, read_grams(dump, side, request))
-    notes = dropped_note(dump, side, grams)
+    notes += dropped_note(dump, side, grams)
     whole = not request.tasks and request.layer is None
     used = of_each_task(grams, f"{side}_weights") if whole else None
     if used is None:

@@ -33,7 +33,7 @@ def trap(
     from toppo_diag.analysis.trap import trap as measure
     from toppo_diag.plots.trap import trap_figure
     from toppo_diag.reading.conditions import (
-        default_side,
+        chosen_side,
         outcome_of,
         run_name,
         sums_losses,
@@ -44,9 +44,9 @@ def trap(
     request = Request.of(dumps, **selection)
 
     def one(dump: Dump) -> Product:
-        side = request.side or default_side(dump)
+        side, notes = chosen_side(dump, request)
         grams = read_grams(dump, side, request)
-        notes = dropped_note(dump, side, grams)
+        notes += dropped_note(dump, side, grams)
         weights = training_weights(dump, side, grams)
         known = weights is not None or sums_losses(dump)
         remarks = []
@@ -72,7 +72,7 @@ def trap(
             return {} if outcome is None or found.outcome is None else {outcome.name: float(found.outcome[t, k])}
 
         rows: list[dict[str, Any]] = [
-            {"env_steps": int(s), "task": task, "share": found.shares[t, k], **did(t, k)}
+            {grams.step.name: int(s), "task": task, "share": found.shares[t, k], **did(t, k)}
             for t, s in enumerate(found.env_steps)
             for k, task in enumerate(grams.tasks)
         ]

@@ -67,7 +67,7 @@ def weights(
                 )
             place = spread_over_phase(grams.env_steps, grams.minibatch, dump.n_minibatches, dump.steps, phase)
             lines[side] = (place, found.smooth)
-            titles[side] = combiner_label(dump.attrs.get("combiners", {}).get(side, "unknown combiner"))
+            titles[side] = combiner_label(dump.attrs.get("combiners", {}).get(side, "recorded weights"))
             rows += [
                 {
                     "side": side,

@@ -40,8 +40,8 @@ def norms_figure(
     tasks: Sequence[str],
     fairgrad: Sequence[str],
     *,
-    raw: Sequence[str] = (),
     axis: str = STEPS,
+    raw: Sequence[str] = (),
     figure: Target | None = None,
 ) -> Figure:
     """The Figure with one panel per side: ||g_i|| per task, and the step of two combiners on the same gradients.
@@ -53,8 +53,8 @@ def norms_figure(
         series: by side, that is by named group of shared parameters.
         tasks: K names.
         fairgrad: sides whose panel shows FairGrad's step.
-        raw: sides whose gradients are shown with PopArt's rescaling taken back.
         axis: label of the steps.
+        raw: sides whose gradients are shown with PopArt's rescaling taken back.
         figure: Figure or SubFigure to draw on; None makes one.
     """
     overlaid = {_MEAN: combiner_style("mean") | _BOLD}

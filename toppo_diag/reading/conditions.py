@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from toppo.dump import Dump
+from toppo.dump import ENV_STEPS, Dump
 from toppo_diag.analysis.scale import scaled, without_popart
 from toppo_diag.errors import UsageError
 from toppo_diag.reading.dumps import Grams, read_grams
@@ -88,6 +88,17 @@ def critic_conditions(dumps: Sequence[Dump]) -> list[Condition]:
     return _distinct(sorted(found, key=lambda c: ORDER.index(c.label)))
 
 
+def conditions_of(dumps: Sequence[Dump], side: str) -> tuple[list[Condition], list[str]]:
+    """The columns of a figure that compares runs, and notes on those that are missing.
+
+    On the critic of TOPPO's trainer these are those of Figure D.1. Anywhere else there is one for each dump.
+    """
+    if side != "critic" or not any(of_trainer(dump) for dump in dumps):
+        return plain_conditions(dumps), []
+    found = critic_conditions(dumps)
+    return found, missing_conditions(found)
+
+
 def plain_conditions(dumps: Sequence[Dump]) -> list[Condition]:
     """One column for each dump (Figure D.2)."""
     return _distinct([Condition("", dump, invert_popart=False) for dump in dumps])
@@ -142,8 +153,18 @@ def as_combined(dump: Dump, side: str, grams: Grams) -> Grams:
 
 
 def default_side(dump: Dump) -> str:
-    """The critic, where the paper looks. In a dump without a critic, its last side."""
-    return "critic" if "critic" in dump.sides else dump.sides[-1]
+    """The critic of reinforcement learning, where the paper looks. In any other dump, its first side."""
+    return "critic" if "critic" in dump.sides and dump.step == ENV_STEPS else dump.sides[0]
+
+
+def chosen_side(dump: Dump, request: Request) -> tuple[str, list[str]]:
+    """The side to look at, and a note that says which one it is where nobody chose it and there are several."""
+    if request.side is not None:
+        return request.side, []
+    side = default_side(dump)
+    others = [other for other in dump.sides if other != side]
+    said = bool(others) and side != "critic"
+    return side, [f"{dump.path}: shows the side {side}; choose {' or '.join(others)} with `side`"] * said
 
 
 def sides(dump: Dump, request: Request) -> tuple[str, ...]:
@@ -156,6 +177,19 @@ def sides(dump: Dump, request: Request) -> tuple[str, ...]:
         return dump.sides
     dump.parameters(request.side)
     return (request.side,)
+
+
+def in_order(sides: Sequence[str]) -> list[str]:
+    """Sides in the order of Figure 2: the critic, where there is one, comes first."""
+    return sorted(sides, key=lambda side: side != "critic")
+
+
+def with_fairgrad(dump: Dump, side: str) -> bool:
+    """Whether FairGrad's step is drawn beside the gradients of a side.
+
+    In the paper FairGrad combines the critic's gradients, so Figure 2 (b) shows the actor without it.
+    """
+    return not (of_trainer(dump) and side == "actor")
 
 
 def training_weights(dump: Dump, side: str, grams: Grams) -> Float[np.ndarray, "N K"] | None:

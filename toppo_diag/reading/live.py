@@ -29,8 +29,8 @@ class View:
 
     Attributes:
         run: the run's name.
-        env_steps: environment steps at the last recorded collect (rollout phase); None before the first.
-        planned_steps: environment steps of the whole run; None if they were not recorded.
+        steps: at the last recorded collect (rollout phase) or snapshot, in the run's own unit; None before the first.
+        planned_steps: steps of the whole run; None if they were not recorded.
         snapshots: number of committed and of planned snapshots (None if unknown); None for a run that records no
             gradients.
         complete: whether the run has ended.
@@ -44,7 +44,7 @@ class View:
     """
 
     run: str
-    env_steps: int | None
+    steps: int | None
     planned_steps: int | None
     snapshots: tuple[int, int | None] | None
     complete: bool
@@ -126,7 +126,7 @@ def look(source: Source) -> View:
     complete = dump.complete
     return View(
         run=run_name(dump),
-        env_steps=steps,
+        steps=steps,
         planned_steps=planned,
         snapshots=(dump.n_snapshots, dump.n_planned),
         complete=complete,
@@ -142,7 +142,7 @@ def _of_logs(log: _Log, source: Source) -> View:
     complete = bool(log.planned and steps and steps >= log.planned)
     return View(
         run=log.name,
-        env_steps=steps,
+        steps=steps,
         planned_steps=log.planned,
         snapshots=None,
         complete=complete,
