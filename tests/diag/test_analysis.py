@@ -11,14 +11,8 @@ from hypothesis import strategies as st
 
 from tests.combiners.gradients import PROPERTY, gram_of, independent, well_conditioned
 from toppo.combiners import FairGrad, make
-from toppo_diag.analysis.conflicts import (
-    conflict_score,
-    conflicts,
-    effective_rank,
-    ranked_layers,
-    ranked_pairs,
-)
-from toppo_diag.analysis.health import direction_shares, top_1_mass
+from toppo.combiners.geometry import conflict_score, direction_shares, effective_rank, top_1_mass
+from toppo_diag.analysis.conflicts import conflicts, ranked_layers, ranked_pairs
 from toppo_diag.analysis.invariance import (
     gaussian_gram,
     lognormal_perturbation,
