@@ -39,7 +39,7 @@ def test_absent_tasks_change_nothing_for_the_others(seed: int, k: int, absent: i
     here = np.sort(rng.permutation(k + absent)[:k])
     gram, weights = np.full((k + absent, k + absent), np.nan), np.full(k + absent, np.nan)
     gram[np.ix_(here, here)], weights[here] = J @ J.T, w
-    found = scalars(gram, weights).named([f"task {i}" for i in range(k + absent)], "side")
+    found = scalars(gram, weights).named("side", [f"task {i}" for i in range(k + absent)])
     for name, value in written_out(J, w).items():
         kind, _, i = name.partition("/")
         shown = f"side/{kind}/task {here[int(i)]}" if i else f"side/{kind}"
@@ -61,14 +61,14 @@ def test_a_stack_is_its_grams_one_by_one():
 
 def test_without_weights_the_step_is_the_mean():
     gram = np.array([[4.0, 1.0], [1.0, 1.0]])
-    assert scalars(gram).named("ab", "") == scalars(gram, np.full(2, 0.5)).named("ab", "")
+    assert scalars(gram).named("s", "ab") == scalars(gram, np.full(2, 0.5)).named("s", "ab")
 
 
 def test_edge_cases():
     nobody = scalars(np.full((2, 2), np.nan))
-    assert nobody.named("ab", "s") == {}
-    dead = scalars(np.diag([0.0, 4.0])).named("ab", "s")
+    assert nobody.named("s", "ab") == {}
+    dead = scalars(np.diag([0.0, 4.0])).named("s", "ab")
     assert (dead["s/spread"], dead["s/norm/a"], dead["s/share/a"], dead["s/starved_tasks"]) == (1, 0, 0, 1)
-    assert scalars(np.diag([np.inf, 4.0, 1.0])).named("abc", "s")["s/spread"] == 2
-    alone = scalars(np.array([[9.0]])).named(["a"], "s")
+    assert scalars(np.diag([np.inf, 4.0, 1.0])).named("s", "abc")["s/spread"] == 2
+    alone = scalars(np.array([[9.0]])).named("s", "a")
     assert (alone["s/spread"], alone["s/mean_abs_cosine"], alone["s/share/a"]) == (1, 0, 1)

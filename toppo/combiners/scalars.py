@@ -26,6 +26,11 @@ STARVED = 0.1
 """A task is starved while its share of the step is below this fraction of the even share 1 / K."""
 
 
+def tag(side: str, name: str, task: str = "") -> str:
+    """The name of a scalar among the curves of a display: side/name, or side/name/task."""
+    return "/".join(filter(None, (side, name, task)))
+
+
 @dataclass(frozen=True)
 class Scalars:
     """Scalars of some Grams.
@@ -48,18 +53,15 @@ class Scalars:
     whole: dict[str, np.ndarray]
     by_task: dict[str, np.ndarray]
 
-    def named(self, tasks: Sequence[str], prefix: str) -> dict[str, float]:
-        """The scalars of a single Gram under the names that live displays show. Numbers that are NaN are left out.
+    def named(self, side: str, tasks: Sequence[str]) -> dict[str, float]:
+        """The scalars of a single Gram by their `tag`. Numbers that are NaN are left out.
 
         Args:
+            side: the group of parameters whose gradients these are.
             tasks: the names of the K tasks.
-            prefix: the start of each name, such as the side.
-
-        Returns:
-            `prefix/spread`, ..., and `prefix/norm/task`, `prefix/share/task` for each task.
         """
-        numbers = {f"{prefix}/{name}": value for name, value in self.whole.items()} | {
-            f"{prefix}/{name}/{task}": value
+        numbers = {tag(side, name): value for name, value in self.whole.items()} | {
+            tag(side, name, task): value
             for name, values in self.by_task.items()
             for task, value in zip(tasks, values, strict=True)
         }

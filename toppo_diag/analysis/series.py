@@ -28,15 +28,25 @@ class Steps:
         return cls(distinct, member)
 
     def mean(self, values: Float[np.ndarray, "N *k"]) -> Float[np.ndarray, "T *k"]:
-        """Mean over the minibatches of each step."""
-        return self._each(values, np.mean)
+        """Mean over the minibatches of each step; NaN where a step has no number."""
+        return self._each(values, np.mean, np.nanmean)
 
     def median(self, values: Float[np.ndarray, "N *k"]) -> Float[np.ndarray, "T *k"]:
-        """Median over the minibatches of each step.
+        """Median over the minibatches of each step; NaN where a step has no number.
 
         This is for ratios. One minibatch with a nearly dead task would dominate their mean.
         """
-        return self._each(values, np.median)
+        return self._each(values, np.median, np.nanmedian)
 
-    def _each(self, values: np.ndarray, gather: Callable[..., np.ndarray]) -> np.ndarray:
-        return np.stack([gather(values[self.member == t], axis=0) for t in range(len(self.env_steps))])
+    def _each(
+        self, values: np.ndarray, gather: Callable[..., np.ndarray], of_known: Callable[..., np.ndarray]
+    ) -> np.ndarray:
+        if not np.isnan(values).any():
+            return np.stack([gather(values[self.member == t], axis=0) for t in range(len(self.env_steps))])
+        found = np.full((len(self.env_steps), *values.shape[1:]), np.nan)
+        for t in range(len(self.env_steps)):
+            own = values[self.member == t]
+            there = ~np.isnan(own).all(axis=0)
+            if there.any():
+                found[t, there] = of_known(own[:, there], axis=0)
+        return found
