@@ -3,9 +3,34 @@
 J (K, P) holds the gradients of K tasks with respect to the P parameters that all tasks share, one row per task. We call
 it a slab. Its Gram is G = J J' (K, K). `TaskLinear`, `OneHotLinear`, `TaskLayerNorm` and `TaskReLU` are layers whose
 per-task gradients cost one backward pass. A `Slab` collects them and computes G.
+
+Names are loaded when they are first used, so that `toppo.capture.adapters.jax` needs no torch.
 """
 
-from toppo.capture.layers import OneHotLinear, TaskLayer, TaskLayerNorm, TaskLinear, TaskReLU, with_one_hot
-from toppo.capture.slab import Slab
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from toppo.capture.layers import OneHotLinear, TaskLayer, TaskLayerNorm, TaskLinear, TaskReLU, with_one_hot
+    from toppo.capture.slab import Slab
 
 __all__ = ["OneHotLinear", "Slab", "TaskLayer", "TaskLayerNorm", "TaskLinear", "TaskReLU", "with_one_hot"]
+
+_HOMES = {"Slab": "toppo.capture.slab"}
+"""Where each name is defined. All others in `__all__` are in toppo.capture.layers."""
+
+
+if not TYPE_CHECKING:  # a type checker would conclude from `__getattr__` that every name exists
+
+    def __getattr__(name: str) -> Any:
+        """The public name, imported on its first use (PEP 562)."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(_HOMES.get(name, "toppo.capture.layers")), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
