@@ -106,7 +106,7 @@ def bench_dump(size: Size, slabs: Slabs, keepbits: int | None, folder: Path) -> 
             writer.record_minibatch(
                 minibatch, slabs=slabs, grams=grams, scalars={f"scalar_{i}": per_task for i in range(16)}
             )
-        writer.commit_snapshot(env_steps=index, collect=index, scalars={f"state_{i}": per_task for i in range(5)})
+        writer.commit_snapshot(step=index, scalars={f"state_{i}": per_task for i in range(5)})
         given_up.append((1e3 * (time.perf_counter() - start), 1e3 * (time.thread_time() - own)))
         writer.flush()
 

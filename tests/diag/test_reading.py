@@ -13,7 +13,7 @@ from tests.diag import runs
 from toppo.common.errors import ToppoError
 from toppo.dump import DumpError, open_dump
 from toppo_diag.errors import DiagnosticError, UsageError
-from toppo_diag.reading.dumps import grams_of_slabs, read_grams, read_stream
+from toppo_diag.reading.dumps import layer_grams, read_grams, read_stream
 from toppo_diag.reading.schedulers import map_on
 from toppo_diag.request import Request
 
@@ -92,20 +92,29 @@ def test_two_ways_of_choosing_snapshots_at_once():
         Request.of("x", stage="early", steps=1)
 
 
-def test_an_archive_has_no_layers(archive: Path):
-    with pytest.raises(DumpError, match="needs gradient slabs"):
-        read_grams(open_dump(archive), "critic", Request((str(archive),), layer="out"))
+def test_an_archive_shows_the_layers_of_its_dump(run: str, archive: Path):
+    found, expected = (
+        read_grams(open_dump(path), "critic", Request((str(path),), layer="trunk.0")) for path in (archive, run)
+    )
+    np.testing.assert_array_equal(found.values, expected.values)
+    request = Request((str(archive),), layer="trunk.0", snapshot=("3", "1"))
+    chosen = read_grams(open_dump(archive), "critic", request)
+    np.testing.assert_array_equal(chosen.values, expected.values[[6, 7, 2, 3]])
+
+
+def test_a_dump_without_layers_says_so(tmp_path: Path):
+    path = runs.record(tmp_path / "run", slabs=False, snapshots=1)
+    with pytest.raises(DumpError, match="needs Grams by layer, but the dump holds whole Grams alone; record the run"):
+        read_grams(open_dump(path), "critic", Request((str(path),), layer="out"))
 
 
 # --- schedulers
-
-CUTS = [(slice(0, 48),), (slice(48, 54), slice(54, 64)), (slice(0, 64),)]
 
 
 def on(scheduler: str, path: str) -> np.ndarray:
     dump = open_dump(path)
     index = [(s, m) for s in range(runs.SNAPSHOTS) for m in range(runs.MINIBATCHES)]
-    return grams_of_slabs(dump, "critic", index, CUTS, scheduler)
+    return layer_grams(dump, "critic", index, scheduler)
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "threads:3", "processes:2"])
@@ -115,7 +124,8 @@ def test_schedulers_agree_to_the_bit(run: str, scheduler: str):
 
 def test_layers_sum_to_the_whole(run: str):
     grams = on("serial", run)
-    np.testing.assert_allclose(grams[:, 0] + grams[:, 1], grams[:, 2], rtol=1e-12)
+    whole = open_dump(run).values("critic_gram").reshape(-1, *grams.shape[2:])
+    np.testing.assert_allclose(grams.sum(axis=1), whole, rtol=1e-12)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import toppo_diag
 from tests.diag import runs
 from tests.diag.test_cli import diag  # noqa: F401 (a fixture)
 from tests.diag.test_plots import assert_legible, line, names
-from toppo.dump import DumpWriter, ScalarSpec, gram
+from toppo.dump import ENV_STEPS, DumpWriter, ScalarSpec, gram
 from toppo_diag.analysis.weights import moving_average, stretches, weight_shares
 from toppo_diag.plots.style import paper_style
 from toppo_diag.plots.weights import weights_figure
@@ -62,6 +62,7 @@ def rewarded(tmp_path_factory: pytest.TempPathFactory) -> Path:
         snapshots=3,
         minibatches=4,
         slabs=False,
+        step=ENV_STEPS,
         minibatch_scalars={"critic_weights": ScalarSpec(("task",)), **scalars},
         attrs={"combiners": {"critic": "taskforce:every=2"}, "env_steps_per_collect": 1000},
     )
@@ -71,7 +72,7 @@ def rewarded(tmp_path_factory: pytest.TempPathFactory) -> Path:
             weights = np.random.default_rng([s, m]).dirichlet(np.ones(4))
             rewards = {name: float(10 * s + m) for name in scalars}
             writer.record_minibatch(m, grams=grams, scalars={"critic_weights": weights, **rewards})
-        writer.commit_snapshot(env_steps=5000 * (s + 1), collect=s + 1)
+        writer.commit_snapshot(step=5000 * (s + 1), collect=s + 1)
     writer.close()
     return path
 

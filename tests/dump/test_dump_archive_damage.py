@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.dump import recordings as run
-from toppo.dump import DumpError, DumpWriter, describe, export, open_dump, run_logs, verify
+from toppo.dump import ENV_STEPS, DumpError, DumpWriter, describe, export, open_dump, run_logs, verify
 from toppo.dump.schema import checksum
 
 DATA = Path(__file__).parents[2] / "figures" / "data"
@@ -22,7 +22,9 @@ DATA = Path(__file__).parents[2] / "figures" / "data"
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An archive with slabs, a text log and two snapshots."""
     folder = tmp_path_factory.mktemp("tiny")
-    with DumpWriter.create(folder / "dump.zarr", tasks=["a", "b"], sides={"t": 3}, attrs={"seed": 1}) as writer:
+    with DumpWriter.create(
+        folder / "dump.zarr", tasks=["a", "b"], sides={"t": 3}, attrs={"seed": 1}, step=ENV_STEPS
+    ) as writer:
         for step in range(2):
             writer.record(step=step, t=np.full((2, 3), step + 1, np.float32), loss=[1.0, 2.0])
     (folder / "config.toml").write_text("seed = 1\n")

@@ -122,6 +122,13 @@ class Slab:
             gram[rows, columns] = products.sum(0, dtype=torch.float64)
         return gram.tril() + gram.tril(-1).mT
 
+    def layer_grams(self) -> Tensor:
+        """The Gram of the columns of each parameter, (L, K, K), float64, in the order of `layout`.
+
+        They sum to `gram()` up to rounding. They are computed apart from it, so that it stays the same to the bit.
+        """
+        return torch.stack([_chunked_gram(block) for block in self._blocks])
+
     def combine(self, weights: Tensor, out: Tensor) -> None:
         """Write the direction d = J'w into `out`.
 
@@ -131,3 +138,12 @@ class Slab:
         """
         for block, part in zip(self._blocks, out.split(self._sizes), strict=True):
             torch.mv(block.t(), weights, out=part)
+
+
+def _chunked_gram(block: Tensor) -> Tensor:
+    """G = B B' of a block of columns B (K, p), float64. Products of chunks of columns are float32."""
+    whole = block.shape[1] // GRAM_CHUNK * GRAM_CHUNK
+    chunks = block[:, :whole].unflatten(1, (-1, GRAM_CHUNK)).transpose(0, 1)
+    rest = block[:, whole:]
+    gram = torch.bmm(chunks, chunks.mT).sum(0, dtype=torch.float64) + torch.mm(rest, rest.mT).double()
+    return gram.tril() + gram.tril(-1).mT

@@ -37,11 +37,12 @@ from toppo.dump.logs import run_logs
 from toppo.dump.numerics import gram, worst_k
 from toppo.dump.opening import open_dump
 from toppo.dump.reader import Dump
-from toppo.dump.schema import ParameterSlice, ScalarSpec
+from toppo.dump.schema import ENV_STEPS, ParameterSlice, ScalarSpec, StepAxis
 from toppo.dump.verification import Damage, Report, verify
 from toppo.dump.writer import DumpWriter
 
 __all__ = [
+    "ENV_STEPS",
     "Damage",
     "Dump",
     "DumpError",
@@ -50,6 +51,7 @@ __all__ = [
     "ParameterSlice",
     "Report",
     "ScalarSpec",
+    "StepAxis",
     "describe",
     "export",
     "gram",

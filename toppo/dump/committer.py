@@ -18,7 +18,7 @@ from toppo.dump import chunks, manifest, numerics, zarr_store
 from toppo.dump.buffers import Minibatch, Slot
 from toppo.dump.errors import DumpError
 from toppo.dump.files import Files
-from toppo.dump.schema import NO_LINK, Header, Layout, log
+from toppo.dump.schema import ABSENT, NO_LINK, Header, Layout, log
 
 Values = dict[str, npt.NDArray[Any]]
 """Array name -> the values of one of its chunks."""
@@ -90,7 +90,7 @@ class Committer:
         self._specs = manifest.stored(self.header, self.header.allocated)
         grown = [] if self.header.version == 1 else [manifest.ARRAYS["snapshot"]]
         for name in (*names, *grown):
-            zarr_store.create_array(self._files, name, self._specs[name])
+            zarr_store.create_array(self._files, name, self._specs[name], layout)
         self._documents = zarr_store.read_documents(self._files, self._specs)
         zarr_store.write_root(self._files, self.header, self._documents)
 
@@ -132,20 +132,32 @@ class Committer:
         for side in layout.sides:
             if side in given.sides:
                 slab = given.slot[side]
-                small[f"{side}_finite"] = numerics.finite_rows(slab)
-                if f"{side}_gram" not in small:
-                    small[f"{side}_gram"] = numerics.gram(slab)
+                finite = numerics.finite_rows(slab)
+                self._add_grams(side, slab, small)
                 if layout.slabs:
                     key = self._specs[f"{side}_grad"].chunk_keys(f"{side}_grad", snapshot)[minibatch]
                     self._write(key, chunks.encode_slab(slab, layout.keepbits), len(layout.tasks))
             else:
-                small[f"{side}_finite"] = np.isfinite(np.diagonal(small[f"{side}_gram"])).astype(np.int8)
-            for bad in np.flatnonzero(small[f"{side}_finite"] == 0):
+                finite = np.isfinite(np.diagonal(small[f"{side}_gram"])).astype(np.int8)
+            if layout.absences:
+                finite[small["present"] == 0] = ABSENT
+            small[f"{side}_finite"] = finite
+            for bad in np.flatnonzero(finite == 0):
                 what = f"snapshot {snapshot}, minibatch {minibatch}: the {side} gradient of {layout.tasks[bad]}"
                 log.warning("%s: %s is not finite; recorded and flagged", self._files.where, what)
         if given.slot:
             self._give_back(given.slot)
         return small
+
+    def _add_grams(self, side: str, slab: npt.NDArray[np.float32], small: Values) -> None:
+        """Compute the Grams of a side that the dump keeps and that were not given."""
+        layout = self.header.layout
+        whole, by_layer = f"{side}_gram", f"{side}_layer_gram"
+        if layout.layer_grams and by_layer not in small:
+            small[by_layer] = numerics.layer_grams(slab, layout.sides[side])
+            small.setdefault(whole, small[by_layer].sum(axis=0))
+        elif whole not in small:
+            small[whole] = numerics.gram(slab)
 
     def _commit(self, values: Values, step: int, committed: tuple[int, int]) -> None:
         for name, value in values.items():

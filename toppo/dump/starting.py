@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+import numpy as np
+
 from toppo.dump import zarr_store
 from toppo.dump.errors import DumpError
 from toppo.dump.files import Files, LocalFiles, files_at, is_url, local_path, remove_tree
+from toppo.dump.given import whole_number
 from toppo.dump.lock import WriterLock
 from toppo.dump.manifest import stored
 from toppo.dump.schema import Header
@@ -21,11 +24,27 @@ class Place(NamedTuple):
         files: the store.
         header: what is committed in the store.
         lock: the lock that is held, to be released at the end; None for a URL, which has no lock.
+        last: steps of the last committed (snapshot, stream collect); None where there is none.
     """
 
     files: Files
     header: Header
     lock: WriterLock | None
+    last: tuple[int | None, int | None] = (None, None)
+
+
+class GoBack(NamedTuple):
+    """Where an old dump goes on.
+
+    Attributes:
+        step: what was recorded at this step or later is not kept; None keeps all.
+        snapshots: how many committed snapshots to keep; None for all.
+        stream: how many committed stream collects to keep; None for all.
+    """
+
+    step: int | None = None
+    snapshots: int | None = None
+    stream: int | None = None
 
 
 def start(path: str | os.PathLike[str], header: Header) -> Place:
@@ -67,36 +86,27 @@ def start(path: str | os.PathLike[str], header: Header) -> Place:
     return Place(LocalFiles(target), header, lock)
 
 
-def go_back(path: str | os.PathLike[str], snapshots: int | None, stream: int | None) -> Place:
+def go_back(path: str | os.PathLike[str], wanted: GoBack) -> Place:
     """An old store, after everything past a point was deleted.
 
     Args:
         path: local path or fsspec URL of the store.
-        snapshots: how many committed snapshots to keep; None for all.
-        stream: how many committed stream collects to keep; None for all.
+        wanted: the point.
 
     Raises:
         DumpNotFoundError: no dump is there.
         DumpError: fewer are committed than asked for, the metadata are damaged, or another process is writing the dump.
     """
+    if wanted.step is not None and whole_number(wanted.step) is None:
+        raise DumpError(f"`step={wanted.step!r}`: must be a whole number, 0 or more; give the step to go on at")
     files = files_at(path)
     zarr_store.read_header(files)  # before the lock, so that a place without a dump gets no lock file
     lock = WriterLock(files.root) if isinstance(files, LocalFiles) else None
     try:
-        header = zarr_store.read_header(files)  # again: a writer may just have ended
-        kept = []
-        for what, wanted, committed in zip(
-            ("snapshots", "stream collects"), (snapshots, stream), header.committed, strict=True
-        ):
-            if wanted is not None and not 0 <= wanted <= committed:
-                raise DumpError(
-                    f"{files.where}: cannot resume at {wanted} {what}, it holds {committed}; "
-                    "resume from an older checkpoint, or start again",
-                    path=files.where,
-                )
-            kept.append(committed if wanted is None else wanted)
-        source = ZarrSource(files)
-        header = header.at(kept[0], kept[1], chain=source.links(kept[0], kept[1]))
+        source = ZarrSource(files)  # reads the header again: a writer may just have ended
+        kept = _kept(source, wanted)
+        last = _last_steps(source, kept)
+        header = source.header.at(*kept, chain=source.links(*kept))
         for name, what in source.damaged_metadata():
             raise DumpError(
                 f"{files.where}: cannot resume, {name}: {what}; restore its zarr.json from a copy", path=files.where
@@ -110,7 +120,40 @@ def go_back(path: str | os.PathLike[str], snapshots: int | None, stream: int | N
         if lock is not None:
             lock.release()
         raise
-    return Place(files, header, lock)
+    return Place(files, header, lock, last)
+
+
+def _kept(source: ZarrSource, wanted: GoBack) -> tuple[int, int]:
+    """How many (snapshots, stream collects) to keep."""
+    kept = []
+    for what, count, committed, steps in zip(
+        ("snapshots", "stream collects"), wanted[1:], source.header.committed, _step_arrays(source), strict=True
+    ):
+        if count is not None and not 0 <= count <= committed:
+            raise DumpError(
+                f"{source.where}: cannot resume at {count} {what}, it holds {committed}; "
+                "resume from an older checkpoint, or start again",
+                path=source.where,
+            )
+        number = committed if count is None else count
+        if wanted.step is not None and steps is not None:
+            later = np.flatnonzero(source.read(steps, (slice(0, number),)) >= int(wanted.step))
+            number = int(later[0]) if len(later) else number
+        kept.append(number)
+    return kept[0], kept[1]
+
+
+def _last_steps(source: ZarrSource, kept: tuple[int, int]) -> tuple[int | None, int | None]:
+    snapshot, collect = (
+        int(source.read(steps, (count - 1,))) if count and steps is not None else None
+        for steps, count in zip(_step_arrays(source), kept, strict=True)
+    )
+    return snapshot, collect
+
+
+def _step_arrays(source: ZarrSource) -> tuple[str, str | None]:
+    layout = source.header.layout
+    return layout.step.name, None if layout.stream_entries is None else layout.stream_step
 
 
 def _build(files: Files, header: Header) -> None:

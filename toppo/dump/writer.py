@@ -15,9 +15,9 @@ from toppo.dump.background import Background
 from toppo.dump.buffers import Buffers
 from toppo.dump.committer import Committer
 from toppo.dump.errors import DumpError
-from toppo.dump.intake import Given, Intake
-from toppo.dump.schema import MOST_STEPS, Header, Layout, ParameterSlice, ScalarSpec, with_offsets
-from toppo.dump.starting import Place, go_back, start
+from toppo.dump.intake import Given, Intake, Sample
+from toppo.dump.schema import MOST_STEPS, Header, Layout, ParameterSlice, ScalarSpec, StepAxis, with_offsets
+from toppo.dump.starting import GoBack, Place, go_back, start
 
 
 class DumpWriter:
@@ -35,7 +35,7 @@ class DumpWriter:
         self._background = Background(depth=4, explain=lambda failure: self._committer.explain(failure))
         buffers = Buffers(place.header.layout, self._background.check)
         self._committer = Committer(place.files, place.header, buffers.give_back)
-        self._intake = Intake(self._where, self._committer, self._background, buffers)
+        self._intake = Intake(self._where, self._committer, self._background, buffers, place.last)
         self._ended = False
 
     @classmethod
@@ -53,6 +53,9 @@ class DumpWriter:
         stream: tuple[int | None, int] | None = None,
         minibatch_scalars: Mapping[str, ScalarSpec] | None = None,
         snapshot_scalars: Mapping[str, ScalarSpec] | None = None,
+        layer_grams: bool = False,
+        absences: bool = False,
+        step: StepAxis = StepAxis(),  # noqa: B008 - it cannot be changed
     ) -> Self:
         """A writer of a new dump.
 
@@ -69,6 +72,9 @@ class DumpWriter:
                 every collect (rollout phase); None for no stream.
             minibatch_scalars: numbers that each `record_minibatch` brings besides slabs and Grams.
             snapshot_scalars: numbers that each `commit_snapshot` brings.
+            layer_grams: whether to keep the Gram of every layer too. A layer is one named tensor of a side.
+            absences: whether a task may be absent from a minibatch. Absent is not the same as a zero gradient.
+            step: what the run counts its progress in; "step" by default, `ENV_STEPS` for environment steps.
 
         Raises:
             DumpError: the path is taken, or an argument cannot be stored.
@@ -83,6 +89,9 @@ class DumpWriter:
             slabs=slabs,
             keepbits=keepbits,
             stream_entries=None if stream is None else stream[1],
+            layer_grams=layer_grams,
+            absences=absences,
+            step=step,
         )
         layout.check()
         for option, given, planned in (
@@ -103,14 +112,23 @@ class DumpWriter:
         return cls._at(start(path, header))
 
     @classmethod
-    def resume(cls, path: str | os.PathLike[str], *, snapshots: int | None = None, stream: int | None = None) -> Self:
+    def resume(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        step: int | None = None,
+        snapshots: int | None = None,
+        stream: int | None = None,
+    ) -> Self:
         """A writer that goes on with a dump, whether it was interrupted or closed.
 
-        Everything past `snapshots` and `stream` is deleted, and so is what a crash left half written.
+        Everything past `step`, or past `snapshots` and `stream`, is deleted, and so is what a crash left half written.
 
         Args:
             path: the store.
-            snapshots: how many committed snapshots to keep, as in the trainer's checkpoint; None keeps all.
+            step: the step at which training goes on, as in its checkpoint. Whatever was recorded at this step or later
+                is deleted, so that it can be recorded again. None deletes nothing by step.
+            snapshots: how many committed snapshots to keep, where the checkpoint says that; None keeps all.
             stream: how many committed stream collects to keep; None keeps all.
 
         Raises:
@@ -118,7 +136,7 @@ class DumpWriter:
             DumpError: this is not a dump, fewer are committed than asked for, or another process is writing the dump.
             OSError: the place cannot be written.
         """
-        return cls._at(go_back(path, snapshots, stream))
+        return cls._at(go_back(path, GoBack(step, snapshots, stream)))
 
     @classmethod
     def _at(cls, place: Place) -> Self:
@@ -145,6 +163,11 @@ class DumpWriter:
         return self._committer.header.n_committed
 
     @property
+    def layer_grams(self) -> bool:
+        """Whether the dump keeps the Gram of every layer."""
+        return self._intake.layout.layer_grams
+
+    @property
     def stream_committed(self) -> int:
         """How many stream collects are committed."""
         return self._committer.header.stream_committed
@@ -155,21 +178,28 @@ class DumpWriter:
         *,
         slabs: Given | None = None,
         grams: Given | None = None,
+        layer_grams: Given | None = None,
         scalars: Given | None = None,
+        present: Any = None,
     ) -> None:
         """Add one dumped minibatch to the current snapshot. The values are copied before the call returns.
 
         Args:
             minibatch: index of the minibatch within the snapshot, 0 to M - 1.
-            slabs: side -> J (K, P), fp32: numpy, or torch on any device. A row that is not finite is kept and flagged.
-            grams: side -> G (K, K). Where a side is left out, the background thread computes G from the slab.
+            slabs: side -> J (K, P): numpy, or torch on any device. A row that is not finite is kept and flagged.
+            grams: side -> G (K, K). A side that is left out gets the sum of its layers' Grams, or G of its slab.
+            layer_grams: side -> the Gram of each layer (L, K, K), in the order of `sides` of `create`. Where the dump
+                keeps them and a side is left out, the background thread computes them from the slab.
             scalars: a value for each declared minibatch scalar, in the declared shape.
+            present: (K,), whether each task took part in the minibatch; None if all did. Whatever is given for an
+                absent task is replaced by NaN. Needs `absences` of `create`.
 
         Raises:
             DumpError: a value is unknown, missing or has another shape; or the background thread failed.
         """
         self._check_open()
-        self._intake.take_minibatch(minibatch, dict(slabs or {}), dict(grams or {}), dict(scalars or {}))
+        sample = Sample(dict(slabs or {}), dict(grams or {}), dict(layer_grams or {}), dict(scalars or {}), present)
+        self._intake.take_minibatch(minibatch, sample)
 
     def start_writing(self) -> None:
         """Let the background thread write the minibatches recorded so far, which frees their buffers.
@@ -183,53 +213,63 @@ class DumpWriter:
         self._check_open()
         self._intake.hand_over()
 
-    def commit_snapshot(self, *, env_steps: int, collect: int, scalars: Given | None = None) -> None:
+    def commit_snapshot(self, *, step: int, collect: int | None = None, scalars: Given | None = None) -> None:
         """End the current snapshot. The background thread commits it once it is written.
 
         Args:
-            env_steps: environment steps taken so far.
-            collect: index of the rollout phase.
+            step: steps taken so far, a whole number. It must be larger than that of the snapshot before.
+            collect: index of the rollout phase, where the dump counts environment steps; None for the index of the
+                snapshot.
             scalars: a value for each declared snapshot scalar, in the declared shape.
 
         Raises:
-            DumpError: a minibatch or scalar is missing or has another shape; or the background thread failed.
+            DumpError: a minibatch or scalar is missing or has another shape; the step is no whole number or does not
+                rise; or the background thread failed.
         """
         self._check_open()
-        self._intake.end_snapshot(env_steps, collect, dict(scalars or {}))
+        self._intake.end_snapshot(step, collect, dict(scalars or {}))
 
-    def record_stream(self, collect: int, *, grams: Given, env_steps: int) -> None:
+    def record_stream(self, collect: int, *, grams: Given, step: int) -> None:
         """Add one collect to the Gram stream, and commit it.
 
         Args:
             collect: index of the collect, which is the number of collects recorded before it.
             grams: side -> Grams (n, K, K), for every side, with n from `stream` of `create`.
-            env_steps: environment steps taken so far.
+            step: steps taken so far, a whole number. It must be larger than that of the collect before.
 
         Raises:
-            DumpError: the collect is out of order, a Gram has another shape, no stream was planned, or the background
-                thread failed.
+            DumpError: the collect is out of order, the step does not rise, a Gram has another shape, no stream was
+                planned, or the background thread failed.
         """
         self._check_open()
-        self._intake.take_stream(collect, grams, env_steps)
+        self._intake.take_stream(collect, grams, step)
 
-    def record(self, *, step: int, **values: Any) -> None:
+    def record(self, *, step: int, present: Any = None, **values: Any) -> None:
         """Record and commit one snapshot of one minibatch, for a training loop that has only gradients and numbers.
 
         Args:
-            step: optimiser (or environment) steps taken so far.
-            values: the slab J (K, P) of every side, under its name, and any further (K,), (K, K) or single numbers
-                under names of your own. The first call declares the names that `create` did not declare. Every call has
-                the same names.
+            step: steps taken so far, a whole number. It must be larger than that of the record before.
+            present: (K,), whether each task took part; None if all did. Needs `absences` of `create`.
+            values: for every side its slab J (K, P), under its name. A dump without slabs also takes the Gram (K, K)
+                under `<side>_gram`, or the Grams of the layers (L, K, K) under `<side>_layer_gram`, in place of the
+                slab. And any further (K,), (K, K) or single numbers under names of your own. The first call declares
+                the names that `create` did not declare. Every call has the same names.
 
         Raises:
-            DumpError: a value is unknown, missing or has another shape; or the background thread failed.
+            DumpError: a value is unknown, missing or has another shape; the step is no whole number or does not rise;
+                or the background thread failed.
         """
         self._check_open()
-        slabs = {side: values.pop(side) for side in self._intake.layout.sides if side in values}
+        self._intake.check_step(step)
+        sides = self._intake.layout.sides
+        slabs, grams, layer_grams = (
+            {side: values.pop(side + end) for side in sides if side + end in values}
+            for end in ("", "_gram", "_layer_gram")
+        )
         if self._intake.snapshot == 0 and not self._intake.begun:
             self._intake.declare(values)
-        self.record_minibatch(0, slabs=slabs, scalars=values)
-        self.commit_snapshot(env_steps=step, collect=self._intake.snapshot)
+        self._intake.take_minibatch(0, Sample(slabs, grams, layer_grams, values, present))
+        self.commit_snapshot(step=step)
 
     def call_after_commit(self, action: Callable[[], object]) -> None:
         """Run `action` on the background thread once everything recorded so far is committed.

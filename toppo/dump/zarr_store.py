@@ -18,13 +18,13 @@ from toppo.dump.documents import Document, check_root, parse
 from toppo.dump.errors import DumpError, DumpNotFoundError
 from toppo.dump.files import Files
 from toppo.dump.manifest import stored
-from toppo.dump.schema import ArraySpec, Header
+from toppo.dump.schema import ArraySpec, Header, Layout
 
 ROOT = "zarr.json"
 """Key of the root document."""
 
 
-def create_array(files: Files, name: str, spec: ArraySpec) -> None:
+def create_array(files: Files, name: str, spec: ArraySpec, layout: Layout) -> None:
     """Make one preallocated array.
 
     Its chunks are written later. Its length does not change until the dump is closed.
@@ -33,10 +33,9 @@ def create_array(files: Files, name: str, spec: ArraySpec) -> None:
     from zarr.codecs import BloscCodec, Crc32cCodec
 
     attributes: dict[str, Any] = {"units": spec.units, "description": spec.description}
-    if spec.steps:
-        attributes["coordinates"] = "env_steps collect" if spec.dims[0] == "snapshot" else "stream_env_steps"
-    if name in ("env_steps", "collect", "stream_env_steps"):
-        del attributes["coordinates"]
+    if spec.steps and name not in layout.step_arrays:
+        of_snapshot = [step for step in layout.step_arrays if step != layout.stream_step]
+        attributes["coordinates"] = " ".join(of_snapshot) if spec.dims[0] == "snapshot" else layout.stream_step
     fill: Any = {"s": "", "f": float("nan"), "u": 0}.get(spec.dtype[0], -1)
     inner = spec.chunks
     compressors: list[Any] = [Crc32cCodec()]
@@ -70,7 +69,7 @@ def create_arrays(files: Files, header: Header) -> None:
         allocated: how many (snapshots, stream collects) to make room for.
     """
     for name, spec in stored(header, header.allocated).items():
-        create_array(files, name, spec)
+        create_array(files, name, spec, header.layout)
         if spec.steps == 0 and spec.shape[0]:
             values = header.layout.coordinate(spec)
             data = chunks.encode_text(values) if spec.dtype == "str" else chunks.encode(np.array(values), spec.dtype)

@@ -57,7 +57,7 @@ def weights(
             found = weight_series(given, grams.values, window, starts)
             if found.short:
                 notes.append(f"{dump.path}: no more minibatches than one window, so first, mean and last are the same")
-            place = spread_over_phase(grams.env_steps, grams.minibatch, dump.n_minibatches, dump.env_steps, phase)
+            place = spread_over_phase(grams.env_steps, grams.minibatch, dump.n_minibatches, dump.steps, phase)
             lines[side] = (place, found.smooth)
             spec = dump.attrs.get("combiners", {}).get(side, "unknown combiner") if recorded else "mean"
             titles[side] = combiner_label(spec) if recorded else "mean, assumed (none recorded)"

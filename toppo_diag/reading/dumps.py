@@ -84,7 +84,7 @@ def chosen_snapshots(dump: Dump, request: Request, default: Sequence[str] = ()) 
     require_snapshots(dump)
     stage = request.stage or (() if request.chooses_snapshots else tuple(default))
     try:
-        return choose_snapshots(dump.env_steps, stage, request.snapshot, request.steps)
+        return choose_snapshots(dump.steps, stage, request.snapshot, request.steps)
     except ValueError as error:
         raise UsageError(f"{dump.path}: {error}") from None
 
@@ -98,18 +98,17 @@ def chosen_tasks(dump: Dump, request: Request) -> list[int]:
     return resolve(request.tasks, dump.tasks, dump.path)
 
 
-def layer_cuts(dump: Dump, side: str, layer: str) -> tuple[slice, ...]:
-    """The columns of a layer: of the parameter with this name, or of all parameters named "<layer>.<...>".
+def layer_tensors(dump: Dump, side: str, layer: str) -> tuple[int, ...]:
+    """Indices of the tensors of a layer: of the one with this name, or of all that are named "<layer>.<...>".
 
     Raises:
         DumpError: no such side.
         UsageError: no such layer.
     """
-    parts = dump.parameters(side)
-    found = tuple(part.slice for part in parts if part.name == layer or part.name.startswith(f"{layer}."))
+    names = dump.layer_names(side)
+    found = tuple(i for i, name in enumerate(names) if name == layer or name.startswith(f"{layer}."))
     if not found:
-        names = ", ".join(part.name for part in parts)
-        raise bad_option("layer", layer, f"side {side!r} of {dump.path} has no such layer; it has {names}")
+        raise bad_option("layer", layer, f"side {side!r} of {dump.path} has no such layer; it has {', '.join(names)}")
     return found
 
 
@@ -134,8 +133,8 @@ def read_grams(dump: Dump, side: str, request: Request, default: Sequence[str] =
     if request.layer is None:
         values = dump.values(f"{side}_gram")[at[:, 0], at[:, 1]]
     else:
-        cuts = (layer_cuts(dump, side, request.layer),)
-        values = grams_of_slabs(dump, side, index, cuts, request.scheduler)[:, 0]
+        tensors = layer_tensors(dump, side, request.layer)
+        values = layer_grams(dump, side, index, request.scheduler)[:, list(tensors)].sum(axis=1)
     kept = chosen_tasks(dump, request)
     beside = {}
     for name, spec in dump.source.specs.items():
@@ -151,7 +150,7 @@ def read_grams(dump: Dump, side: str, request: Request, default: Sequence[str] =
     grams = Grams(
         tasks=tuple(dump.tasks[i] for i in kept),
         values=values[:, kept][:, :, kept],
-        env_steps=dump.env_steps[at[:, 0]],
+        env_steps=dump.steps[at[:, 0]],
         snapshot=at[:, 0],
         minibatch=at[:, 1],
         stages=stages,
@@ -175,7 +174,7 @@ def read_stream(dump: Dump, side: str, request: Request) -> Grams:
     grams = Grams(
         tasks=tuple(dump.tasks[i] for i in kept),
         values=stream.reshape(collects * entries, *stream.shape[2:])[:, kept][:, :, kept],
-        env_steps=np.repeat(dump.values("stream_env_steps"), entries),
+        env_steps=np.repeat(dump.values(f"stream_{dump.step.name}"), entries),
         snapshot=np.repeat(np.arange(collects), entries),
         minibatch=np.tile(np.arange(entries), collects),
         stages={},
@@ -185,37 +184,36 @@ def read_stream(dump: Dump, side: str, request: Request) -> Grams:
     return _finite(grams, dump, side)
 
 
-def grams_of_slabs(
-    dump: Dump,
-    side: str,
-    index: Sequence[tuple[int, int]],
-    layers: Sequence[tuple[slice, ...]],
-    scheduler: str = "serial",
+def layer_grams(
+    dump: Dump, side: str, index: Sequence[tuple[int, int]], scheduler: str = "serial"
 ) -> Float[np.ndarray, "N L K K"]:
-    """Grams of some columns of dumped slabs. Each slab is read once, however many layers are asked for.
+    """The Gram of every layer (one named tensor each), as recorded, or else from slabs. Each slab is read once.
 
     Args:
-        dump: a dump with slabs.
+        dump: a dump with Grams by layer or slabs.
         side: the side to read.
-        index: (snapshot, minibatch) of each slab.
-        layers: the columns of each layer, as slices.
+        index: (snapshot, minibatch) of each of the N.
         scheduler: see `toppo_diag.reading.schedulers.map_on`.
 
     Raises:
-        DumpError: the dump has no slabs, or is damaged.
+        DumpError: the dump has neither Grams by layer nor slabs, or is damaged.
     """
-    dump.require_slabs()
-    work = [(dump.path, dump.n_snapshots, side, s, m, tuple(layers)) for s, m in index]
+    dump.require_layers(side)
+    if f"{side}_layer_gram" in dump:
+        at = np.array(index)
+        steps, place = np.unique(at[:, 0], return_inverse=True)
+        recorded = dump.source.read(f"{side}_layer_gram", (steps, *(slice(None),) * 4))
+        return np.asarray(recorded[place, at[:, 1]])
+    work = [(dump.path, dump.n_snapshots, side, s, m) for s, m in index]
     with progress(f"{side} slabs of {dump.path}") as done:
         return np.stack(map_on(scheduler, _layer_grams, work, done))
 
 
-def _layer_grams(
-    path: str, n_snapshots: int, side: str, snapshot: int, minibatch: int, layers: tuple[tuple[slice, ...], ...]
-) -> Float[np.ndarray, "L K K"]:
-    slab = _slab(_opened(path, n_snapshots), side, snapshot, minibatch)
+def _layer_grams(path: str, n_snapshots: int, side: str, snapshot: int, minibatch: int) -> Float[np.ndarray, "L K K"]:
+    dump = _opened(path, n_snapshots)
+    slab = _slab(dump, side, snapshot, minibatch)
     with single_thread():
-        return np.stack([np.sum([gram(slab[:, cut]) for cut in cuts], axis=0) for cuts in layers])
+        return np.stack([gram(slab[:, part.slice]) for part in dump.parameters(side)])
 
 
 def _slab(dump: Dump, side: str, snapshot: int, minibatch: int) -> Float[np.ndarray, "K P"]:

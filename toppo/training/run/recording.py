@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from toppo.dump import DumpWriter, ScalarSpec
+from toppo.dump import ENV_STEPS, DumpWriter, ScalarSpec
 from toppo.training.learner.update import PER_TASK, SIDES, Learner, MinibatchUpdate
 from toppo.training.run.schedule import Schedule
 
@@ -112,9 +112,12 @@ class Recorder:
                 keepbits=schedule.config.dump_keepbits,
                 stream=(schedule.collects, len(schedule.streamed_minibatches)),
                 attrs=_attributes(schedule, learner, environment_versions),
+                layer_grams=True,
+                step=ENV_STEPS,
             )
         else:
             self._writer = DumpWriter.resume(path, snapshots=committed[0], stream=committed[1])
+        self._by_layer = self._writer.layer_grams  # a run that an earlier version began keeps to its dump
 
     def begin(self, collect: int) -> None:
         """Start the updates of a collect."""
@@ -131,6 +134,7 @@ class Recorder:
                 self._schedule.dumped_minibatches.index(update.index),
                 slabs={side: self._learner.slabs[side].rows() for side in SIDES if self._schedule.config.dump_slabs},
                 grams={side: update.sides[side].gram for side in SIDES},
+                layer_grams={side: self._learner.slabs[side].layer_grams() for side in SIDES if self._by_layer},
                 scalars=_scalars(update),
             )
         else:
@@ -141,10 +145,10 @@ class Recorder:
         self._writer.record_stream(
             self._collect - 1,
             grams={side: np.stack(grams) for side, grams in self._entries.items()},
-            env_steps=env_steps,
+            step=env_steps,
         )
         if self._collect in self._schedule.snapshots:
-            self._writer.commit_snapshot(env_steps=env_steps, collect=self._collect, scalars=scalars)
+            self._writer.commit_snapshot(step=env_steps, collect=self._collect, scalars=scalars)
 
     def after_commit(self, action: Callable[[], object]) -> None:
         """Run `action` in the background after everything handed over so far is committed."""
