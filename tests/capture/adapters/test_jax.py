@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from toppo.combiners import make
+from toppo.dump import DumpWriter, StepAxis, open_dump
+
 pytestmark = pytest.mark.slow  # JAX is a large dependency
 jax = pytest.importorskip("jax", reason="needs the extra `jax`")
 optax = pytest.importorskip("optax", reason="needs the extra `jax`")
 linen = pytest.importorskip("flax.linen", reason="needs flax")
-from flax import nnx
-
-from toppo.capture.adapters.jax import layer_grams, parameters, recorded, slab
-from toppo.combiners import make
-from toppo.dump import DumpWriter, StepAxis, open_dump
-
+nnx = pytest.importorskip("flax.nnx")
+adapter = pytest.importorskip("toppo.capture.adapters.jax")
 jnp = jax.numpy
 TASKS = ["a", "b", "c"]
 X = np.random.default_rng(0).standard_normal((16, 4)).astype(np.float32)
@@ -48,28 +47,30 @@ def by_hand(params: Any) -> np.ndarray:
 
 def test_pytrees_become_slabs_with_names():
     jacobian = jax.jacrev(losses)(PARAMS)
-    layout = parameters(PARAMS)
+    layout = adapter.parameters(PARAMS)
     assert [part.name for part in layout] == [
         f"params.Dense_{n}.{name}" for n in range(2) for name in ("bias", "kernel")
     ]
     assert [part.shape for part in layout] == [(3,), (6, 3), (6,), (4, 6)]  # the outer layer is made first
-    J = slab(jacobian)
+    J = adapter.slab(jacobian)
     np.testing.assert_allclose(J, by_hand(PARAMS), rtol=1e-5, atol=1e-6)
-    layers = np.asarray(layer_grams(jacobian))
+    layers = np.asarray(adapter.layer_grams(jacobian))
     assert layers.shape == (4, 3, 3)
     np.testing.assert_allclose(layers.sum(0), J.astype(float) @ J.T.astype(float), rtol=1e-4, atol=1e-5)
 
 
 def test_the_state_of_an_nnx_module_has_plain_names():
-    layout = parameters(nnx.state(nnx.Linear(4, 3, rngs=nnx.Rngs(0)), nnx.Param))
+    layout = adapter.parameters(nnx.state(nnx.Linear(4, 3, rngs=nnx.Rngs(0)), nnx.Param))
     assert {part.name: part.shape for part in layout} == {"bias": (3,), "kernel": (4, 3)}
 
 
 @pytest.mark.parametrize("combiner", ["mean", "fairgrad:alpha=1", "pcgrad"])
 def test_an_optax_chain_records_and_combines(combiner: str, tmp_path: Path):
     options = {"slabs": False, "layer_grams": True, "step": StepAxis()}
-    with DumpWriter.create(tmp_path / "d", tasks=TASKS, sides={"network": parameters(PARAMS)}, **options) as dump:
-        optimizer = optax.chain(recorded(dump, every=4, combiner=combiner), optax.sgd(0.05))
+    with DumpWriter.create(
+        tmp_path / "d", tasks=TASKS, sides={"network": adapter.parameters(PARAMS)}, **options
+    ) as dump:
+        optimizer = optax.chain(adapter.recorded(dump, every=4, combiner=combiner), optax.sgd(0.05))
 
         @jax.jit
         def step(params: Any, state: Any) -> tuple[Any, Any]:

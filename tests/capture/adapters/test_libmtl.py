@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
 import pytest
 
-trainer_of = pytest.importorskip("LibMTL.trainer", reason="needs LibMTL, from its repository")
-import torch
-from LibMTL.loss import MSELoss
-from LibMTL.metrics import AbsMetric
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
-
-from toppo.capture.adapters.libmtl import libmtl_hook, libmtl_parameters
 from toppo.dump import DumpWriter, StepAxis, open_dump
+
+torch = pytest.importorskip("torch")
+trainer_of = pytest.importorskip("LibMTL.trainer", reason="needs LibMTL, from its repository")
+loss = pytest.importorskip("LibMTL.loss")
+metrics = pytest.importorskip("LibMTL.metrics")
+adapter = pytest.importorskip("toppo.capture.adapters.libmtl")
+data = pytest.importorskip("torch.utils.data")
+nn = torch.nn
 
 pytestmark = pytest.mark.slow  # LibMTL is no package of the index that works with torch of today
 
@@ -29,7 +30,7 @@ class OnCPU:
         return getattr(torch, name)
 
 
-class NoMetric(AbsMetric):
+class NoMetric(metrics.AbsMetric):
     def update_fun(self, pred: torch.Tensor, gt: torch.Tensor) -> None:
         pass
 
@@ -37,7 +38,7 @@ class NoMetric(AbsMetric):
         return [0.0]
 
 
-class Data(TensorDataset):
+class Data(data.TensorDataset):
     def __getitem__(self, n: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         x, y = super().__getitem__(n)
         return x, {"left": y[:1], "right": y[1:]}
@@ -49,7 +50,7 @@ def test_a_trainer_is_recorded_and_trains_as_before(weighting, tmp_path, monkeyp
     torch.manual_seed(1)
     x = torch.randn(64, 4)
     y = torch.stack([x.sum(1), -x[:, 0]], 1)
-    loader = DataLoader(Data(x, y), batch_size=16)
+    loader = data.DataLoader(Data(x, y), batch_size=16)
 
     by_hand: list[torch.Tensor] = []
 
@@ -61,10 +62,10 @@ def test_a_trainer_is_recorded_and_trains_as_before(weighting, tmp_path, monkeyp
 
     def trained(recording: bool) -> dict[str, torch.Tensor]:
         torch.manual_seed(0)
-        np.random.seed(0)
+        random.seed(0)
         trainer = trainer_of.Trainer(
             task_dict={
-                task: {"metrics": ["none"], "metrics_fn": NoMetric(), "loss_fn": MSELoss(), "weight": [0]}
+                task: {"metrics": ["none"], "metrics_fn": NoMetric(), "loss_fn": loss.MSELoss(), "weight": [0]}
                 for task in ("left", "right")
             },
             weighting=weighting,
@@ -81,9 +82,9 @@ def test_a_trainer_is_recorded_and_trains_as_before(weighting, tmp_path, monkeyp
         if not recording:
             trainer.train(loader, loader, epochs=3)
             return trainer.model.state_dict()
-        sides = {"encoder": libmtl_parameters(trainer)}
+        sides = {"encoder": adapter.libmtl_parameters(trainer)}
         with DumpWriter.create(tmp_path / "d", tasks=["left", "right"], sides=sides, step=StepAxis()) as dump:
-            libmtl_hook(trainer, dump, every=5)
+            adapter.libmtl_hook(trainer, dump, every=5)
             by_hand.append(first_jacobian(trainer.model))
             trainer.train(loader, loader, epochs=3)
         return trainer.model.state_dict()

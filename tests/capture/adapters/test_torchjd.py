@@ -8,15 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("torchjd", reason="needs the extra `torchjd`")
-import torch
-from torch import nn
-from torchjd import autojac
-from torchjd.aggregation import ConFIG, PCGradWeighting, UPGrad, UPGradWeighting
-from torchjd.autogram import Engine
-
-from toppo.capture.adapters.torchjd import torchjd_hook
 from toppo.dump import DumpWriter, ParameterSlice, StepAxis, open_dump
+
+torch = pytest.importorskip("torch")
+torchjd_hook = pytest.importorskip("toppo.capture.adapters.torchjd").torchjd_hook
+aggregation = pytest.importorskip("torchjd.aggregation", reason="needs the extra `torchjd`")
+autojac = pytest.importorskip("torchjd.autojac")
+Engine = pytest.importorskip("torchjd.autogram").Engine
+nn = torch.nn
 
 STEPS, EVERY, TASKS = 7, 3, ["a", "b", "c"]
 
@@ -43,7 +42,7 @@ def dump_of(path: Path, network: nn.Module, **options: bool) -> DumpWriter:
 
 
 def test_an_aggregator_that_weighs(network, tmp_path):
-    optimizer, aggregator = torch.optim.SGD(network.parameters(), lr=0.05), UPGrad()
+    optimizer, aggregator = torch.optim.SGD(network.parameters(), lr=0.05), aggregation.UPGrad()
     expected = {}
     with dump_of(tmp_path / "d", network) as dump:
         torchjd_hook(aggregator, dump, every=EVERY)
@@ -63,7 +62,7 @@ def test_an_aggregator_that_weighs(network, tmp_path):
 
 
 def test_an_aggregator_without_weights_and_the_end_of_the_hook(network, tmp_path):
-    aggregator = ConFIG()
+    aggregator = aggregation.ConFIG()
     with dump_of(tmp_path / "d", network) as dump:
         hook = torchjd_hook(aggregator, dump, every=1)
         for step in range(3):
@@ -77,8 +76,9 @@ def test_an_aggregator_without_weights_and_the_end_of_the_hook(network, tmp_path
     assert "shared_weights" not in read
 
 
-@pytest.mark.parametrize("weighting", [UPGradWeighting(), PCGradWeighting()])
+@pytest.mark.parametrize("weighting", ["UPGradWeighting", "PCGradWeighting"])
 def test_the_grams_of_autogram(network, tmp_path, weighting):
+    weighting = getattr(aggregation, weighting)()
     plain = deepcopy(network)  # the hooks of autogram expect one backward pass after each forward pass
     optimizer, engine = torch.optim.SGD(network.parameters(), lr=0.05), Engine(network, batch_dim=None)
     expected = {}
