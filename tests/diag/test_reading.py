@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -14,6 +15,7 @@ from toppo.common.errors import ToppoError
 from toppo.dump import DumpError, open_dump
 from toppo_diag.errors import DiagnosticError, UsageError
 from toppo_diag.reading.dumps import layer_grams, read_grams, read_stream
+from toppo_diag.reading.raw import raw_stream
 from toppo_diag.reading.schedulers import map_on
 from toppo_diag.request import Request
 
@@ -55,6 +57,38 @@ def test_the_stream_is_read_unless_snapshots_are_chosen(run: str):
     assert len(stream.values) == runs.SNAPSHOTS * runs.ENTRIES
     np.testing.assert_allclose(stream.values[4], plain_gram(runs.gradients("actor", 1, 1)), rtol=1e-12)
     assert len(read_stream(dump, "actor", Request((run,), stage=("early",))).values) == runs.MINIBATCHES
+
+
+def test_one_minibatch_of_each_snapshot(run: str):
+    dump = open_dump(run)
+    for minibatch in (1, -1):
+        grams = read_grams(dump, "critic", Request((run,), minibatch=minibatch))
+        assert grams.minibatch.tolist() == [runs.MINIBATCHES - 1] * runs.SNAPSHOTS
+        np.testing.assert_array_equal(grams.values, dump.values("critic_gram")[:, runs.MINIBATCHES - 1])
+    assert read_stream(dump, "critic", Request((run,), minibatch=0)).minibatch.tolist() == [0] * runs.SNAPSHOTS
+    with pytest.raises(UsageError, match=r"`minibatch=2`: a snapshot of .* holds 2 minibatches, counted from 0"):
+        read_grams(dump, "critic", Request((run,), minibatch=2))
+
+
+def test_the_raw_stream_takes_sigma_from_the_log(tmp_path: Path):
+    path = runs.record(tmp_path / "run")
+    dump = open_dump(path)
+    recorded = read_stream(dump, "critic", Request((str(path),)))
+    grams, notes = raw_stream(dump, "critic", Request((str(path),)))  # no log: the snapshots have their own sigma
+    assert len(grams.values) == runs.SNAPSHOTS * runs.MINIBATCHES
+    assert "no log of PopArt's sigma for every collect" in notes[0]
+
+    def line(snapshot: int) -> str:
+        sigma = runs.sigma(snapshot, len(runs.TASKS))
+        tasks = {task: {"popart_sigma": s} for task, s in zip(runs.TASKS, sigma, strict=True)}
+        return json.dumps({"collect": snapshot + 1, "env_steps": 500_000 * (snapshot + 1), "tasks": tasks}) + "\n"
+
+    (path / "progress.jsonl").write_text("".join(map(line, range(runs.SNAPSHOTS))))
+    grams, notes = raw_stream(dump, "critic", Request((str(path),), tasks=runs.TASKS[1:]))
+    assert not notes and len(grams.values) == runs.SNAPSHOTS * runs.ENTRIES
+    for n, G in enumerate(grams.values):
+        factor = runs.sigma(n // runs.ENTRIES, len(runs.TASKS))[1:] ** 2
+        np.testing.assert_allclose(G, recorded.values[n][1:, 1:] * np.outer(factor, factor), rtol=1e-12)
 
 
 def test_minibatches_that_are_not_finite_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -6,10 +6,12 @@ import csv
 import json
 import struct
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import toppo_diag
@@ -17,7 +19,7 @@ from tests.diag import runs
 from tests.diag.test_cli import diag  # noqa: F401 (a fixture)
 from toppo.combiners.geometry import direction_shares, gradient_norms, spread
 from toppo.combiners.scalars import tag
-from toppo.dump import gram, open_dump
+from toppo.dump import DumpWriter, StepAxis, gram, open_dump
 from toppo_diag import sinks
 
 Curves = dict[str, dict[int, float]]
@@ -71,6 +73,22 @@ def test_a_task_that_was_absent_has_no_row(run):
     absent = curves(scalar_series(np.array([1, 2]), grams[:2], None).rows("s", "abc"))
     assert absent["s/norm/c"] == {1: 1}
     assert absent["s/spread"] == {1: 1, 2: 2}
+
+
+def test_a_run_with_absences_and_an_axis_of_its_own(tmp_path):
+    J = np.random.default_rng(0).standard_normal((4, 3, 8)).astype(np.float32)
+    options = {"tasks": list("abc"), "sides": {"encoder": 8}, "slabs": False, "absences": True}
+    with DumpWriter.create(tmp_path / "d", step=StepAxis("epoch", "epochs"), **options) as dump:
+        for step in range(4):
+            dump.record(step=step, encoder=J[step], present=[True, True, step != 2])
+    product = toppo_diag.scalars(tmp_path / "d", to="parquet" if find_spec("pyarrow") else None)
+    found = curves(product.tables["main"].to_dict("records"))
+    assert list(found["encoder/norm/c"]) == [0, 1, 3]
+    assert found["encoder/norm/c"][1] == pytest.approx(np.linalg.norm(J[1, 2]))
+    assert found["encoder/spread"][2] == pytest.approx(spread(gradient_norms(gram(J[2, :2]))))
+    assert found["encoder/share/a"][2] + found["encoder/share/b"][2] == pytest.approx(1)
+    if find_spec("pyarrow"):
+        assert "epoch" in pd.read_parquet(product.save(tmp_path)[-1])
 
 
 def test_tensorboard_reads_its_events(diag, run, expected):  # noqa: F811

@@ -8,15 +8,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from toppo.capture.gram import GRAM_CHUNK, block_gram
 from toppo.capture.layers import TaskLayer
 from toppo.dump import ParameterSlice
 
-GRAM_CHUNK = 2_048
-"""Columns of J that are multiplied in float32 before their products are summed in float64.
-
-Cosines of MT10 gradients then have an error of 3e-7, at the cost of a plain float32 product. With 16k columns the error
-is 6e-6.
-"""
 GRAM_ROWS = 32
 """Rows of G that are computed at a time, up to the diagonal. At K = 50 this takes a tenth less time than all of G."""
 
@@ -127,7 +122,7 @@ class Slab:
 
         They sum to `gram()` up to rounding. They are computed apart from it, so that it stays the same to the bit.
         """
-        return torch.stack([_chunked_gram(block) for block in self._blocks])
+        return torch.stack([block_gram(block) for block in self._blocks])
 
     def combine(self, weights: Tensor, out: Tensor) -> None:
         """Write the direction d = J'w into `out`.
@@ -138,12 +133,3 @@ class Slab:
         """
         for block, part in zip(self._blocks, out.split(self._sizes), strict=True):
             torch.mv(block.t(), weights, out=part)
-
-
-def _chunked_gram(block: Tensor) -> Tensor:
-    """G = B B' of a block of columns B (K, p), float64. Products of chunks of columns are float32."""
-    whole = block.shape[1] // GRAM_CHUNK * GRAM_CHUNK
-    chunks = block[:, :whole].unflatten(1, (-1, GRAM_CHUNK)).transpose(0, 1)
-    rest = block[:, whole:]
-    gram = torch.bmm(chunks, chunks.mT).sum(0, dtype=torch.float64) + torch.mm(rest, rest.mT).double()
-    return gram.tril() + gram.tril(-1).mT

@@ -49,7 +49,10 @@ class ScalarSeries:
 
 
 def scalar_series(
-    steps: Int[np.ndarray, "N"], gram: Float[np.ndarray, "N K K"], weights: Float[np.ndarray, "N K"] | None
+    steps: Int[np.ndarray, "N"],
+    gram: Float[np.ndarray, "N K K"],
+    weights: Float[np.ndarray, "N K"] | None,
+    present: Int[np.ndarray, "N K"] | None = None,
 ) -> ScalarSeries:
     """The scalars of N Grams, from the steps at which each was taken and the weights of training.
 
@@ -57,7 +60,10 @@ def scalar_series(
         steps: step of each Gram.
         gram: G.
         weights: w on the gradients of each Gram; None takes the weights of a mean.
+        present: whether each task took part in each minibatch; None if all did, or if G is NaN where they did not.
     """
+    if present is not None:
+        gram = np.where(present[:, :, None] * present[:, None, :] > 0, gram, np.nan)
     at, each = Steps.of(steps), scalars(gram, weights)
     return ScalarSeries(
         steps=at.env_steps,

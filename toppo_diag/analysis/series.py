@@ -38,6 +38,10 @@ class Steps:
         """
         return self._each(values, np.median, np.nanmedian)
 
+    def range(self, values: Float[np.ndarray, "N *k"]) -> tuple[Float[np.ndarray, "T *k"], Float[np.ndarray, "T *k"]]:
+        """Least and greatest value over the minibatches of each step; NaN where a step has no number."""
+        return self._each(values, np.min, np.nanmin), self._each(values, np.max, np.nanmax)
+
     def _each(
         self, values: np.ndarray, gather: Callable[..., np.ndarray], of_known: Callable[..., np.ndarray]
     ) -> np.ndarray:

@@ -23,7 +23,14 @@ def conflicts(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     from toppo_diag.analysis.stages import STAGES
     from toppo_diag.plots.conflicts import conflicts_figure
     from toppo_diag.reading.conditions import run_name, sides
-    from toppo_diag.reading.dumps import chosen_snapshots, chosen_tasks, dropped_note, layer_grams, read_stream
+    from toppo_diag.reading.dumps import (
+        chosen_minibatches,
+        chosen_snapshots,
+        chosen_tasks,
+        dropped_note,
+        layer_grams,
+        read_stream,
+    )
 
     request = Request.of(dumps, **selection)
 
@@ -75,7 +82,7 @@ def conflicts(dumps: Sources, **selection: Unpack[Selection]) -> Product:
             }
             if dump.has_layers(side) and dump.n_snapshots and request.layer is None:
                 snapshots = chosen_snapshots(dump, request, STAGES)
-                index = [(n, m) for n in snapshots for m in range(dump.n_minibatches)]
+                index = [(n, m) for n in snapshots for m in chosen_minibatches(dump, request)]
                 of_layers = layer_grams(dump, side, index, request.scheduler)
                 layers[side] = list(layer_scores(of_layers, dump.layer_names(side), kept).items())
                 by_layer += [

@@ -32,7 +32,7 @@ class Grams:
 
     Attributes:
         tasks: K names.
-        values: G, (N, K, K) float64, in squared units of the gradients.
+        values: G, (N, K, K) float64, in squared units of the gradients; 0 in rows and columns of absent tasks.
         env_steps: environment steps at each Gram, (N,).
         snapshot: index of the snapshot in the dump; for the Gram stream, index of the collect, (N,).
         minibatch: index of the minibatch in the snapshot; for the Gram stream, index of the entry in the collect, (N,).
@@ -50,9 +50,9 @@ class Grams:
     beside: dict[str, np.ndarray]
     dropped: int
 
-    def first_of(self, snapshot: int) -> int:
-        """The index of the first Gram of a snapshot."""
-        return int((self.snapshot == snapshot).argmax())
+    def within(self, snapshot: int) -> Int[np.ndarray, "n"]:
+        """The indices of the Grams of a snapshot."""
+        return np.flatnonzero(self.snapshot == snapshot)
 
     def where(self, n: int) -> dict[str, int]:
         """Where Gram n was taken, as the first columns of a table."""
@@ -84,9 +84,25 @@ def chosen_snapshots(dump: Dump, request: Request, default: Sequence[str] = ()) 
     require_snapshots(dump)
     stage = request.stage or (() if request.chooses_snapshots else tuple(default))
     try:
-        return choose_snapshots(dump.steps, stage, request.snapshot, request.steps)
+        environment = dump.step.name == "env_steps"
+        return choose_snapshots(dump.steps, stage, request.snapshot, request.steps, paper=environment)
     except ValueError as error:
         raise UsageError(f"{dump.path}: {error}") from None
+
+
+def chosen_minibatches(dump: Dump, request: Request) -> list[int]:
+    """The minibatches of each snapshot that a request chooses; without a choice, all.
+
+    Raises:
+        UsageError: no such minibatch.
+    """
+    n, chosen = dump.n_minibatches, request.minibatch
+    if chosen is None:
+        return list(range(n))
+    if not -n <= chosen < n:
+        held = f"a snapshot of {dump.path} holds {n} minibatches, counted from 0"
+        raise bad_option("minibatch", str(chosen), held)
+    return [chosen % n]
 
 
 def chosen_tasks(dump: Dump, request: Request) -> list[int]:
@@ -118,17 +134,17 @@ def read_grams(dump: Dump, side: str, request: Request, default: Sequence[str] =
     Args:
         dump: the dump to read.
         side: the side to read.
-        request: snapshots, tasks, layer and scheduler.
+        request: snapshots, minibatch, tasks, layer and scheduler.
         default: the stages to take if the request chooses no snapshots; () for all snapshots.
 
     Raises:
         DumpError: the dump does not hold what is asked for.
-        UsageError: no such side, stage, snapshot, task or layer.
+        UsageError: no such side, stage, snapshot, minibatch, task or layer.
         DiagnosticError: none of these Grams is finite.
     """
     dump.parameters(side)
     stages = chosen_snapshots(dump, request, default)
-    index = [(s, m) for s in stages for m in range(dump.n_minibatches)]
+    index = [(s, m) for s in stages for m in chosen_minibatches(dump, request)]
     at = np.array(index)
     if request.layer is None:
         values = dump.values(f"{side}_gram")[at[:, 0], at[:, 1]]
@@ -157,15 +173,28 @@ def read_grams(dump: Dump, side: str, request: Request, default: Sequence[str] =
         beside=beside,
         dropped=0,
     )
-    return _finite(grams, dump, side)
+    return _finite(_absent_as_dead(grams), dump, side)
+
+
+def _absent_as_dead(grams: Grams) -> Grams:
+    """The same, with 0 in the rows and columns of absent tasks, so that they count in no spread, mean or step.
+
+    `beside["present"]` tells them from dead tasks.
+    """
+    present = grams.beside.get("present")
+    if present is None:
+        return grams
+    absent = present == 0
+    return replace(grams, values=np.where(absent[:, :, None] | absent[:, None, :], 0.0, grams.values))
 
 
 def read_stream(dump: Dump, side: str, request: Request) -> Grams:
     """The Grams of the Gram stream, which holds some Grams of every collect.
 
-    If the dump has no stream, or the request asks for snapshots or a layer, these are the Grams of `read_grams`.
+    If the dump has no stream, or the request asks for snapshots, a minibatch or a layer, these are the Grams of
+    `read_grams`.
     """
-    if request.chooses_snapshots or request.layer or not dump.n_stream:
+    if request.chooses_snapshots or request.minibatch is not None or request.layer or not dump.n_stream:
         return read_grams(dump, side, request)
     dump.parameters(side)
     stream = dump.values(f"{side}_gram_stream")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import Trainer
 
@@ -49,7 +50,7 @@ class RecordedTrainer(Trainer):  # type: ignore[misc]  # typed where transformer
             losses, _ = self.task_losses(model, self._prepare_inputs(inputs))
         parts = {task: loss / self.current_gradient_accumulation_steps for task, loss in losses.items()}
         self._recorder.backward(parts, step=self.state.global_step)
-        return sum(part.detach() for part in parts.values())  # type: ignore[return-value]
+        return torch.stack(list(parts.values())).detach().sum()
 
     def train(self, *args: Any, **options: Any) -> Any:
         with ExitStack() as self._recording:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from toppo.capture.combining import combination_scalars, combination_specs
 from toppo.dump import ENV_STEPS, DumpWriter, ScalarSpec
 from toppo.training.learner.update import PER_TASK, SIDES, Learner, MinibatchUpdate
 from toppo.training.run.schedule import Schedule
@@ -28,15 +29,7 @@ def _minibatch_scalars(learner: Learner) -> dict[str, ScalarSpec]:
     specs = {name: ScalarSpec(("task",), "f8", *_PER_TASK_MEANING[name]) for name in PER_TASK}
     specs["clip_factor"] = ScalarSpec((), "f8", "1", "min(1, tau / ||(d^a, d^c)||)")
     for side in SIDES:
-        specs[f"{side}_weights"] = ScalarSpec(("task",), "f8", "1", "combiner weights w on gradient_scale * g_i")
-        specs[f"{side}_residual"] = ScalarSpec((), "f8", "1", "residual of the combiner's own equation")
-        specs[f"{side}_iterations"] = ScalarSpec((), "i8", "1", "iterations of the combiner")
-        specs[f"{side}_status"] = ScalarSpec((), "i8", "1", "toppo.combiners.Status")
-        specs[f"{side}_ridge"] = ScalarSpec((), "f8", "1", "ridge on the correlation matrix")
-        for name, meaning in learner.combiners[side].reports.items():
-            specs[f"{side}_{name}"] = ScalarSpec((), "f8", "1", meaning)
-        if learner.combiners[side].needs_order:
-            specs[f"{side}_order"] = ScalarSpec(("task", "other"), "i8", "1", "random order handed to the combiner")
+        specs |= combination_specs(side, learner.combiners[side])
     return specs
 
 
@@ -170,15 +163,7 @@ class Recorder:
 def _scalars(update: MinibatchUpdate) -> dict[str, Any]:
     scalars: dict[str, Any] = {**update.per_task, "clip_factor": update.clip_factor}
     for side, s in update.sides.items():
-        record = s.combination.record
-        scalars[f"{side}_weights"] = s.combination.weights
-        scalars[f"{side}_residual"] = record.residual
-        scalars[f"{side}_iterations"] = record.iterations
-        scalars[f"{side}_status"] = int(record.status)
-        scalars[f"{side}_ridge"] = record.ridge
-        scalars |= {f"{side}_{name}": value for name, value in s.combination.reports.items()}
-        if s.order is not None:
-            scalars[f"{side}_order"] = s.order
+        scalars |= combination_scalars(side, s.combination, s.order)
     return scalars
 
 
