@@ -120,18 +120,19 @@ def test_parquet_is_read_by_pyarrow(run, expected, tmp_path):
 
 
 def test_wandb_logs_offline(run, expected, tmp_path, monkeypatch):
-    pytest.importorskip("wandb", reason="needs the extra `wandb`")
+    wandb = pytest.importorskip("wandb", reason="needs the extra `wandb`")
     monkeypatch.setenv("WANDB_MODE", "offline")
     *_, where = toppo_diag.scalars(run, to="wandb").save(tmp_path)
+    wandb.teardown()  # its own process ends, and with it the writing
     assert where.parent == tmp_path / "wandb"
     (file,) = where.glob("*.wandb")
-    rows = list(_wandb_history(file))
+    rows = list(wandb_history(file))
     assert [row["env_steps"] for row in rows] == [500_000 * (s + 1) for s in range(runs.SNAPSHOTS)]
     read = {name: {row["env_steps"]: row[name] for row in rows} for name in expected}
     assert read == expected
 
 
-def _wandb_history(file: Path) -> Iterator[dict[str, Any]]:
+def wandb_history(file: Path) -> Iterator[dict[str, Any]]:
     """The logged rows of an offline run. Its file is a LevelDB log: blocks of 32 KiB with pieces of records."""
     from wandb.proto import wandb_internal_pb2
 
