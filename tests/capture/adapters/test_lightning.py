@@ -66,6 +66,16 @@ def trained(
     return module
 
 
+def jacobian(n: int) -> np.ndarray:
+    """J of the encoder at the start, on the first n samples."""
+    fresh = Module(True)
+    rows = [
+        torch.autograd.grad(loss, list(fresh.encoder.parameters()), retain_graph=True)
+        for loss in fresh.losses(X[:n], Y[:n])
+    ]
+    return torch.stack([torch.cat([g.flatten() for g in row]) for row in rows]).numpy()
+
+
 @pytest.mark.parametrize("as_dict", [True, False])
 @pytest.mark.parametrize(
     "options",
@@ -88,12 +98,7 @@ def test_training_is_the_same_and_gradients_are_recorded(tmp_path, options, as_d
     assert dump.complete
     assert dump.steps.tolist() == list(range(0, 12 // parts, 2))
     assert [part.name for part in dump.parameters("shared")] == ["encoder.0.weight", "encoder.0.bias"]
-    fresh = Module(as_dict)
-    rows = [
-        torch.autograd.grad(loss / parts, list(fresh.encoder.parameters()), retain_graph=True)
-        for loss in fresh.losses(X[:8], Y[:8])
-    ]
-    J = torch.stack([torch.cat([g.flatten() for g in row]) for row in rows]).numpy()
+    J = jacobian(8) / parts
     half = "precision" in options or "scale" in options
     tolerance = 0.05 if half else 1e-4  # half precision has 8 to 11 bits
     np.testing.assert_allclose(dump["shared_grad"][0, 0], J, rtol=tolerance, atol=tolerance * np.abs(J).max())
@@ -108,3 +113,12 @@ def test_an_exception_leaves_a_dump_that_can_be_read(tmp_path):
         trained(tmp_path, callbacks=[Record(tmp_path / "d", tasks=["sum", "first"]), Stop()])
     dump = open_dump(tmp_path / "d")
     assert (dump.complete, dump.n_snapshots) == (False, 1)
+
+
+def test_two_processes_record_the_gradients_of_the_joined_batch(tmp_path):
+    callback = Record(tmp_path / "d", tasks=["sum", "first"], every=1, slabs=True)
+    trained(tmp_path, callbacks=[callback], strategy="ddp_spawn", devices=2)
+    dump = open_dump(tmp_path / "d")
+    assert dump.complete
+    assert dump.steps.tolist() == list(range(6))  # 48 samples, 8 for each process and step, two epochs
+    np.testing.assert_allclose(dump["shared_grad"][0, 0], jacobian(16), rtol=1e-4, atol=1e-5)
