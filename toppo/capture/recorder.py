@@ -98,14 +98,16 @@ def record(
     Example:
         >>> model = nn.Linear(3, 2)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> path = getfixture("tmp_path") / "mine"
-        >>> with record(path, model, tasks=["left", "right"], every=5) as recorder:
+        >>> with record("dumps/example", model, tasks=["left", "right"], every=5) as recorder:
         ...     for _ in range(20):
         ...         optimizer.zero_grad()
         ...         errors = (model(torch.randn(8, 3)) - 1) ** 2
         ...         recorder.backward(errors.mean(0))
-        ...         optimizer.step()  # doctest: +ELLIPSIS
-        toppo: ...
+        ...         optimizer.step()
+        toppo: recording 2 tasks in dumps/example, every 5 steps
+          shared: 8 numbers in 2 tensors, weight, bias
+          way: ...
+        toppo: recorded in dumps/example; look at it with: toppo-diag report dumps/example
     """
     for name, number in (("every", every), ("accumulate", accumulate)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:

@@ -128,7 +128,7 @@ def conflict_score(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n"]
     """Share of the pairs of live tasks with cos(g_i, g_j) < 0; 0 where there is no pair.
 
     For the Gram of one layer this is Recon's conflict score at threshold S = 0, divided by the number of pairs (Shi et
-    al., Recon, ICLR 2023). Recon gives each task its own copy of the layers with the highest scores.
+    al., Recon, ICLR 2023). It counts signs, also those of noise.
     """
     pairs = live_pairs(gram)
     n = pairs.sum(axis=(-2, -1))

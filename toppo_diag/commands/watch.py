@@ -53,9 +53,9 @@ def watch(dump: Source, *, interval: Annotated[float, Between(0.1, 86_400)] = 5.
 
 def panel(view: View) -> Group:
     """The view as text and a table for a terminal."""
-    steps = "no collect yet" if view.env_steps is None else f"{view.env_steps:,}"
+    steps = "nothing recorded yet" if view.steps is None else f"{view.steps:,}"
     if view.planned_steps:
-        steps += f" of {view.planned_steps:,} steps ({100 * (view.env_steps or 0) / view.planned_steps:.0f}%)"
+        steps += f" of {view.planned_steps:,} steps ({100 * (view.steps or 0) / view.planned_steps:.0f}%)"
     if view.snapshots is None:
         dumped = "no gradients recorded"
     else:

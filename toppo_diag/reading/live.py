@@ -16,6 +16,8 @@ from toppo_diag.reading.conditions import SUCCESS, default_side, has_weights, re
 from toppo_diag.request import Source, opened
 
 State = Literal["complete", "running", "interrupted", "running or interrupted"]
+_DONE = ("success", "accuracy", "return", "loss")
+"""How well a task does: these columns come first."""
 _LATEST = 5
 """Collects over which the speed is measured."""
 
@@ -26,21 +28,22 @@ class View:
 
     Attributes:
         run: the run's name.
-        env_steps: environment steps at the last recorded collect (rollout phase); None before the first.
-        planned_steps: environment steps of the whole run; None if they were not recorded.
+        steps: at the last recorded collect (rollout phase) or snapshot, in the run's own unit; None before the first.
+        planned_steps: steps of the whole run; None if they were not recorded.
         snapshots: number of committed and of planned snapshots (None if unknown); None for a run that records no
             gradients.
         complete: whether the run has ended.
         state: complete; running or interrupted; both, where it cannot be told, as at a URL.
         sides: {"spread", "mean_abs_cosine"} of the last Gram, by side.
-        tasks: success, norm on each side and share of the critic's direction, by task; only what was recorded.
+        tasks: success, accuracy, return and loss, norm on each side and share of the direction of the first side, by
+            task; only what was recorded.
         mean_success: of the last collect, from the run's log; None without a log.
         steps_per_second: over the last collects, None if unknown.
         seconds_left: at this speed, None if unknown.
     """
 
     run: str
-    env_steps: int | None
+    steps: int | None
     planned_steps: int | None
     snapshots: tuple[int, int | None] | None
     complete: bool
@@ -91,12 +94,13 @@ def look(source: Source) -> View:
     tasks: dict[str, dict[str, float]] = {task: {} for task in dump.tasks}
     steps = _last_steps(dump)
     if dump.n_snapshots:
-        for name in SUCCESS:
+        done = next((name for name in SUCCESS if _per_task(dump, name) is not None), None)
+        for name in filter(None, (done, "episode_return", "loss")):
+            label = {"success_ema": "success", "episode_return": "return"}.get(name, name)
             values = _per_task(dump, name)
             if values is not None:
                 for task, value in zip(dump.tasks, values, strict=True):
-                    tasks[task]["success"] = float(value)
-                break
+                    tasks[task][label] = float(value)
     sides = {}
     for side in dump.sides:
         gram = _last_gram(dump, side)
@@ -121,13 +125,13 @@ def look(source: Source) -> View:
     complete = dump.complete
     return View(
         run=run_name(dump),
-        env_steps=steps,
+        steps=steps,
         planned_steps=planned,
         snapshots=(dump.n_snapshots, dump.n_planned),
         complete=complete,
         state="complete" if complete else _state(source),
         sides=sides,
-        tasks={task: dict(sorted(values.items(), key=lambda v: v[0] != "success")) for task, values in tasks.items()},
+        tasks={task: dict(sorted(values.items(), key=lambda v: v[0] not in _DONE)) for task, values in tasks.items()},
         **({} if log is None else _pace(log, steps, planned, complete)),
     )
 
@@ -137,7 +141,7 @@ def _of_logs(log: _Log, source: Source) -> View:
     complete = bool(log.planned and steps and steps >= log.planned)
     return View(
         run=log.name,
-        env_steps=steps,
+        steps=steps,
         planned_steps=log.planned,
         snapshots=None,
         complete=complete,

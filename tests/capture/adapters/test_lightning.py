@@ -46,10 +46,15 @@ class Module(lightning.LightningModule):
 
 
 def trained(
-    tmp_path: Path, as_dict: bool = True, callbacks: Any = (), scale: float | None = None, **options: Any
+    tmp_path: Path,
+    as_dict: bool = True,
+    callbacks: Any = (),
+    scale: float | None = None,
+    batch: int = 8,
+    **options: Any,
 ) -> Module:
     module = Module(as_dict)
-    if scale is not None:  # Lightning itself refuses fp16 on the CPU
+    if scale:  # Lightning itself refuses fp16 on the CPU
         options["plugins"] = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))
     trainer = lightning.Trainer(
         max_epochs=2,
@@ -62,7 +67,7 @@ def trained(
         callbacks=list(callbacks),
         **options,
     )
-    trainer.fit(module, data.DataLoader(data.TensorDataset(X, Y), batch_size=8))
+    trainer.fit(module, data.DataLoader(data.TensorDataset(X, Y), batch_size=batch))
     return module
 
 
@@ -117,8 +122,8 @@ def test_an_exception_leaves_a_dump_that_can_be_read(tmp_path):
 
 def test_two_processes_record_the_gradients_of_the_joined_batch(tmp_path):
     callback = Record(tmp_path / "d", tasks=["sum", "first"], every=1, slabs=True)
-    trained(tmp_path, callbacks=[callback], strategy="ddp_spawn", devices=2)
+    trained(tmp_path, callbacks=[callback], batch=24, strategy="ddp_spawn", devices=2)
     dump = open_dump(tmp_path / "d")
     assert dump.complete
-    assert dump.steps.tolist() == list(range(6))  # 48 samples, 8 for each process and step, two epochs
-    np.testing.assert_allclose(dump["shared_grad"][0, 0], jacobian(16), rtol=1e-4, atol=1e-5)
+    assert dump.steps.tolist() == [0, 1]  # two epochs, in which each process has one batch of 24
+    np.testing.assert_allclose(dump["shared_grad"][0, 0], jacobian(48), rtol=1e-4, atol=1e-5)
