@@ -136,7 +136,6 @@ def test_layer_grams_are_those_of_each_parameters_columns(dtype):
         exact = columns @ columns.T
         norms = exact.diagonal().sqrt()
         assert ((gram - exact).abs() <= tolerance * torch.outer(norms, norms)).all()
-        assert torch.equal(gram, gram.T)
     norms = whole.diagonal().sqrt()
     assert ((grams.sum(0) - whole).abs() <= tolerance * torch.outer(norms, norms)).all()
     assert torch.equal(slab.gram(), whole)  # computing the layers has not touched it
