@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from toppo.combiners.geometry import cosines, gradient_norms, mean_abs_cosine
 from toppo_diag.analysis.presence import Known, of_some
 from toppo_diag.analysis.series import Steps
-from toppo_diag.analysis.typical import typical
+from toppo_diag.analysis.typical import Typical, typical
 
 ROUNDING = 1e-5
 """Least noise band of a cosine. Rounding to fp32 alone can change a cosine by so much (tolerance of the format)."""
@@ -130,8 +130,9 @@ class ConflictSeries:
         share: pairs in conflict over pairs of live tasks, (T,).
         negative: pairs with a negative cosine over pairs of live tasks, by sign alone, mean over the minibatches, (T,).
         effective_rank: mean over the minibatches of each step, (T,).
-        mean_share, mean_negative, mean_rank: the means over the steps.
-        mean_abs_cosine: mean |cos|, median over all Grams.
+        mean_share, mean_negative: the means over the steps, that is, shares of all pairs at all steps.
+        typical_rank: effective rank, median and range over all Grams.
+        mean_abs_cosine: mean |cos|, median and range over all Grams.
         pairs: pairs i < j, the strongest conflict first.
         found: the conflicts of every two tasks.
     """
@@ -142,8 +143,8 @@ class ConflictSeries:
     effective_rank: Float[np.ndarray, "T"]
     mean_share: float
     mean_negative: float
-    mean_rank: float
-    mean_abs_cosine: float
+    typical_rank: Typical
+    mean_abs_cosine: Typical
     pairs: list[tuple[int, int]]
     found: Conflicts
 
@@ -171,16 +172,16 @@ def conflict_series(
     found = conflicts(steps, pair_cosines(gram), rounding)
     share = found.pair_share
     negative = steps.mean(of_some(conflict_score(gram), known, 2))
-    rank = steps.mean(of_some(effective_rank(gram), known))
+    ranks = of_some(effective_rank(gram), known)
     return ConflictSeries(
         env_steps=steps.env_steps,
         share=share,
         negative=negative,
-        effective_rank=rank,
+        effective_rank=steps.mean(ranks),
         mean_share=_mean(share),
         mean_negative=_mean(negative),
-        mean_rank=_mean(rank),
-        mean_abs_cosine=typical(of_some(mean_abs_cosine(gram), known, 2)).median,
+        typical_rank=typical(ranks),
+        mean_abs_cosine=typical(of_some(mean_abs_cosine(gram), known, 2)),
         pairs=ranked_pairs(found),
         found=found,
     )

@@ -14,7 +14,7 @@ from toppo.combiners import make
 from toppo_diag.analysis.health import direction_shares
 from toppo_diag.analysis.presence import Known, of_known, solve
 from toppo_diag.analysis.series import Steps
-from toppo_diag.analysis.typical import typical
+from toppo_diag.analysis.typical import Typical, typical
 
 
 def starved_for(starved: Bool[np.ndarray, "T K"], known: Bool[np.ndarray, "T K"]) -> Int[np.ndarray, "K"]:
@@ -41,6 +41,7 @@ class Trap:
         outcome: success, return or loss, mean over the minibatches of each step, (T, K); None if none was recorded.
         starved: whether the share lies below the threshold by more than the noise around this step, (T, K).
         starved_for: snapshots at the end of the run at which a task is starved without a break, (K,).
+        typical_shares: of each task, the median and range of its share over the N minibatches.
     """
 
     env_steps: Int[np.ndarray, "T"]
@@ -48,6 +49,7 @@ class Trap:
     outcome: Float[np.ndarray, "T K"] | None
     starved: Bool[np.ndarray, "T K"]
     starved_for: Int[np.ndarray, "K"]
+    typical_shares: tuple[Typical, ...]
 
     @property
     def coincide(self) -> bool:
@@ -56,11 +58,6 @@ class Trap:
         known = live[np.isfinite(live).any(axis=1)]
         apart = np.nanmax(known, axis=1, initial=-np.inf) - np.nanmin(known, axis=1, initial=np.inf)
         return bool(len(known) and self.shares.shape[1] > 1 and (np.abs(apart) < 1e-3 / self.shares.shape[1]).all())
-
-    @property
-    def median_shares(self) -> Float[np.ndarray, "K"]:
-        """The median of each task's share over the steps, (K,)."""
-        return np.array([typical(share).median for share in self.shares.T])
 
 
 def trap(
@@ -88,7 +85,14 @@ def trap(
     shares = steps.mean(each)
     starved = shares + steps.band(each, near=True) < threshold
     averaged = None if outcome is None else steps.mean(outcome)
-    return Trap(steps.env_steps, shares, averaged, starved, starved_for(starved, np.isfinite(shares)))
+    return Trap(
+        env_steps=steps.env_steps,
+        shares=shares,
+        outcome=averaged,
+        starved=starved,
+        starved_for=starved_for(starved, np.isfinite(shares)),
+        typical_shares=tuple(typical(share) for share in each.T),
+    )
 
 
 def is_fairgrad_one(spec: object) -> bool:

@@ -75,8 +75,8 @@ def conflicts(dumps: Sources, **selection: Unpack[Selection]) -> Product:
                 "minibatches": len(grams.values),
                 "conflict_share": s.mean_share,
                 "negative_share": s.mean_negative,
-                "mean_abs_cosine": s.mean_abs_cosine,
-                "effective_rank": s.mean_rank,
+                **s.mean_abs_cosine.columns("mean_abs_cosine"),
+                **s.typical_rank.columns("effective_rank"),
                 "worst_pair": " and ".join(tasks[i] for i in worst) if worst else "none",
                 "worst_pair_share": float(found.share[worst]) if worst else 0.0,
             }

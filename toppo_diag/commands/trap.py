@@ -82,7 +82,7 @@ def trap(
             {
                 "task": task,
                 "snapshots": len(found.env_steps),
-                "share": float(found.median_shares[k]),
+                **found.typical_shares[k].columns("share"),
                 "starved_for": int(found.starved_for[k]) if known else 0,
                 **did(-1, k),
                 "flag": "starved" if task in starved else "",

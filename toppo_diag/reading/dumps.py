@@ -224,7 +224,7 @@ def read_layers(dump: Dump, side: str, request: Request, default: Sequence[str] 
     Args:
         dump: the dump to read.
         side: the side to read.
-        request: snapshots, tasks and scheduler.
+        request: snapshots, minibatch, tasks and scheduler.
         default: the stages to take if the request chooses no snapshots, and slabs have to be read.
 
     Raises:
