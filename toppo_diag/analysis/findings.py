@@ -13,9 +13,17 @@ import numpy as np
 from jaxtyping import Float
 
 from toppo.combiners import Status, make
-from toppo.combiners.geometry import contributions, cosines, gradient_norms, mean_abs_cosine, spread
-from toppo_diag.analysis.conflicts import effective_rank, layer_conflicts
-from toppo_diag.analysis.health import direction_shares, top_1_mass
+from toppo.combiners.geometry import (
+    contributions,
+    cosines,
+    direction_shares,
+    effective_rank,
+    gradient_norms,
+    mean_abs_cosine,
+    spread,
+    top_1_mass,
+)
+from toppo_diag.analysis.conflicts import layer_conflicts
 from toppo_diag.analysis.recorded import Curve, RunRecord, SideRecord
 from toppo_diag.analysis.spells import LEAST_MINIBATCHES, LEAST_STEPS, Spell, enough, last_spells, smooth, typical
 from toppo_diag.analysis.tasks import short

@@ -13,9 +13,18 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from toppo.combiners import make
-from toppo.combiners.geometry import contributions, cosines, gradient_norms, mean_abs_cosine, spread
-from toppo_diag.analysis.conflicts import conflict_score, effective_rank, live_pairs
-from toppo_diag.analysis.health import direction_shares, top_1_mass
+from toppo.combiners.geometry import (
+    conflict_score,
+    contributions,
+    cosines,
+    direction_shares,
+    effective_rank,
+    gradient_norms,
+    live_pairs,
+    mean_abs_cosine,
+    spread,
+    top_1_mass,
+)
 from toppo_diag.analysis.recorded import Curve, RunRecord, SideRecord
 from toppo_diag.analysis.scale import without_popart
 from toppo_diag.analysis.series import Steps
