@@ -171,6 +171,11 @@ class DumpWriter:
         return self._where
 
     @property
+    def sides(self) -> tuple[str, ...]:
+        """The groups of shared parameters, by name."""
+        return tuple(self._intake.layout.sides)
+
+    @property
     def n_committed(self) -> int:
         """How many snapshots are committed. Those that still wait for the background thread do not count."""
         return self._committer.header.n_committed
