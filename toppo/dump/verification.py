@@ -202,13 +202,10 @@ class _Check:
                 if spec.steps == 1 and spec.dims[0] == "snapshot"
             }
             for side in self.dump.sides:
+                names = (f"{side}_gram", f"{side}_layer_gram", f"{side}_finite", "present")
                 for minibatch in range(self.dump.n_minibatches):
-                    found = {
-                        name: None if of is None else of[minibatch]
-                        for name in ("gram", "layer_gram", "finite", "present")
-                        for of in [values.get("present" if name == "present" else f"{side}_{name}")]
-                    }
-                    self._minibatch(side, snapshot, minibatch, _Recorded(**found), f"{side}_grad" in sound)
+                    recorded = _Recorded(*(None if (of := values.get(n)) is None else of[minibatch] for n in names))
+                    self._minibatch(side, snapshot, minibatch, recorded, f"{side}_grad" in sound)
             yield
         self._steps(source.header.layout.step.name, sound)
         self._steps(source.header.layout.stream_step, sound)
