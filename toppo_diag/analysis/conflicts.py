@@ -19,7 +19,9 @@ from toppo.combiners.geometry import (
     live_pairs,
     mean_abs_cosine,
 )
+from toppo_diag.analysis.presence import Known, of_some
 from toppo_diag.analysis.series import Steps
+from toppo_diag.analysis.typical import Typical, typical
 
 ROUNDING = 1e-5
 """Least noise band of a cosine. Rounding to fp32 alone can change a cosine by so much (tolerance of the format)."""
@@ -101,8 +103,9 @@ class ConflictSeries:
         share: pairs in conflict over pairs of live tasks, (T,).
         negative: pairs with a negative cosine over pairs of live tasks, by sign alone, mean over the minibatches, (T,).
         effective_rank: mean over the minibatches of each step, (T,).
-        mean_share, mean_negative, mean_rank: the means over the steps.
-        mean_abs_cosine: mean |cos|, median over all Grams.
+        mean_share, mean_negative: the means over the steps, that is, shares of all pairs at all steps.
+        typical_rank: effective rank, median and range over all Grams.
+        mean_abs_cosine: mean |cos|, median and range over all Grams.
         pairs: pairs i < j, the strongest conflict first.
         found: the conflicts of every two tasks.
     """
@@ -113,8 +116,8 @@ class ConflictSeries:
     effective_rank: Float[np.ndarray, "T"]
     mean_share: float
     mean_negative: float
-    mean_rank: float
-    mean_abs_cosine: float
+    typical_rank: Typical
+    mean_abs_cosine: Typical
     pairs: list[tuple[int, int]]
     found: Conflicts
 
@@ -125,21 +128,33 @@ class ConflictSeries:
 
 
 def conflict_series(
-    env_steps: Int[np.ndarray, "N"], gram: Float[np.ndarray, "N K K"], rounding: float = ROUNDING
+    env_steps: Int[np.ndarray, "N"],
+    gram: Float[np.ndarray, "N K K"],
+    rounding: float = ROUNDING,
+    known: Known = None,
 ) -> ConflictSeries:
-    """The conflicts in N Grams over training, from the steps at which each Gram was taken."""
+    """The conflicts in N Grams over training.
+
+    Args:
+        env_steps: steps at which each Gram was taken.
+        gram: G.
+        rounding: least half width of the noise band.
+        known: whether each task is known in each Gram; None where all are.
+    """
     steps = Steps.of(env_steps)
     found = conflicts(steps, pair_cosines(gram), rounding)
-    share, negative, rank = found.pair_share, steps.mean(conflict_score(gram)), steps.mean(effective_rank(gram))
+    share = found.pair_share
+    negative = steps.mean(of_some(conflict_score(gram), known, 2))
+    ranks = of_some(effective_rank(gram), known)
     return ConflictSeries(
         env_steps=steps.env_steps,
         share=share,
         negative=negative,
-        effective_rank=rank,
+        effective_rank=steps.mean(ranks),
         mean_share=_mean(share),
         mean_negative=_mean(negative),
-        mean_rank=_mean(rank),
-        mean_abs_cosine=float(np.median(mean_abs_cosine(gram))),
+        typical_rank=typical(ranks),
+        mean_abs_cosine=typical(of_some(mean_abs_cosine(gram), known, 2)),
         pairs=ranked_pairs(found),
         found=found,
     )
@@ -207,7 +222,7 @@ class Heads:
         layers: names of these layers, by the index of their task.
         norm_share: their part of the squared length of the gradients, mean over the tasks and Grams.
         with_heads: mean |cos| over the pairs of live tasks, median over the Grams.
-        without_heads: the same over the other layers.
+        without_heads: the same over the other layers; NaN where there is none.
     """
 
     layers: dict[int, list[str]]
@@ -217,7 +232,7 @@ class Heads:
 
 
 def heads(layers: Mapping[str, Float[np.ndarray, "N K K"]], found: Sequence[LayerConflict]) -> Heads | None:
-    """The layers that one task alone reaches; None where every layer is reached by several, or by none.
+    """The layers that one task alone reaches; None where there is no such layer.
 
     Args:
         layers: G of the columns of each layer, by name.
@@ -225,7 +240,7 @@ def heads(layers: Mapping[str, Float[np.ndarray, "N K K"]], found: Sequence[Laye
     """
     alone = {layer.name: layer.reached[0] for layer in found if len(layer.reached) == 1}
     shared = [gram for name, gram in layers.items() if name not in alone]
-    if not alone or not shared or next(iter(layers.values())).shape[-1] < 2:
+    if not alone or next(iter(layers.values())).shape[-1] < 2:
         return None
     by_task: dict[int, list[str]] = {}
     for name in layers:
@@ -235,7 +250,7 @@ def heads(layers: Mapping[str, Float[np.ndarray, "N K K"]], found: Sequence[Laye
         layers=by_task,
         norm_share=sum(layer.norm_share for layer in found if layer.name in alone),
         with_heads=float(np.median(mean_abs_cosine(np.sum(list(layers.values()), axis=0)))),
-        without_heads=float(np.median(mean_abs_cosine(np.sum(shared, axis=0)))),
+        without_heads=float(np.median(mean_abs_cosine(np.sum(shared, axis=0)))) if shared else float("nan"),
     )
 
 

@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float, Int
 
 from toppo.combiners import make
 from toppo.combiners.geometry import direction_shares
+from toppo_diag.analysis.presence import Known, of_known, solve
 from toppo_diag.analysis.series import Steps
-from toppo_diag.analysis.typical import typical
+from toppo_diag.analysis.typical import Typical, typical
 
 
 def starved_for(starved: Bool[np.ndarray, "T K"], known: Bool[np.ndarray, "T K"]) -> Int[np.ndarray, "K"]:
@@ -40,6 +41,7 @@ class Trap:
         outcome: success, return or loss, mean over the minibatches of each step, (T, K); None if none was recorded.
         starved: whether the share lies below the threshold by more than the noise around this step, (T, K).
         starved_for: snapshots at the end of the run at which a task is starved without a break, (K,).
+        typical_shares: of each task, the median and range of its share over the N minibatches.
     """
 
     env_steps: Int[np.ndarray, "T"]
@@ -47,6 +49,7 @@ class Trap:
     outcome: Float[np.ndarray, "T K"] | None
     starved: Bool[np.ndarray, "T K"]
     starved_for: Int[np.ndarray, "K"]
+    typical_shares: tuple[Typical, ...]
 
     @property
     def coincide(self) -> bool:
@@ -56,11 +59,6 @@ class Trap:
         apart = np.nanmax(known, axis=1, initial=-np.inf) - np.nanmin(known, axis=1, initial=np.inf)
         return bool(len(known) and self.shares.shape[1] > 1 and (np.abs(apart) < 1e-3 / self.shares.shape[1]).all())
 
-    @property
-    def median_shares(self) -> Float[np.ndarray, "K"]:
-        """The median of each task's share over the steps, (K,)."""
-        return np.array([typical(share).median for share in self.shares.T])
-
 
 def trap(
     env_steps: Int[np.ndarray, "N"],
@@ -68,6 +66,7 @@ def trap(
     weights: Float[np.ndarray, "N K"] | None,
     outcome: Float[np.ndarray, "N K"] | None,
     threshold: float,
+    known: Known = None,
 ) -> Trap:
     """Each task's share of the direction d = J'w over N Grams, and for how long it is starved.
 
@@ -77,15 +76,23 @@ def trap(
         weights: w, for each Gram; None takes the weights of a mean.
         outcome: success, return or loss of each task at the time of each Gram; None if none was recorded.
         threshold: the share below which a task is starved.
+        known: whether each task is known in each Gram; None where all are.
     """
     if weights is None:
-        weights = make("mean").solve_many(gram).weights
+        weights = solve(make("mean"), gram, known).weights
     steps = Steps.of(env_steps)
-    each = direction_shares(gram, weights)
+    each = of_known(direction_shares(gram, weights if known is None else np.where(known, weights, 0.0)), known)
     shares = steps.mean(each)
     starved = shares + steps.band(each, near=True) < threshold
     averaged = None if outcome is None else steps.mean(outcome)
-    return Trap(steps.env_steps, shares, averaged, starved, starved_for(starved, np.isfinite(shares)))
+    return Trap(
+        env_steps=steps.env_steps,
+        shares=shares,
+        outcome=averaged,
+        starved=starved,
+        starved_for=starved_for(starved, np.isfinite(shares)),
+        typical_shares=tuple(typical(share) for share in each.T),
+    )
 
 
 def is_fairgrad_one(spec: object) -> bool:

@@ -60,7 +60,9 @@ def trap(
             notes.append(f"{dump.path}: no success, return or loss was recorded, so only the shares are drawn")
         threshold = starved_share / len(grams.tasks)
         spec = dump.attrs.get("combiners", {}).get(side, "")
-        found = measure(grams.env_steps, grams.values, weights, None if outcome is None else outcome.values, threshold)
+        found = measure(
+            grams.env_steps, grams.values, weights, None if outcome is None else outcome.values, threshold, grams.known
+        )
         starved = [
             task for task, n in zip(grams.tasks, found.starved_for, strict=True) if known and n >= starved_snapshots
         ]
@@ -80,7 +82,7 @@ def trap(
             {
                 "task": task,
                 "snapshots": len(found.env_steps),
-                "share": float(found.median_shares[k]),
+                **found.typical_shares[k].columns("share"),
                 "starved_for": int(found.starved_for[k]) if known else 0,
                 **did(-1, k),
                 "flag": "starved" if task in starved else "",

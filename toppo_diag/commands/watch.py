@@ -72,7 +72,9 @@ def panel(view: View) -> Group:
         pace.append(left if view.state == "running" else f"{left} once it goes on")
     lines += [", ".join(pace)] * bool(pace)
     lines += [
-        f"{side}: spread {s['spread']:.3g}, mean |cos| {s['mean_abs_cosine']:.3f}" for side, s in view.sides.items()
+        f"{side}: spread {s['spread']:.3g} ({s['spread_low']:.3g} to {s['spread_high']:.3g}), "
+        f"mean |cos| {s['mean_abs_cosine']:.3f} ({s['mean_abs_cosine_low']:.3f} to {s['mean_abs_cosine_high']:.3f})"
+        for side, s in view.sides.items()
     ]
     columns = list(dict.fromkeys(column for values in view.tasks.values() for column in values))
     table = Table("task", *columns)

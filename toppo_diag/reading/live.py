@@ -12,7 +12,9 @@ import numpy as np
 
 from toppo.combiners.geometry import direction_shares, gradient_norms, mean_abs_cosine, spread
 from toppo.dump import Dump, DumpError, DumpNotFoundError, run_logs
+from toppo_diag.analysis.typical import typical
 from toppo_diag.reading.conditions import SUCCESS, default_side, has_weights, recorded, run_name
+from toppo_diag.reading.dumps import known_block
 from toppo_diag.request import Source, opened
 
 State = Literal["complete", "running", "interrupted", "running or interrupted"]
@@ -34,9 +36,10 @@ class View:
             gradients.
         complete: whether the run has ended.
         state: complete; running or interrupted; both, where it cannot be told, as at a URL.
-        sides: {"spread", "mean_abs_cosine"} of the last Gram, by side.
+        sides: by side, medians of "spread" and "mean_abs_cosine" over the Grams of the last collect, or without a Gram
+            stream of the last snapshot, with their ranges ("spread_low" and so on).
         tasks: success, accuracy, return and loss, norm on each side and share of the direction of the first side, by
-            task; only what was recorded.
+            task; only what was recorded. Norms and shares are medians like those of the sides.
         mean_success: of the last collect, from the run's log; None without a log.
         steps_per_second: over the last collects, None if unknown.
         seconds_left: at this speed, None if unknown.
@@ -103,18 +106,25 @@ def look(source: Source) -> View:
                     tasks[task][label] = float(value)
     sides = {}
     for side in dump.sides:
-        gram = _last_gram(dump, side)
-        if gram is None:
+        grams = _last_grams(dump, side)
+        if grams is None:
             continue
-        norms = gradient_norms(gram)
-        sides[side] = {"spread": float(spread(norms)), "mean_abs_cosine": float(mean_abs_cosine(gram))}
-        for task, norm in zip(dump.tasks, norms, strict=True):
-            tasks[task][f"{side} norm"] = float(norm)
+        filled, known = known_block(grams)
+        norms = gradient_norms(filled)
+        sides[side] = {
+            **typical(spread(norms)).columns("spread"),
+            **typical(mean_abs_cosine(filled)).columns("mean_abs_cosine"),
+        }
+        for task, norm, there in zip(dump.tasks, norms.T, known.T, strict=True):
+            if there.any():
+                tasks[task][f"{side} norm"] = typical(norm[there]).median
     side = default_side(dump)
     if dump.n_snapshots and (weights := _last_weights(dump, side)) is not None:
-        gram = _last(dump, f"{side}_gram")[-1]
-        for task, share in zip(dump.tasks, direction_shares(gram, weights), strict=True):
-            tasks[task][f"{side} share"] = float(share)
+        filled, known = known_block(_last(dump, f"{side}_gram"))
+        shares = direction_shares(filled, np.where(known, weights, 0.0))
+        for task, share, there in zip(dump.tasks, shares.T, known.T, strict=True):
+            if there.any():
+                tasks[task][f"{side} share"] = typical(share[there]).median
     planned = recorded(dump, "env_steps", None)
     planned = int(planned) if isinstance(planned, (int, float)) else None
     if log is not None and log.last:
@@ -271,11 +281,11 @@ def _per_task(dump: Dump, name: str) -> np.ndarray | None:
 
 
 def _last_weights(dump: Dump, side: str) -> np.ndarray | None:
-    """The weights that go with the last Gram; None where training recorded none for each task."""
+    """The weights in the minibatches of the last snapshot, (M, K); None where none were recorded for each task."""
     if not has_weights(dump, side):
         return None
     values = _last(dump, f"{side}_weights")
-    return np.asarray(values if values.ndim == 1 else values[-1])
+    return np.broadcast_to(values, (dump.n_minibatches, len(dump.tasks)))
 
 
 def _last(dump: Dump, name: str) -> np.ndarray:
@@ -284,12 +294,11 @@ def _last(dump: Dump, name: str) -> np.ndarray:
     return dump.source.read(name, (dump.n_snapshots - 1, *(slice(None),) * (len(spec.dims) - 1)))
 
 
-def _last_gram(dump: Dump, side: str) -> np.ndarray | None:
-    """The newest Gram: of the Gram stream, or, without one, of the last snapshot."""
+def _last_grams(dump: Dump, side: str) -> np.ndarray | None:
+    """The newest Grams, (n, K, K): of the last collect of the Gram stream, or, without one, of the last snapshot."""
     if dump.n_stream:
-        collect: np.ndarray = dump.source.read(f"{side}_gram_stream", (dump.n_stream - 1, *(slice(None),) * 3))
-        return np.asarray(collect[-1])
-    return np.asarray(_last(dump, f"{side}_gram")[-1]) if dump.n_snapshots else None
+        return np.asarray(dump.source.read(f"{side}_gram_stream", (dump.n_stream - 1, *(slice(None),) * 3)))
+    return np.asarray(_last(dump, f"{side}_gram")) if dump.n_snapshots else None
 
 
 def _last_steps(dump: Dump) -> int | None:
