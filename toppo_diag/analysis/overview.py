@@ -50,6 +50,7 @@ class Cube:
         steps: (T,).
         cosines: median over the minibatches of a step of cos(g_i, g_j), i < j, (T, K (K - 1) / 2); NaN for a pair with
             a dead task.
+        low, high: range of the same cosines over the minibatches of a step, (T, K (K - 1) / 2); None for a layer.
         norms: mean over the minibatches of a step of ||g_i||, as in Figure 2, (T, K).
     """
 
@@ -58,6 +59,8 @@ class Cube:
     layer: str | None
     steps: Int[np.ndarray, "T"]
     cosines: Float[np.ndarray, "T P"]
+    low: Float[np.ndarray, "T P"] | None
+    high: Float[np.ndarray, "T P"] | None
     norms: Float[np.ndarray, "T K"]
 
 
@@ -187,7 +190,9 @@ def _cube(
     i, j = np.triu_indices(gram.shape[-1], 1)
     cosine = np.where(live_pairs(gram), cosines(gram), np.nan)[:, i, j]
     at = Steps.of(steps)
-    return Cube(side, condition, layer, at.env_steps, typical(steps, cosine)[1], at.mean(_lengths(gram, present)))
+    low, high = (None, None) if layer is not None else at.range(cosine)
+    norms = at.mean(_lengths(gram, present))
+    return Cube(side, condition, layer, at.env_steps, typical(steps, cosine)[1], low, high, norms)
 
 
 def _lengths(gram: Float[np.ndarray, "N K K"], present: Bool[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:
