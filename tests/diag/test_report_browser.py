@@ -218,7 +218,7 @@ def test_the_numbers_are_those_of_the_other_commands(opened: Any, pages: Path) -
             expected[int(row["env_steps"]), f"{row['task']}-v3"], rel=1e-6
         )
     for kind, value in (
-        ("spread of gradient norms", of_norms.headline[0]["spread_last"]),
+        ("spread of gradient norms", of_norms.tables["aggregators"]["spread"].iloc[-1]),
         ("negative pairs", toppo_diag.conflicts(run, side="critic").tables["main"]["negative_share"].iloc[-1]),
         ("effective rank", toppo_diag.conflicts(run, side="critic").tables["main"]["effective_rank"].iloc[-1]),
     ):
@@ -329,3 +329,15 @@ def test_the_numbers_in_the_page_are_json_and_float32(pages: Path) -> None:
     text = (pages / "hostile.html").read_text()
     (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
     assert json.loads(found)["runs"][0]["cubes"]
+
+
+def test_a_notebook_shows_the_page_in_its_frame(opened: Any, pages: Path) -> None:
+    frame = toppo_diag.report(pages / "first")._repr_html_()
+    (pages / "notebook.html").write_text(f'<!doctype html><html data-ready="true"><body>{frame}</body></html>')
+    page = opened("notebook.html")
+    inside = page.tab.frame_locator("iframe")
+    inside.locator("html[data-ready=true]").wait_for()
+    inside.locator("#view-heatmap").scroll_into_view_if_needed()
+    inside.locator("#heatmap .main-svg").first.wait_for()
+    inside.locator("#side").select_option("actor")
+    inside.locator("#heatmap-words", has_text="first, actor at").wait_for()

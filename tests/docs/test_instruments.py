@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import toppo_diag
 from toppo_diag.cli import app
 
 ROOT = Path(__file__).parents[2]
@@ -85,3 +86,8 @@ def test_every_instrument_has_a_page_in_the_index() -> None:
     looking = (PAGES / "looking.md").read_text()
     others = named - {*COMMANDS, *OF_RUNS, *TABLES, "figures", "report"}
     assert all(f"\n## {name}:" in looking for name in others), others
+
+
+def test_the_columns_of_the_report_s_tables_are_on_its_page() -> None:
+    tables = toppo_diag.report(ROOT / "figures" / "data" / "mean-ln.h5").tables
+    assert described("report") == {("", name): list(table.columns) for name, table in tables.items()}

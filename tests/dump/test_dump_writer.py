@@ -15,7 +15,7 @@ import pytest
 
 from tests.dump import recordings as run
 from toppo.common import files as common_files
-from toppo.dump import DumpError, DumpWriter, ScalarSpec, files, gram, open_dump, verify
+from toppo.dump import DumpError, DumpWriter, ScalarSpec, buffers, files, gram, open_dump, verify
 
 
 def test_what_was_recorded_is_read_back(store: Path) -> None:
@@ -73,11 +73,35 @@ def test_a_commit_reaches_the_disk_after_its_chunks(store: Path, monkeypatch: py
     writer.flush()
     writer.abandon()
     marker = [".zarr.json.*.partial", "."]
-    assert synced[4:6] == synced[-2:] == marker
-    assert synced.count(marker[0]) == 2
-    new = {name for name in run.tree(store) if "/c.1" in name}
-    assert set(synced) - set(marker) == new
-    assert {name for name in new if "stream" in name} == set(synced[:4])
+    assert synced[-2:] == marker
+    commits = synced.count(marker[0])
+    assert 1 <= commits <= 2  # the stream's and the snapshot's may be one
+    assert {name for name in run.tree(store) if "/c.1" in name} == set(synced) - set(marker)
+    if commits == 2:
+        assert synced[4:6] == marker
+        assert all("stream" in name for name in synced[:4])
+
+
+def test_commits_in_groups(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records that may wait share a commit. Whatever ends the wait commits them all."""
+    writer = run.create(store, None, commit_every=3600)
+    for snapshot in range(3):
+        run.record_snapshot(writer, snapshot)
+    writer._background._jobs.join()
+    assert (writer.n_committed, writer.stream_committed, open_dump(store).n_snapshots) == (0, 0, 0)
+    commits: list[Path] = []
+    monkeypatch.setattr(common_files, "fsync", lambda path: commits.extend([path] if path == store else []))
+    for end, snapshots in ((writer.flush, 3), (lambda: writer.call_after_commit(lambda: None), 4), (writer.abandon, 5)):
+        if snapshots > 3:
+            run.record_snapshot(writer, snapshots - 1)
+        end()
+        writer._background._jobs.join()
+        assert open_dump(store).n_snapshots == snapshots == len(commits) + 2
+    run.assert_content(open_dump(store))
+    with DumpWriter.resume(store, commit_every=3600) as writer:
+        run.record_snapshot(writer, 5)
+    assert open_dump(store).n_snapshots == 6
+    assert verify(store).ok
 
 
 def test_content_is_a_function_of_what_was_recorded(tmp_path: Path) -> None:
@@ -243,7 +267,7 @@ def test_stranger_records_with_undeclared_scalars(store: Path) -> None:
     np.testing.assert_array_equal(dump.steps, [0, 10, 20])
     assert dump.array("accuracy").dims == ("snapshot", "minibatch", "task")
     assert dump.array("confusion").dims == ("snapshot", "minibatch", "task", "task_j")
-    assert dump.array("epoch").dtype == np.int64
+    np.testing.assert_array_equal(dump.values("epoch"), [[0], [1], [2]])
     np.testing.assert_array_equal(dump.values("head_gram")[2, 0], gram(run.slab("critic", 2, 0)))
     assert verify(store).ok
 
@@ -257,8 +281,6 @@ def test_stranger_names_what_is_not_there(store: Path) -> None:
     with pytest.raises(DumpError, match="side 'trunk' came without its slab"):
         writer.record(step=0, loss=np.ones(3))
     writer.record(step=0, trunk=run.slab("actor", 0, 0), loss=np.ones(3))
-    with pytest.raises(DumpError, match="loss is missing, los is unknown; record exactly the declared scalars"):
-        writer.record(step=1, trunk=run.slab("actor", 1, 0), los=np.ones(3))
     writer.close()
 
 
@@ -343,8 +365,9 @@ def test_background_failure_stops_the_trainer(store: Path, monkeypatch: pytest.M
     assert verify(store).ok
 
 
-def test_memory_is_bounded_by_one_snapshot(store: Path) -> None:
-    """While the background thread is stuck, the slabs of one snapshot are taken. The next call waits."""
+def test_memory_is_bounded(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the background thread is stuck, the slabs of as many snapshots are taken as may wait. Then a call waits."""
+    monkeypatch.setattr(buffers, "MOST_BYTES", 0)  # one may always wait
     writer = run.create(store)
     gate, blocked = threading.Event(), threading.Event()
     writer.call_after_commit(lambda: gate.wait(30))
@@ -364,14 +387,6 @@ def test_memory_is_bounded_by_one_snapshot(store: Path) -> None:
     run.assert_content(open_dump(store))
 
 
-def test_one_writer_at_a_time(store: Path) -> None:
-    writer = run.create(store)
-    with pytest.raises(DumpError, match="another process is writing it; wait for it or stop it"):
-        DumpWriter.resume(store)
-    writer.abandon()
-    DumpWriter.resume(store).abandon()
-
-
 def test_a_path_that_is_taken(store: Path) -> None:
     run.record_run(store, snapshots=1)
     with pytest.raises(DumpError, match="already there; resume it or choose another path"):
@@ -380,10 +395,9 @@ def test_a_path_that_is_taken(store: Path) -> None:
 
 
 def test_an_interrupted_creation_leaves_nothing_in_the_way(store: Path) -> None:
-    stale = store.with_name("dump.zarr.creating")
+    stale = store.with_name(".dump.zarr.0123456789abcdef.creating")
     (stale / "actor_grad").mkdir(parents=True)
     run.record_run(store, snapshots=1)
-    assert not stale.exists()
     run.assert_content(open_dump(store))
 
 

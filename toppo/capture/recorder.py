@@ -91,23 +91,27 @@ def record(
     Example:
         >>> model = nn.Linear(3, 2)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> path = getfixture("tmp_path") / "mine"
-        >>> with record(path, model, tasks=["left", "right"], every=5) as recorder:
+        >>> with record("dumps/example", model, tasks=["left", "right"], every=5) as recorder:
         ...     for _ in range(20):
         ...         optimizer.zero_grad()
         ...         errors = (model(torch.randn(8, 3)) - 1) ** 2
         ...         recorder.backward(errors.mean(0))
-        ...         optimizer.step()  # doctest: +ELLIPSIS
-        toppo: ...
+        ...         optimizer.step()
+        toppo: recording 2 tasks in dumps/example, every 5 steps
+          shared: 8 numbers in 2 tensors, weight, bias
+          way: ...
+        toppo: recorded in dumps/example; look at it with: toppo-diag report dumps/example
     """
     for name, number in (("every", every), ("accumulate", accumulate)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise bad_option(name, number, "must be a whole number, at least 1")
     if way not in (None, *WAYS):
         raise bad_option("way", way, f"must be one of {', '.join(WAYS)}", WAYS)
-    names = list(tasks)
+    names = [] if isinstance(tasks, str) else list(tasks)
     if len(names) < 2 or len(set(names)) != len(names) or not all(isinstance(name, str) for name in names):
-        raise CaptureError(f"`tasks={names}`: give two or more distinct names, one for each loss")
+        raise bad_option("tasks", tasks, "must be a list of two or more distinct names, one for each loss")
+    if not isinstance(model, nn.Module):
+        raise CaptureError(f"`model`: a {type(model).__name__}; give a torch module (nn.ModuleList joins several)")
     ranks = Ranks(model)
     return Recorder(
         Log(path, exist, ranks.writes),
@@ -174,7 +178,7 @@ class Recorder:
         losses: Losses,
         *,
         step: int | None = None,
-        samples: Tensor | None = None,
+        samples: Sequence[int] | Tensor | None = None,
         weights: Sequence[float] | Tensor | None = None,
         **numbers: Any,
     ) -> None:
@@ -201,6 +205,8 @@ class Recorder:
         if self._ended:
             raise CaptureError(f"{self.path}: this recorder is closed; call `toppo.record` again with `exist='resume'`")
         given = task_losses(losses, self._tasks)
+        if "loss" in numbers:
+            raise CaptureError("`loss`: the recorder records the losses itself; give this number another name")
         w = None if weights is None else self._weights(weights)
         if self._calls % self._options.accumulate == 0:
             self._begin(step)
@@ -272,11 +278,17 @@ class Recorder:
             raise CaptureError(f"`weights`: of shape {tuple(w.shape)}; give ({len(self._tasks)},), one per task")
         return w.detach()
 
-    def _capture(self, given: TaskLosses, samples: Tensor | None, w: Tensor | None, numbers: Mapping[str, Any]) -> None:
+    def _capture(
+        self,
+        given: TaskLosses,
+        samples: Sequence[int] | Tensor | None,
+        w: Tensor | None,
+        numbers: Mapping[str, Any],
+    ) -> None:
         """Walk the losses of one call in a window."""
         window, options = self._window, self._options
         assert window is not None
-        own = None if samples is None else Samples(samples, len(self._tasks))
+        own = None if samples is None else Samples(torch.as_tensor(samples), len(self._tasks))
         found = self._find(given, own)
         parameters = found.parameters
         if window.rows is None:
@@ -371,6 +383,12 @@ class Recorder:
         found, rows = self._found, window.rows
         assert found is not None and rows is not None
         part = found.columns[side]
+        if combiner.needs_losses and not all(window.present):
+            absent = self._tasks[window.present.index(False)]
+            raise CaptureError(
+                f"combiner {combiner.name!r} needs every task's loss, and task {absent!r} is absent; "
+                "take one that reads gradients alone, such as 'fairgrad'"
+            )
         order = combiner.draw_order(self._orders, len(self._tasks))
         if np.isfinite(gram).all():
             combination = combiner.combine(gram, losses=loss, order=order)

@@ -32,7 +32,7 @@ and the logs of its run.
 
 from toppo.dump.archive import export
 from toppo.dump.description import describe
-from toppo.dump.errors import DumpError, DumpNotFoundError
+from toppo.dump.errors import DumpError, DumpNotFoundError, DumpWriteError
 from toppo.dump.logs import run_logs
 from toppo.dump.numerics import gram, worst_k
 from toppo.dump.opening import open_dump
@@ -47,6 +47,7 @@ __all__ = [
     "Dump",
     "DumpError",
     "DumpNotFoundError",
+    "DumpWriteError",
     "DumpWriter",
     "ParameterSlice",
     "Report",

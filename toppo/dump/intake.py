@@ -14,7 +14,7 @@ from toppo.dump.buffers import Buffers, Minibatch
 from toppo.dump.committer import Committer, Written
 from toppo.dump.errors import DumpError
 from toppo.dump.given import as_array, is_numeric, whole_number
-from toppo.dump.schema import Layout, ScalarSpec
+from toppo.dump.schema import MOST_STEPS, Layout, ScalarSpec, fill
 
 Given = Mapping[str, Any]
 """Name of a side or scalar -> its value: numpy, torch on any device, lists of these, or plain numbers."""
@@ -62,7 +62,8 @@ class Intake:
     ) -> None:
         self._where, self._committer, self._background, self._buffers = where, committer, background, buffers
         self._layout = committer.header.layout
-        self._allocated = committer.header.allocated
+        planned = (committer.header.n_planned, committer.header.stream_planned)
+        self._most, self._most_of_stream = (MOST_STEPS if n is None else n for n in planned)
         # These count what was handed over. The committer counts what is committed.
         self.snapshot, self._collect = committer.header.committed
         self._last, self._last_of_stream = last
@@ -93,7 +94,7 @@ class Intake:
         if not 0 <= minibatch < layout.minibatches or minibatch in self._recorded:
             wrong = "was already recorded" if minibatch in self._recorded else f"is not in 0..{layout.minibatches - 1}"
             raise self._error(f"{at} {wrong}")
-        self._check_room(self.snapshot, self._allocated[0], "snapshots")
+        self._check_room(self.snapshot, self._most, "snapshots")
         unknown = sorted((sample.slabs.keys() | sample.grams.keys() | sample.layer_grams.keys()) - layout.sides.keys())
         if unknown:
             raise self._error(f"{at}: unknown side {', '.join(unknown)}; it has {', '.join(layout.sides)}")
@@ -163,7 +164,7 @@ class Intake:
             raise self._error("made without a Gram stream; create it with `stream` as (collects, entries)")
         if collect != self._collect:
             raise self._error(f"stream collect {collect} is out of order; {self._collect} is next")
-        self._check_room(collect, self._allocated[1], "stream collects")
+        self._check_room(collect, self._most_of_stream, "stream collects")
         if grams.keys() != layout.sides.keys():
             raise self._error(f"stream collect {collect}: Grams of {sorted(grams)}, expected {sorted(layout.sides)}")
         K = len(layout.tasks)
@@ -181,33 +182,58 @@ class Intake:
     def declare(self, values: Given) -> None:
         """Add to the layout the minibatch scalars that it lacks, with the shapes of these values.
 
+        They are floating-point numbers, also where the first value is whole: the next one may not be.
+
         Args:
             values: scalars by name; (K,), (K, K) or single numbers.
         """
-        K = len(self._layout.tasks)
-        dims: dict[tuple[int, ...], tuple[str, ...]] = {(): (), (K, K): ("task", "task_j"), (K,): ("task",)}
-        scalars = dict(self._layout.minibatch_scalars)
-        added = {name: as_array(value) for name, value in values.items() if name not in scalars}
-        for name, array in added.items():
-            if array.shape not in dims or not is_numeric(array):
-                sides = ", ".join(self._layout.sides)
-                what = f"{name} is {array.dtype} {array.shape}: neither a side ({sides})"
-                raise self._error(f"{what} nor numbers of shape ({K},), ({K}, {K}) or ()")
-            scalars[name] = ScalarSpec(dims[array.shape], "f8" if array.dtype.kind == "f" else "i8")
+        layout = self._layout
+        scalars = dict(layout.minibatch_scalars)
+        added = [name for name in values if name not in scalars]
         if not added:
             return
-        layout = replace(self._layout, minibatch_scalars=scalars)
+        K = len(layout.tasks)
+        dims: dict[tuple[int, ...], tuple[str, ...]] = {(): (), (K, K): ("task", "task_j"), (K,): ("task",)}
+        for name in added:
+            array = as_array(values[name])
+            if array.shape not in dims or not is_numeric(array):
+                what = f"{name} is {array.dtype} {array.shape}: neither a side ({', '.join(layout.sides)})"
+                raise self._error(f"{what} nor numbers of shape ({K},), ({K}, {K}) or ()")
+            scalars[name] = ScalarSpec(dims[array.shape])
+        late = dict(layout.late)
+        if self.snapshot > 0:
+            late |= dict.fromkeys(added, self.snapshot)
+            if len(late) > layout.spare:
+                raise self._error(
+                    f"{', '.join(added)} cannot be added after the first record: {len(layout.late)} of "
+                    f"{layout.spare} such names are taken; declare it in `minibatch_scalars`"
+                )
+        layout = replace(layout, minibatch_scalars=scalars, late=late)
         layout.check()
         self._background.flush()
-        self._committer.declare(layout, list(added))
+        self._committer.declare(layout, added)
         self._layout = layout
+
+    def completed(self, scalars: Given) -> dict[str, Any]:
+        """Minibatch scalars with NaN (-1 for whole numbers) for those that are not given."""
+        sizes = self._layout.sizes(0, 0)
+        specs = self._layout.minibatch_scalars
+        missing = {
+            name: np.full([sizes[dim] for dim in spec.dims], fill(spec.dtype))
+            for name, spec in specs.items()
+            if name not in scalars
+        }
+        return missing | dict(scalars)
 
     def _error(self, problem: str) -> DumpError:
         return DumpError(f"{self._where}: {problem}", path=self._where)
 
-    def _check_room(self, index: int, allocated: int, what: str) -> None:
-        if index >= allocated:
-            raise self._error(f"was created for {allocated} {what} and holds them all; plan for more")
+    def _check_room(self, index: int, most: int, what: str) -> None:
+        if index < most:
+            return
+        if most == MOST_STEPS:
+            raise self._error(f"holds {most} {what}, the most that a dump can hold; record less often")
+        raise self._error(f"was created for {most} {what} and holds them all; plan for more")
 
     def _conform(self, values: Given, specs: Mapping[str, ScalarSpec], at: str) -> dict[str, npt.NDArray[Any]]:
         if values.keys() != specs.keys():

@@ -29,10 +29,15 @@ NO_LINK: Final = "0" * 64
 """The link (hex) before the first step of a chain, see `toppo.dump.manifest`."""
 
 UNPLANNED: Final = 10_000
-"""Snapshots (or stream collects) allocated where their number is not known. An unwritten chunk costs nothing."""
+"""Snapshots (or stream collects) allocated at first where their number is not known. An unwritten chunk costs nothing.
+
+Whenever there is no room for the next one, twice as many are allocated."""
+
+SPARE: Final = 32
+"""How many scalars can be declared after the first snapshot of a dump."""
 
 MOST_STEPS: Final = 1_000_000
-"""The most snapshots (or stream collects) that a dump can be planned for."""
+"""The most snapshots (or stream collects) that a dump can hold."""
 
 MOST_ENTRIES: Final = 1_000_000
 """The most minibatches of a snapshot, and the most entries of a stream collect."""
@@ -181,6 +186,8 @@ class Layout:
         layer_grams: whether the Gram of every layer is kept. A layer is one named tensor of a side.
         absences: whether it is kept which tasks took part in a minibatch.
         step: what the run counts its progress in.
+        late: minibatch scalar -> index of the first snapshot that has it, for those declared after the first snapshot.
+        spare: how many scalars can be declared so.
     """
 
     tasks: tuple[str, ...]
@@ -193,6 +200,8 @@ class Layout:
     stream_entries: int | None = None
     layer_grams: bool = False
     absences: bool = False
+    late: Mapping[str, int] = field(default_factory=dict)
+    spare: int = 0
     step: StepAxis = ENV_STEPS  # that of every dump made before a dump could have another one
 
     def parameters(self, side: str) -> int:
@@ -326,6 +335,8 @@ class Layout:
             raise DumpError(
                 f"the Gram stream needs 1 or more Grams per collect (at most {MOST_ENTRIES}), got {self.stream_entries}"
             )
+        if not self.late.keys() <= self.minibatch_scalars.keys() or len(self.late) > self.spare:
+            raise DumpError(f"`late` has {', '.join(self.late)}: not scalars, or more than the {self.spare} spare ones")
         self.arrays(1, 1)
 
     def to_json(self) -> dict[str, Any]:
@@ -334,7 +345,8 @@ class Layout:
         What a layout of the first dumps did not have is left out where it has its default.
         """
         record = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name in ("layer_grams", "absences"):
+        record["late"] = dict(self.late)
+        for name in ("layer_grams", "absences", "late", "spare"):
             if not record[name]:
                 del record[name]
         record["step"] = {"name": self.step.name, "label": self.step.label}
@@ -369,6 +381,8 @@ class Layout:
             stream_entries=given.integer_or_none("stream_entries", 1, MOST_ENTRIES),
             layer_grams="layer_grams" in given and given.flag("layer_grams"),
             absences="absences" in given and given.flag("absences"),
+            late=_late(given.inner("late")) if "late" in given else {},
+            spare=given.integer("spare", 0, MOST_ENTRIES) if "spare" in given else 0,
             step=_step_axis(given.inner("step")) if "step" in given else ENV_STEPS,
         )
         layout.check()
@@ -405,7 +419,9 @@ class Header:
     def allocated(self) -> tuple[int, int]:
         """How many (snapshots, stream collects) the arrays of an open dump have room for."""
         planned = (self.n_planned, self.stream_planned)
-        snapshots, collects = (UNPLANNED if n is None else n for n in planned)
+        snapshots, collects = (
+            _room(there) if n is None else n for n, there in zip(planned, self.committed, strict=True)
+        )
         return snapshots, collects
 
     @property
@@ -485,7 +501,24 @@ class Header:
             chain: axis -> link (hex) of the last manifest, where that changes.
         """
         links = {axis: link for axis, link in {**self.chain, **(chain or {})}.items() if link != NO_LINK}
-        return replace(self, n_committed=snapshots, stream_committed=collects, complete=False, chain=links)
+        late = {name: min(first, snapshots) for name, first in self.layout.late.items()}
+        layout = self.layout if late == self.layout.late else replace(self.layout, late=late)
+        return replace(
+            self, layout=layout, n_committed=snapshots, stream_committed=collects, complete=False, chain=links
+        )
+
+
+def _room(committed: int) -> int:
+    """How many are allocated where their number is not known: always more than are committed."""
+    room = UNPLANNED
+    while room <= committed:
+        room *= 2
+    return room
+
+
+def fill(dtype: str) -> float | int:
+    """What a value that was never written reads as: NaN, or -1 for a whole number."""
+    return float("nan") if dtype[0] == "f" else -1
 
 
 def with_offsets(parameters: int | Sequence[ParameterSlice]) -> tuple[ParameterSlice, ...]:
@@ -525,6 +558,10 @@ def _slices(rows: list[Any], place: str) -> tuple[ParameterSlice, ...]:
     if with_offsets(parts) != tuple(parts) or sum(part.size for part in parts) > MOST_PARAMETERS:
         raise ValueError(f"{place}: its parameters do not lie one after the other")
     return tuple(parts)
+
+
+def _late(given: Fields) -> dict[str, int]:
+    return {name: given.integer(name, 0, MOST_STEPS) for name in given}
 
 
 def _step_axis(given: Fields) -> StepAxis:

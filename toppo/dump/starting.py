@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import secrets
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from toppo.dump import zarr_store
+from toppo.dump.endings import take_over
 from toppo.dump.errors import DumpError
-from toppo.dump.files import Files, LocalFiles, files_at, is_url, local_path, remove_tree
+from toppo.dump.files import Files, LocalFiles, files_at, is_url, local_path, place_of, remove_tree
 from toppo.dump.given import whole_number
 from toppo.dump.lock import WriterLock
 from toppo.dump.manifest import stored
@@ -68,18 +71,16 @@ def start(path: str | os.PathLike[str], header: Header) -> Place:
         return Place(files, header, None)
     target = local_path(path)
     taken = DumpError(f"{target}: already there; resume it or choose another path", path=str(target))
-    if target.exists():
+    if not _is_free(target):
         raise taken
-    target.parent.mkdir(parents=True, exist_ok=True)
-    lock = WriterLock(target)
+    real = target.resolve()  # an empty directory may be a link to another disk
+    real.parent.mkdir(parents=True, exist_ok=True)
     try:
-        if target.exists():  # somebody else made it meanwhile
-            raise taken
-        building = target.with_name(target.name + ".creating")
-        remove_tree(building)
-        building.mkdir()
-        _build(LocalFiles(building), header)
-        building.rename(target)
+        lock = WriterLock(target)
+    except DumpError:
+        raise taken from None
+    try:
+        _build_at(real, header, taken)
     except BaseException:
         lock.release()
         raise
@@ -96,11 +97,13 @@ def go_back(path: str | os.PathLike[str], wanted: GoBack) -> Place:
     Raises:
         DumpNotFoundError: no dump is there.
         DumpError: fewer are committed than asked for, the metadata are damaged, or another process is writing the dump.
+            A writer of this process is ended instead: it belongs to a cell or call that did not close it.
     """
     if wanted.step is not None and whole_number(wanted.step) is None:
         raise DumpError(f"`step={wanted.step!r}`: must be a whole number, 0 or more; give the step to go on at")
     files = files_at(path)
     zarr_store.read_header(files)  # before the lock, so that a place without a dump gets no lock file
+    take_over(place_of(files))
     lock = WriterLock(files.root) if isinstance(files, LocalFiles) else None
     try:
         source = ZarrSource(files)  # reads the header again: a writer may just have ended
@@ -154,6 +157,30 @@ def _last_steps(source: ZarrSource, kept: tuple[int, int]) -> tuple[int | None, 
 def _step_arrays(source: ZarrSource) -> tuple[str, str | None]:
     layout = source.header.layout
     return layout.step.name, None if layout.stream_entries is None else layout.stream_step
+
+
+def _is_free(path: Path) -> bool:
+    """Whether nothing is there, or an empty directory."""
+    return not os.path.lexists(path) or (path.is_dir() and not any(path.iterdir()))
+
+
+def _build_at(real: Path, header: Header, taken: DumpError) -> None:
+    """Build a store in a directory of its own, and rename it. Of several that do so at once, one succeeds."""
+    building = real.with_name(f".{real.name}.{secrets.token_hex(8)}.creating")
+    building.mkdir()
+    try:
+        _build(LocalFiles(building), header)
+        if not _is_free(real):  # somebody else made it meanwhile
+            raise taken
+        if os.name == "nt" and real.exists():
+            real.rmdir()  # Windows renames to no directory, not even an empty one
+        try:
+            building.rename(real)
+        except OSError as error:
+            raise error if _is_free(real) else taken from None
+    except BaseException:
+        remove_tree(building)
+        raise
 
 
 def _build(files: Files, header: Header) -> None:

@@ -234,6 +234,8 @@ class _Check:
         return unreadable + reason if unreadable else text
 
     def _read(self, name: str, spec: ArraySpec, step: int) -> npt.NDArray[np.float64] | None:
+        if step < self.dump.source.header.layout.late.get(name, 0):
+            return None  # declared later
         index = (slice(step, step + 1), *(slice(None),) * (len(spec.dims) - 1))
         try:
             values = self.dump.source.read(name, index)[0]

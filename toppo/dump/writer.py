@@ -12,11 +12,13 @@ from types import TracebackType
 from typing import Any, Self
 
 from toppo.dump.background import Background
-from toppo.dump.buffers import Buffers
+from toppo.dump.buffers import Buffers, ahead
 from toppo.dump.committer import Committer
+from toppo.dump.endings import began, ended
 from toppo.dump.errors import DumpError
+from toppo.dump.files import place_of
 from toppo.dump.intake import Given, Intake, Sample
-from toppo.dump.schema import MOST_STEPS, Header, Layout, ParameterSlice, ScalarSpec, StepAxis, with_offsets
+from toppo.dump.schema import MOST_STEPS, SPARE, Header, Layout, ParameterSlice, ScalarSpec, StepAxis, log, with_offsets
 from toppo.dump.starting import GoBack, Place, go_back, start
 
 
@@ -24,19 +26,28 @@ class DumpWriter:
     """Records one run. `create` or `resume` makes the writer.
 
     As a context manager it closes the dump at the end of the block. When an exception leaves the block, the writer
-    stops without closing the dump. What was committed is kept, and the dump can be resumed.
+    stops without closing the dump. What was recorded is kept, and the dump can be resumed. The same happens when the
+    process ends before `close`: the dump is then not marked complete.
 
     Args:
         place: the store to write to.
+        commit_every: see `create`.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, commit_every: float = 0.0) -> None:
         self._where, self._lock = place.files.where, place.lock
-        self._background = Background(depth=4, explain=lambda failure: self._committer.explain(failure))
+        self._background = Background(
+            # a snapshot takes two jobs
+            depth=2 + 2 * ahead(place.header.layout),
+            explain=lambda failure: self._committer.explain(failure),
+            settle=lambda urgency: self._committer.settle(urgency),
+        )
         buffers = Buffers(place.header.layout, self._background.check)
-        self._committer = Committer(place.files, place.header, buffers.give_back)
+        self._committer = Committer(place.files, place.header, buffers.give_back, commit_every)
         self._intake = Intake(self._where, self._committer, self._background, buffers, place.last)
-        self._ended = False
+        self._ended = ""  # why, once it has
+        self._place = place_of(place.files)
+        began(self._place, self._end_unclosed)
 
     @classmethod
     def create(
@@ -56,6 +67,7 @@ class DumpWriter:
         layer_grams: bool = False,
         absences: bool = False,
         step: StepAxis = StepAxis(),  # noqa: B008 - it cannot be changed
+        commit_every: float = 0.0,
     ) -> Self:
         """A writer of a new dump.
 
@@ -75,6 +87,8 @@ class DumpWriter:
             layer_grams: whether to keep the Gram of every layer too. A layer is one named tensor of a side.
             absences: whether a task may be absent from a minibatch. Absent is not the same as a zero gradient.
             step: what the run counts its progress in; "step" by default, `ENV_STEPS` for environment steps.
+            commit_every: seconds that a record may wait for its commit, so that many records share one. A crash of the
+                process loses what is not committed. At 0 the background thread commits as soon as it can.
 
         Raises:
             DumpError: the path is taken, or an argument cannot be stored.
@@ -92,6 +106,7 @@ class DumpWriter:
             layer_grams=layer_grams,
             absences=absences,
             step=step,
+            spare=SPARE,
         )
         layout.check()
         for option, given, planned in (
@@ -109,7 +124,7 @@ class DumpWriter:
             n_planned=snapshots,
             stream_planned=None if stream is None else stream[0],
         )
-        return cls._at(start(path, header))
+        return cls._at(start(path, header), commit_every)
 
     @classmethod
     def resume(
@@ -119,6 +134,7 @@ class DumpWriter:
         step: int | None = None,
         snapshots: int | None = None,
         stream: int | None = None,
+        commit_every: float = 0.0,
     ) -> Self:
         """A writer that goes on with a dump, whether it was interrupted or closed.
 
@@ -130,18 +146,19 @@ class DumpWriter:
                 is deleted, so that it can be recorded again. None deletes nothing by step.
             snapshots: how many committed snapshots to keep, where the checkpoint says that; None keeps all.
             stream: how many committed stream collects to keep; None keeps all.
+            commit_every: see `create`.
 
         Raises:
             DumpNotFoundError: no dump is there.
             DumpError: this is not a dump, fewer are committed than asked for, or another process is writing the dump.
             OSError: the place cannot be written.
         """
-        return cls._at(go_back(path, GoBack(step, snapshots, stream)))
+        return cls._at(go_back(path, GoBack(step, snapshots, stream)), commit_every)
 
     @classmethod
-    def _at(cls, place: Place) -> Self:
+    def _at(cls, place: Place, commit_every: float) -> Self:
         try:
-            return cls(place)
+            return cls(place, commit_every)
         except BaseException:
             if place.lock is not None:
                 place.lock.release()
@@ -247,8 +264,8 @@ class DumpWriter:
             present: (K,), whether each task took part; None if all did. Needs `absences` of `create`.
             values: for every side its slab J (K, P), under its name. A dump without slabs also takes the Gram (K, K)
                 under `<side>_gram`, or the Grams of the layers (L, K, K) under `<side>_layer_gram`, in place of the
-                slab. And any further (K,), (K, K) or single numbers under names of your own. The first call declares
-                the names that `create` did not declare. Every call has the same names.
+                slab. And any further (K,), (K, K) or single numbers under names of your own. A name is declared by the
+                first call that has it; calls without it read as NaN.
 
         Raises:
             DumpError: a value is unknown, missing or has another shape; the step is no whole number or does not rise;
@@ -257,13 +274,13 @@ class DumpWriter:
         self._check_open()
         self._intake.check_step(step)
         sides = self._intake.layout.sides
+        values = {name: value for name, value in values.items() if value is not None}
         slabs, grams, layer_grams = (
             {side: values.pop(side + end) for side in sides if side + end in values}
             for end in ("", "_gram", "_layer_gram")
         )
-        if self._intake.snapshot == 0 and not self._intake.begun:
-            self._intake.declare(values)
-        self._intake.take_minibatch(0, Sample(slabs, grams, layer_grams, values, present))
+        self._intake.declare(values)
+        self._intake.take_minibatch(0, Sample(slabs, grams, layer_grams, self._intake.completed(values), present))
         self.commit_snapshot(step=step)
 
     def call_after_commit(self, action: Callable[[], object]) -> None:
@@ -316,11 +333,23 @@ class DumpWriter:
             self.abandon()
 
     def abandon(self) -> None:
-        """Stop writing and leave the dump open. `resume` goes on from what is committed. Raises nothing."""
-        self._ended = True
-        self._background.stop()
-        if self._lock is not None:
-            self._lock.release()
+        """Stop writing and leave the dump open, with everything recorded so far. `resume` goes on. Raises nothing."""
+        self._ended = self._ended or "has ended"
+        ended(self._place, self._end_unclosed)
+        try:
+            self._background.stop()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    def _end_unclosed(self) -> None:
+        """End this writer for its owner, who did not: at the end of the process, or for another writer."""
+        self._ended = "was ended by another one of this process, or with the process"
+        self.abandon()
+        try:
+            self._background.check()
+        except DumpError as error:
+            log.error("%s", error)
 
     def __enter__(self) -> Self:
         return self
@@ -335,7 +364,7 @@ class DumpWriter:
 
     def _check_open(self) -> None:
         if self._ended:
-            raise DumpError(f"{self._where}: this writer has ended; resume the dump to add to it", path=self._where)
+            raise DumpError(f"{self._where}: this writer {self._ended}; resume the dump to add to it", path=self._where)
         self._background.check()
 
 

@@ -73,7 +73,7 @@ def create_arrays(files: Files, header: Header) -> None:
         if spec.steps == 0 and spec.shape[0]:
             values = header.layout.coordinate(spec)
             data = chunks.encode_text(values) if spec.dtype == "str" else chunks.encode(np.array(values), spec.dtype)
-            files.write(f"{name}/c.0", data)
+            files.write(f"{name}/c.0", [data])
 
 
 def read_documents(files: Files, names: Iterable[str]) -> dict[str, Document]:
@@ -93,6 +93,8 @@ def read_documents(files: Files, names: Iterable[str]) -> dict[str, Document]:
 def set_length(files: Files, documents: Mapping[str, Document], lengths: tuple[int, int]) -> dict[str, Document]:
     """The metadata documents, after the growing arrays were given another length. No chunk is touched.
 
+    An index that becomes longer than its chunk gets further chunks.
+
     Args:
         files: where the dump is. One small file is replaced for each array whose length changes.
         documents: array name -> its metadata document so far.
@@ -104,10 +106,18 @@ def set_length(files: Files, documents: Mapping[str, Document], lengths: tuple[i
         if dims[0] not in ("snapshot", "stream_collect"):
             continue
         length = lengths[0] if dims[0] == "snapshot" else lengths[1]
+        if name == dims[0]:
+            _extend_index(files, name, document["chunk_grid"]["configuration"]["chunk_shape"][0], length)
         if document["shape"][0] != length:
             changed[name] = {**document, "shape": [length, *document["shape"][1:]]}
             files.replace(f"{name}/zarr.json", json.dumps(changed[name], indent=2).encode())
     return changed
+
+
+def _extend_index(files: Files, name: str, chunk: int, length: int) -> None:
+    for at in range(1, -(-length // chunk)):
+        if files.read(f"{name}/c.{at}") is None:
+            files.replace(f"{name}/c.{at}", chunks.encode(np.arange(at * chunk, (at + 1) * chunk), "i8"))
 
 
 def root_document(header: Header, documents: Mapping[str, Document]) -> Document:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from toppo.combiners.geometry import cosines, gradient_norms, mean_abs_cosine
+from toppo_diag.analysis.presence import Known, of_some
 from toppo_diag.analysis.series import Steps
 from toppo_diag.analysis.typical import Typical, typical
 
@@ -154,12 +155,24 @@ class ConflictSeries:
 
 
 def conflict_series(
-    env_steps: Int[np.ndarray, "N"], gram: Float[np.ndarray, "N K K"], rounding: float = ROUNDING
+    env_steps: Int[np.ndarray, "N"],
+    gram: Float[np.ndarray, "N K K"],
+    rounding: float = ROUNDING,
+    known: Known = None,
 ) -> ConflictSeries:
-    """The conflicts in N Grams over training, from the steps at which each Gram was taken."""
+    """The conflicts in N Grams over training.
+
+    Args:
+        env_steps: steps at which each Gram was taken.
+        gram: G.
+        rounding: least half width of the noise band.
+        known: whether each task is known in each Gram; None where all are.
+    """
     steps = Steps.of(env_steps)
     found = conflicts(steps, pair_cosines(gram), rounding)
-    share, negative, ranks = found.pair_share, steps.mean(conflict_score(gram)), effective_rank(gram)
+    share = found.pair_share
+    negative = steps.mean(of_some(conflict_score(gram), known, 2))
+    ranks = of_some(effective_rank(gram), known)
     return ConflictSeries(
         env_steps=steps.env_steps,
         share=share,
@@ -168,7 +181,7 @@ def conflict_series(
         mean_share=_mean(share),
         mean_negative=_mean(negative),
         typical_rank=typical(ranks),
-        mean_abs_cosine=typical(mean_abs_cosine(gram)),
+        mean_abs_cosine=typical(of_some(mean_abs_cosine(gram), known, 2)),
         pairs=ranked_pairs(found),
         found=found,
     )
@@ -236,7 +249,7 @@ class Heads:
         layers: names of these layers, by the index of their task.
         norm_share: their part of the squared length of the gradients, mean over the tasks and Grams.
         with_heads: mean |cos| over the pairs of live tasks, median over the Grams.
-        without_heads: the same over the other layers.
+        without_heads: the same over the other layers; NaN where there is none.
     """
 
     layers: dict[int, list[str]]
@@ -246,7 +259,7 @@ class Heads:
 
 
 def heads(layers: Mapping[str, Float[np.ndarray, "N K K"]], found: Sequence[LayerConflict]) -> Heads | None:
-    """The layers that one task alone reaches; None where every layer is reached by several, or by none.
+    """The layers that one task alone reaches; None where there is no such layer.
 
     Args:
         layers: G of the columns of each layer, by name.
@@ -254,7 +267,7 @@ def heads(layers: Mapping[str, Float[np.ndarray, "N K K"]], found: Sequence[Laye
     """
     alone = {layer.name: layer.reached[0] for layer in found if len(layer.reached) == 1}
     shared = [gram for name, gram in layers.items() if name not in alone]
-    if not alone or not shared or next(iter(layers.values())).shape[-1] < 2:
+    if not alone or next(iter(layers.values())).shape[-1] < 2:
         return None
     by_task: dict[int, list[str]] = {}
     for name in layers:
@@ -264,7 +277,7 @@ def heads(layers: Mapping[str, Float[np.ndarray, "N K K"]], found: Sequence[Laye
         layers=by_task,
         norm_share=sum(layer.norm_share for layer in found if layer.name in alone),
         with_heads=float(np.median(mean_abs_cosine(np.sum(list(layers.values()), axis=0)))),
-        without_heads=float(np.median(mean_abs_cosine(np.sum(shared, axis=0)))),
+        without_heads=float(np.median(mean_abs_cosine(np.sum(shared, axis=0)))) if shared else float("nan"),
     )
 
 

@@ -182,7 +182,7 @@ def _spread(asked: _Asked) -> Iterator[Check]:
         )
         check = replace(check, verdict="note")
     elif np.isfinite(apart):
-        text += f" Contributions to the step differ {_number(apart)} times.{asked.assumed}"
+        text += f" At the end, contributions to the step differ {_number(apart)} times.{asked.assumed}"
     yield replace(check, text=text, tasks=(least, most))
 
 
@@ -210,7 +210,7 @@ def _starved(asked: _Asked) -> Iterator[Check]:
     check = _beyond(check, *(found[task] for task in stuck))
     known = [task for task in stuck if still[task]]
     what = (
-        "Their success (or loss) stands still."
+        "No gain in success (or loss) since then."
         if known
         else "Neither success nor loss of these tasks was recorded, so it is not known whether they learn."
     )

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from toppo.combiners import make
 from toppo.combiners.geometry import contributions, direction_norm, mean_abs_cosine
+from toppo_diag.analysis.presence import Known, of_some, solve
 from toppo_diag.analysis.typical import typical
 
 
@@ -57,11 +58,13 @@ class HealthSeries:
         }
 
 
-def health_series(gram: Float[np.ndarray, "N K K"], combiner: str) -> HealthSeries:
+def health_series(gram: Float[np.ndarray, "N K K"], combiner: str, known: Known = None) -> HealthSeries:
     """The health of N Grams under a combiner.
 
     Args:
         gram: G.
         combiner: spec of a combiner that needs the Gram alone.
+        known: whether each task is known in each Gram; None where all are.
     """
-    return HealthSeries(mean_abs_cosine(gram), top_1_mass(gram, make(combiner).solve_many(gram).weights))
+    mass = top_1_mass(gram, solve(make(combiner), gram, known).weights)
+    return HealthSeries(of_some(mean_abs_cosine(gram), known, 2), of_some(mass, known))

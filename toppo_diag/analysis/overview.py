@@ -187,10 +187,10 @@ def _lengths(gram: Float[np.ndarray, "N K K"], present: Bool[np.ndarray, "N K"])
 
 
 def _geometry(side: str, at: Steps, gram: Float[np.ndarray, "N K K"]) -> list[Total]:
-    """The spread as in Figure 2, and the measures of the figures `health` and `conflicts`, at each step."""
+    """Medians of spread and mean |cos| at each step, and the two measures of `conflicts`, which are means."""
     return [
         Total(side, "spread of gradient norms", at.env_steps, at.median(spread(gradient_norms(gram)))),
-        Total(side, "mean |cos|", at.env_steps, at.mean(mean_abs_cosine(gram))),
+        Total(side, "mean |cos|", at.env_steps, at.median(mean_abs_cosine(gram))),
         Total(side, "effective rank", at.env_steps, at.mean(effective_rank(gram))),
         Total(side, "negative pairs", at.env_steps, at.mean(conflict_score(gram))),
     ]
@@ -219,7 +219,7 @@ def _of_weights(side: str, record: SideRecord, kept: Sequence[int]) -> tuple[lis
     if not assumed:
         lines.append(Lines("weights", side, "share of the weights", at.env_steps, at.mean(weight_shares(w))[:, kept]))
     totals = [
-        Total(side, f"top-1 mass{of_sum}", at.env_steps, at.mean(top_1_mass(record.dumped, w))),
+        Total(side, f"top-1 mass{of_sum}", at.env_steps, at.median(top_1_mass(record.dumped, w))),
         Total(side, f"spread of contributions{of_sum}", at.env_steps, at.median(spread(contributed))),
     ]
     return lines, totals

@@ -198,8 +198,14 @@ def training_weights(dump: Dump, side: str, grams: Grams) -> Float[np.ndarray, "
     None if the weights were not recorded. If only some tasks were chosen, the weights are still those of training on
     all tasks.
     """
-    weights = of_each_task(grams, f"{side}_weights")
+    weights = recorded_weights(grams, side)
     return None if weights is None else weights * gradient_scale(dump, side)
+
+
+def recorded_weights(grams: Grams, side: str) -> Float[np.ndarray, "N K"] | None:
+    """The weights that training recorded, 0 for tasks that are not known; None if it recorded none for each task."""
+    weights = of_each_task(grams, f"{side}_weights")
+    return weights if weights is None or grams.known is None else np.where(grams.known, weights, 0.0)
 
 
 def sums_losses(dump: Dump) -> bool:

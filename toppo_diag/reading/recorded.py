@@ -72,8 +72,8 @@ def _side(dump: Dump, side: str, scheduler: str, missing: list[str]) -> SideReco
     if not dump.n_snapshots and not dump.n_stream:
         return None
     try:
-        dumped = read_grams(dump, side, request) if dump.n_snapshots else None
-        stream = read_stream(dump, side, request)
+        dumped = read_grams(dump, side, request).some_known() if dump.n_snapshots else None
+        stream = read_stream(dump, side, request).some_known()
     except DiagnosticError as error:
         missing.append(str(error))
         return None
@@ -112,8 +112,7 @@ def _side(dump: Dump, side: str, scheduler: str, missing: list[str]) -> SideReco
 
 def _present(grams: Grams) -> Bool[np.ndarray, "N K"]:
     """Whether each task took part in each minibatch."""
-    present: np.ndarray = grams.beside.get("present", np.ones(grams.values.shape[:2])) != 0
-    return present
+    return np.ones(grams.values.shape[:2], dtype=bool) if grams.known is None else grams.known
 
 
 def _text(values: Any, key: str) -> str | None:

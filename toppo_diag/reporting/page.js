@@ -163,6 +163,7 @@
   const describe = (id, words, command, rows) => {
     const section = frame(id);
     section.querySelector(".words").textContent = words;
+    section.querySelector(".words").hidden = !rows; // what is absent says so in its own place
     el(id).setAttribute("role", "img");
     el(id).setAttribute("aria-label", words);
     const line = section.querySelector(".command");
@@ -190,6 +191,7 @@
     // A picture keeps a legible width; on a narrow screen it scrolls within its frame.
     const width = Math.max(printing.matches ? 680 : div.clientWidth, layout.least || 320);
     delete layout.least;
+    if (printing.matches && !["heatmap", "pair", "layers"].includes(id)) layout.height = 380;
     Plotly.react(div, traces, layoutOf({ ...layout, width }), config);
     if (!listeners.has(id)) {
       listeners.add(id);
