@@ -16,8 +16,10 @@ import toppo_diag
 from tests.diag import supervised
 from tests.diag.test_cli import diag  # noqa: F401 (a fixture)
 from tests.diag.test_plots import assert_legible, line
+from toppo.dump import DumpWriter
 from toppo_diag.commands import COMMANDS
 from toppo_diag.output import table_lines
+from toppo_diag.reading.conditions import PER_TASK, SUCCESS
 from toppo_diag.screen import screen
 
 FOREIGN = re.compile(r"critic|actor|environment|env_steps|collect|popart|vanilla|\bFG\b|raw\b", re.IGNORECASE)
@@ -144,3 +146,42 @@ def test_the_end_of_a_run_that_diverged_is_in_the_picture(diverged: str):
         assert panel.get_xlim()[1] > 110
     heat = toppo_diag.heatmaps(diverged).figure()
     assert [t.get_text() for ax in heat.axes for t in ax.texts if t.get_gid() == "lost note"] == ["no finite\ngradient"]
+
+
+def test_info_says_what_each_command_can_do(tmp_path):
+    """What `info` calls working draws something, and what it calls lacking is in the command's own notes or errors."""
+    bare = str(tmp_path / "bare.zarr")
+    with DumpWriter.create(bare, tasks=["a", "b"], sides={"trunk": 4, "neck": 4}, slabs=False) as dump:
+        for step in range(2):
+            slab = np.random.default_rng(step).standard_normal((2, 4)).astype(np.float32)
+            dump.record(step=step, trunk=slab, neck=slab, neck_weights=[0.5, 0.5])
+    full = supervised.record(tmp_path / "full.zarr", weights=True, snapshots=4)
+    empty = str(tmp_path / "empty.zarr")
+    DumpWriter.create(empty, tasks=["a", "b"], sides={"trunk": 4}).close()
+    for path in (bare, full, empty):
+        feeds = toppo_diag.info(path)["commands"]
+        assert feeds.keys() == {*COMMANDS, "report"}
+        for command, make in COMMANDS.items():
+            try:
+                make(path, **QUICK.get(command, {}))
+                works = True
+            except ValueError:
+                works = False
+            assert works == feeds[command]["works"], (path, command)
+    assert not any(feed["missing"] for feed in toppo_diag.info(full)["commands"].values())
+    missing = {command: "; ".join(feed["missing"]) for command, feed in toppo_diag.info(bare)["commands"].items()}
+    assert "trunk_weights" in missing["weights"]
+    assert "neck_weights" not in missing["weights"]
+    assert "accuracy" in missing["trap"]
+    assert "layer_grams" in missing["conflicts"]
+    assert "three snapshots" in missing["conflicts"]
+    assert missing["norms"] == ""
+    lines = "\n".join(screen(toppo_diag.info(bare)))
+    assert "feeds          heatmaps, norms" in lines
+    assert "lacks" in lines
+
+
+def test_the_page_of_names_has_every_name_that_is_looked_for():
+    page = (Path(__file__).parents[2] / "docs" / "howto" / "names.md").read_text()
+    for name in (*SUCCESS, *PER_TASK, "loss", "loss_<side>", "<side>_weights", "<side>_order", "popart_sigma"):
+        assert f"| `{name}` |" in page
