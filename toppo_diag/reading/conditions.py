@@ -181,6 +181,15 @@ def sides(dump: Dump, request: Request) -> tuple[str, ...]:
     return (request.side,)
 
 
+def weights_of_step(dump: Dump, side: str, grams: Grams) -> Float[np.ndarray, "N K"] | None:
+    """The weights of the step that training took; None if they are not known.
+
+    They are the recorded ones, or 1 for each task where the step is known to be the sum of the losses.
+    """
+    weights = recorded_weights(grams, side)
+    return np.ones(grams.values.shape[:2]) if weights is None and sums_losses(dump) else weights
+
+
 def in_order(sides: Sequence[str]) -> list[str]:
     """Sides in the order of Figure 2: the critic, where there is one, comes first."""
     return sorted(sides, key=lambda side: side != "critic")
