@@ -267,7 +267,7 @@ def outcome_of(dump: Dump, side: str, grams: Grams) -> Outcome | None:
         short = {"success_ema": "success", f"loss_{side}": "loss"}.get(name, name)
         label = SUCCESS_LABEL if name == "success_ema" else short.replace("_", " ")
         units = dump.source.specs[name].units
-        return Outcome(short, f"{label} ({units})" if units not in ("", "1") else label, values)
+        return Outcome(short, f"{label} ({units})" if units not in ("", "1", label) else label, values)
     return None
 
 
