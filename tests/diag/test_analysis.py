@@ -12,16 +12,15 @@ from hypothesis import strategies as st
 
 from tests.combiners.gradients import PROPERTY, gram_of, independent, well_conditioned
 from toppo.combiners import FairGrad, make
-from toppo.combiners.geometry import mean_abs_cosine
-from toppo_diag.analysis.conflicts import (
-    ROUNDING,
+from toppo.combiners.geometry import (
     conflict_score,
-    conflict_series,
+    direction_shares,
     effective_rank,
-    heads,
-    layer_conflicts,
+    mean_abs_cosine,
+    top_1_mass,
 )
-from toppo_diag.analysis.health import direction_shares, health_series, top_1_mass
+from toppo_diag.analysis.conflicts import ROUNDING, conflict_series, heads, layer_conflicts
+from toppo_diag.analysis.health import health_series
 from toppo_diag.analysis.invariance import (
     gaussian_gram,
     lognormal_perturbation,

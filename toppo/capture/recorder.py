@@ -6,7 +6,7 @@ import logging
 import operator
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -20,6 +20,7 @@ from toppo.capture.combining import combination_scalars, unsolved_scalars
 from toppo.capture.errors import CaptureError, explained
 from toppo.capture.found import Combiners, Found, find
 from toppo.capture.graph import reached
+from toppo.capture.live import live_numbers
 from toppo.capture.log import Exist, Log
 from toppo.capture.losses import Losses, TaskLosses, task_losses
 from toppo.capture.ranks import Ranks
@@ -31,6 +32,9 @@ from toppo.combiners import Combiner, make
 from toppo.common.errors import bad_option
 
 log = logging.getLogger("toppo.capture")
+
+OnRecord = Callable[[int, dict[str, float]], object]
+"""Takes the step and the scalars of a record."""
 
 
 class Scaler(Protocol):
@@ -58,6 +62,7 @@ def record(
     exist: Exist = "error",
     seed: int = 0,
     config: Mapping[str, Any] | None = None,
+    on_record: OnRecord | None = None,
 ) -> Recorder:
     """A recorder of the per-task gradients of a training loop.
 
@@ -82,6 +87,8 @@ def record(
             name, such as dumps/mine-2.
         seed: seed of the random orders that some combiners need.
         config: what else the dump shall say about the run, in values that JSON can hold.
+        on_record: called after each record with its step and its scalars by name, for a live display. They are those of
+            `toppo-diag scalars`, and the losses.
 
     Raises:
         UsageError: an option is out of range.
@@ -118,7 +125,7 @@ def record(
         ranks,
         model,
         names,
-        Options(every, sides, slabs, _checked(combiner), scaler, accumulate, way, seed, dict(config or {})),
+        Options(every, sides, slabs, _checked(combiner), scaler, accumulate, way, seed, dict(config or {}), on_record),
     )
 
 
@@ -143,6 +150,7 @@ class Options:
     way: WayName | None
     seed: int
     config: Mapping[str, Any]
+    on_record: OnRecord | None
 
 
 class Recorder:
@@ -375,6 +383,9 @@ class Recorder:
             grams = {f"{side}_layer_gram": grams for side, grams in by_side.items()}
             slabs = {side: rows.slab(part, window.scale) for side, part in found.columns.items() if self._options.slabs}
             self._log.write(window.step, present=present, **grams, **slabs, **scalars)
+            if self._options.on_record is not None and self._ranks.writes:
+                summed = {side: grams.sum(axis=0) for side, grams in by_side.items()}
+                self._options.on_record(window.step, live_numbers(self._tasks, summed, scalars, present))
 
     def _combine(
         self, side: str, combiner: Combiner, gram: np.ndarray, loss: np.ndarray, window: Window

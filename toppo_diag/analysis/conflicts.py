@@ -11,47 +11,20 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from toppo.combiners.geometry import cosines, gradient_norms, mean_abs_cosine
+from toppo.combiners.geometry import (
+    conflict_score,
+    cosines,
+    effective_rank,
+    gradient_norms,
+    live_pairs,
+    mean_abs_cosine,
+)
 from toppo_diag.analysis.presence import Known, of_some
 from toppo_diag.analysis.series import Steps
 from toppo_diag.analysis.typical import Typical, typical
 
 ROUNDING = 1e-5
 """Least noise band of a cosine. Rounding to fp32 alone can change a cosine by so much (tolerance of the format)."""
-
-
-def live_pairs(gram: Float[np.ndarray, "*n K K"]) -> np.ndarray:
-    """True where tasks i != j both have a gradient, (..., K, K)."""
-    live = gradient_norms(gram) > 0
-    pairs: np.ndarray = live[..., :, None] & live[..., None, :] & ~np.eye(gram.shape[-1], dtype=bool)
-    return pairs
-
-
-def conflict_score(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n"]:
-    """Share of the pairs of live tasks with cos(g_i, g_j) < 0; 0 where there is no pair.
-
-    For the Gram of one layer this is Recon's conflict score at threshold S = 0, divided by the number of pairs (Shi et
-    al., Recon, ICLR 2023). It counts signs, also those of noise.
-    """
-    pairs = live_pairs(gram)
-    n = pairs.sum(axis=(-2, -1))
-    share: np.ndarray = ((gram < 0) & pairs).sum(axis=(-2, -1)) / np.maximum(n, 1)
-    return share
-
-
-def effective_rank(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n"]:
-    """Effective rank of the cosine matrix of the live tasks, exp(-sum_k p_k log p_k) (Roy and Vetterli, 2007).
-
-    The p_k are the eigenvalues over their sum. Orthogonal gradients give the number of live tasks. Parallel or
-    anti-parallel gradients give 1. If all tasks are dead, the result is 0.
-    """
-    live = gradient_norms(gram) > 0
-    values = np.clip(np.linalg.eigvalsh(cosines(gram)), 0.0, None)
-    total = values.sum(axis=-1, keepdims=True)
-    p = np.divide(values, total, out=np.zeros_like(values), where=total > 0)
-    entropy = -np.sum(p * np.log(p, out=np.zeros_like(p), where=p > 0), axis=-1)
-    rank: np.ndarray = np.where(live.any(axis=-1), np.exp(entropy), 0.0)
-    return rank
 
 
 @dataclass(frozen=True)

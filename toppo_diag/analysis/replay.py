@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from toppo.combiners import Combiner
-from toppo.combiners.geometry import contributions, direction_norm, gradient_norms, spread
-from toppo_diag.analysis.health import top_1_mass
+from toppo.combiners.geometry import contributions, direction_norm, gradient_norms, spread, top_1_mass
 from toppo_diag.analysis.presence import Known, solve
 from toppo_diag.analysis.typical import typical
 

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from toppo.combiners import make
-from toppo_diag.analysis.health import direction_shares
+from toppo.combiners.geometry import direction_shares
 from toppo_diag.analysis.presence import Known, of_known, solve
 from toppo_diag.analysis.series import Steps
 from toppo_diag.analysis.typical import Typical, typical

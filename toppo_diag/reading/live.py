@@ -10,9 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from toppo.combiners.geometry import gradient_norms, mean_abs_cosine, spread
+from toppo.combiners.geometry import direction_shares, gradient_norms, mean_abs_cosine, spread
 from toppo.dump import Dump, DumpError, DumpNotFoundError, run_logs
-from toppo_diag.analysis.health import direction_shares
 from toppo_diag.analysis.typical import typical
 from toppo_diag.reading.conditions import SUCCESS, default_side, has_weights, recorded, run_name
 from toppo_diag.reading.dumps import known_block
