@@ -315,7 +315,7 @@ class _Check:
         rows: npt.NDArray[np.bool_],
     ) -> None:
         kept = np.flatnonzero(rows)
-        recomputed = numerics.gram(slab[kept])
+        recomputed = numerics.gram(slab if rows.all() else slab[kept])
         norms = np.sqrt(np.diagonal(recomputed))
         difference = np.abs(gram[np.ix_(kept, kept)] - recomputed)
         difference[difference < _UNDERFLOW] = 0
