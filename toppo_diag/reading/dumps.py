@@ -22,9 +22,6 @@ from toppo_diag.reading.progress import progress
 from toppo_diag.reading.schedulers import map_on
 from toppo_diag.request import Request
 
-_PARTS = 5
-"""Number of reads for one slab."""
-
 
 @dataclass(frozen=True)
 class Grams:
@@ -213,20 +210,9 @@ def grams_of_slabs(
 def _layer_grams(
     path: str, n_snapshots: int, side: str, snapshot: int, minibatch: int, layers: tuple[tuple[slice, ...], ...]
 ) -> Float[np.ndarray, "L K K"]:
-    slab = _slab(_opened(path, n_snapshots), side, snapshot, minibatch)
+    slab = _opened(path, n_snapshots).slab_values(side, snapshot, minibatch)
     with single_thread():
         return np.stack([np.sum([gram(slab[:, cut]) for cut in cuts], axis=0) for cuts in layers])
-
-
-def _slab(dump: Dump, side: str, snapshot: int, minibatch: int) -> Float[np.ndarray, "K P"]:
-    """One slab, read a few rows at a time, because decoding takes three times the memory of the rows."""
-    k = len(dump.tasks)
-    slab = np.empty(dump.source.specs[f"{side}_grad"].shape[2:], dtype=np.float32)
-    rows = -(-k // _PARTS)
-    for start in range(0, k, rows):
-        part = slice(start, min(start + rows, k))
-        slab[part] = dump.source.read(f"{side}_grad", (snapshot, minibatch, part, slice(None)))
-    return slab
 
 
 @lru_cache(maxsize=4)
