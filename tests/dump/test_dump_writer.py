@@ -202,7 +202,9 @@ def test_one_task_alone(store: Path, tmp_path: Path) -> None:
     order = {"order": ScalarSpec(("task", "other"), "i4")}
     with DumpWriter.create(store, tasks=["a"], sides={"trunk": 2}, minibatch_scalars=order) as writer:
         J = np.ones((1, 2), np.float32)
-        writer.record_minibatch(0, slabs={"trunk": J}, grams={"trunk": gram(J)}, scalars={"order": np.empty((1, 0))})
+        writer.record_minibatch(
+            0, slabs={"trunk": J}, grams={"trunk": gram(J)}, scalars={"order": np.empty((1, 0), "i4")}
+        )
         writer.commit_snapshot(env_steps=0, collect=0, scalars={})
     assert verify(store).ok
     assert open_dump(store).values("order").shape == (1, 1, 1, 0)
