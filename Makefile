@@ -26,12 +26,12 @@ $(VENV)/dev: pyproject.toml constraints.txt
 # The first of dumps/NAME, dumps/NAME2, dumps/NAME3 ... that does not exist: no run is ever overwritten.
 fresh = $$(name=$(1); n=1; while [ -e dumps/$$name ]; do n=$$((n + 1)); name=$(1)$$n; done; echo $$name)
 
-# The paper's networks on real MT10, in small collects: six of them, two snapshots, then their Gram heatmaps.
+# The paper's networks on real MT10, in small collects: six of them, two snapshots, then a report of them.
 demo: $(VENV)/train
 	name=$(call fresh,demo) && \
 	$(BIN)/toppo train --name $$name --env-steps 60000 --env-steps-per-epoch 10000 --env-steps-per-collect 10000 \
 		--eval-every-epochs 6 --eval-episodes 2 --dump-every 3 && \
-	$(BIN)/toppo-diag heatmaps dumps/$$name --out figures/out
+	$(BIN)/toppo-diag report dumps/$$name --out figures/out/$$name.html
 
 # The paper's mechanism figures from the archives under figures/data. Needs no torch.
 figures: $(VENV)/base
@@ -43,6 +43,7 @@ test: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/biome check
 	$(MAKE) docs
 	$(BIN)/python -m pytest
 
@@ -69,6 +70,7 @@ bench: $(VENV)/dev
 	$(BIN)/python -m tests.benchmarks.bench_update --json build/bench-update.json
 	$(BIN)/python -m tests.benchmarks.bench_update --memory
 	$(BIN)/python -m tests.benchmarks.bench_update --memory-dumped
+	$(BIN)/python -m tests.benchmarks.bench_capture
 	$(BIN)/python -m tests.benchmarks.bench_envs
 	$(BIN)/python -m tests.benchmarks.bench_combiners
 	$(BIN)/python -m tests.benchmarks.bench_dump

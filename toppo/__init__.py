@@ -1,8 +1,9 @@
 """toppo: the microscope for multi-task gradients, and a trainer (TOPPO) for Meta-World.
 
-A multi-task network has one gradient per task. `toppo` combines them into one direction (`make`), records them while
-any training loop runs (`DumpWriter`), and reads the records (`open_dump`). It also trains multi-task PPO with these
-parts (`train`). The package `toppo_diag` draws and checks what was recorded.
+A multi-task network has one gradient per task. `toppo` records them while any training loop runs (`record`, or
+`DumpWriter` for gradients of your own), combines them into one direction (`make`), and reads the records
+(`open_dump`). It also trains multi-task PPO with these parts (`train`). The package `toppo_diag` draws and checks what
+was recorded.
 
 >>> import numpy as np
 >>> import toppo
@@ -19,6 +20,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from toppo.capture.recorder import Recorder, record
     from toppo.combiners import (
         DWA,
         FAMO,
@@ -74,6 +76,7 @@ __all__ = [
     "Mean",
     "NashMTL",
     "PCGrad",
+    "Recorder",
     "Run",
     "Sum",
     "TaskForce",
@@ -90,6 +93,7 @@ __all__ = [
     "make",
     "open_dump",
     "parameter_counts",
+    "record",
     "register",
     "resume",
     "sweep",
@@ -98,6 +102,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    **dict.fromkeys(("Recorder", "record"), "toppo.capture.recorder"),
     **dict.fromkeys(("ToppoError", "UsageError"), "toppo.common.errors"),
     **dict.fromkeys(
         ("Dump", "DumpError", "DumpNotFoundError", "DumpWriter", "export", "open_dump", "verify"), "toppo.dump"

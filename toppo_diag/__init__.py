@@ -34,14 +34,17 @@ if TYPE_CHECKING:
         trap,
         weights,
     )
+    from toppo_diag.commands.report import report
     from toppo_diag.commands.store import export, info, verify
     from toppo_diag.commands.watch import watch
     from toppo_diag.errors import DiagnosticError, UsageError
     from toppo_diag.product import Product
     from toppo_diag.reading.live import look
+    from toppo_diag.reporting.document import Report
 
 _HOMES = {
     "batch.make": ("figures",),
+    "commands.report": ("report",),
     "commands.store": ("export", "info", "verify"),
     "commands.watch": ("watch",),
     "commands": (
@@ -51,12 +54,14 @@ _HOMES = {
     "errors": ("DiagnosticError", "UsageError"),
     "product": ("Product",),
     "reading.live": ("look",),
+    "reporting.document": ("Report",),
 }
 _HOME = {name: f"toppo_diag.{module}" for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "DiagnosticError",
     "Product",
+    "Report",
     "UsageError",
     "compare",
     "conflicts",
@@ -71,6 +76,7 @@ __all__ = [
     "look",
     "norms",
     "replay",
+    "report",
     "solver_bench",
     "tables",
     "trap",

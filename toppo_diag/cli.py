@@ -17,6 +17,7 @@ from toppo.common import terminal
 from toppo.common.docstrings import arguments, description
 from toppo_diag.batch.make import figures as make_figures
 from toppo_diag.commands import ALL, RUN_TABLES, TABLES, store
+from toppo_diag.commands import report as reporting
 from toppo_diag.commands import watch as watching
 from toppo_diag.product import Product
 from toppo_diag.request import One, Selection, Sources, Texts, as_texts
@@ -243,6 +244,33 @@ def _figures(
             print(f"failed: {result.name}: {failure}", file=sys.stderr)
     if any(result.failures for result in results):
         raise typer.Exit(1)
+
+
+_REPORT = _helps(reporting.report)
+
+
+@app.command("report", help=description(reporting.report))
+def _report(
+    runs: Annotated[list[str], typer.Argument(help=_REPORT["runs"], metavar="RUN")],
+    out: Annotated[Path, typer.Option(help=_REPORT["out"])] = Path("report.html"),
+    watch: Annotated[bool, typer.Option("--watch", help=_REPORT["watch"])] = False,
+    interval: Annotated[float, typer.Option(help=_REPORT["interval"])] = 30.0,
+    threshold: Annotated[list[str] | None, typer.Option(help=_REPORT["threshold"])] = None,
+    scheduler: Annotated[str, typer.Option(help=_REPORT["scheduler"])] = "serial",
+    show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    if watch:
+        print(f"writing {out} every {interval:g} s until the run ends; Ctrl-C stops", file=sys.stderr)
+    given = ",".join(threshold or ())
+    made = reporting.report(runs, out=out, watch=watch, interval=interval, threshold=given, scheduler=scheduler)
+    if as_json:
+        answer = {"files": [str(out)], "numbers": made.headline, "what_if": made.options, "notes": made.notes}
+        print(json.dumps(answer))
+    else:
+        print("\n".join([*made.lines(), str(out)]))
+    if show:
+        _open([str(out)])
 
 
 _WATCH = _helps(watching.watch)

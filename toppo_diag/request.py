@@ -34,6 +34,7 @@ class Selection(TypedDict, total=False):
         steps: the snapshots nearest to these steps, such as 500000,4500000, or all in a range, such as 500000:8000000.
         tasks: only these tasks, separated by commas.
         layer: only the gradient of one parameter ('0.weight') or of one layer ('0').
+        minibatch: only this minibatch of each snapshot, counted from 0; by default all of them count.
         scheduler: where gradients are read: serial, threads:N, processes:N, the address of a dask scheduler
             (tcp://host:port), or its scheduler file. Anyone who can reach a dask scheduler can run code on it.
     """
@@ -44,6 +45,7 @@ class Selection(TypedDict, total=False):
     steps: Texts
     tasks: Texts
     layer: str | None
+    minibatch: int | None
     scheduler: str
 
 
@@ -59,6 +61,7 @@ class Request:
         steps: steps whose nearest snapshots are taken, or ranges "a:b" that include both ends.
         tasks: the tasks to keep, in this order; () keeps all.
         layer: a parameter ("2.weight"), or the common start of several ("2"). Only its columns count.
+        minibatch: the only minibatch of each snapshot to take, from 0 (negative ones from the end); None takes all.
         scheduler: see `toppo_diag.reading.schedulers`.
     """
 
@@ -69,6 +72,7 @@ class Request:
     steps: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     layer: str | None = None
+    minibatch: int | None = None
     scheduler: str = "serial"
 
     @classmethod
@@ -88,6 +92,7 @@ class Request:
             steps=as_texts(selection.get("steps")),
             tasks=as_texts(selection.get("tasks")),
             layer=selection.get("layer"),
+            minibatch=selection.get("minibatch"),
             scheduler=selection.get("scheduler", "serial"),
         )
         given = [name for name in ("stage", "snapshot", "steps") if getattr(request, name)]

@@ -38,7 +38,7 @@ def _dump(facts: Mapping[str, Any]) -> Iterator[str]:
     yield f"{facts['path']}: {facts['kind']}, {state}, {_size(facts['bytes'])}"
     planned = "" if facts["planned"] in (None, facts["snapshots"]) else f" of {facts['planned']} planned"
     yield from _line("snapshots", f"{facts['snapshots']}{planned}, {facts['minibatches']} minibatches each")
-    yield from _line("steps", _steps(facts["env_steps"]))
+    yield from _line("steps", _steps(facts["steps"]))
     if facts["stream_entries"]:
         yield from _line("Gram stream", f"{facts['stream_collects']} collects, {facts['stream_entries']} Grams each")
     yield from _line(f"{len(facts['tasks'])} tasks", ", ".join(facts["tasks"]))

@@ -24,7 +24,7 @@ from tests.benchmarks.bench_dump import MINIBATCHES, SIZES, relu_like
 from tests.diag import runs
 from toppo.dump import Dump, DumpWriter, ParameterSlice, export, gram, open_dump
 from toppo_diag.plots.names import METAWORLD
-from toppo_diag.reading.dumps import grams_of_slabs
+from toppo_diag.reading.dumps import layer_grams
 
 DIAG = [sys.executable, "-c", "from toppo_diag.cli import main; main()"]
 MANIFEST = Path(__file__).parents[2] / "figures" / "paper.toml"
@@ -83,7 +83,7 @@ def bench_slabs(folder: Path) -> None:
             for minibatch in range(MINIBATCHES):
                 grams = {side: gram(slab) for side, slab in slabs.items()}
                 writer.record_minibatch(minibatch, slabs=slabs, grams=grams, scalars={})
-            writer.commit_snapshot(env_steps=snapshot, collect=snapshot, scalars={})
+            writer.commit_snapshot(step=snapshot, scalars={})
     dump = open_dump(folder)
     index = [(s, m) for s in range(3) for m in range(MINIBATCHES)]
     megabytes = len(index) * slabs["critic"].nbytes / 1e6
@@ -93,7 +93,7 @@ def bench_slabs(folder: Path) -> None:
             dump.slab_values("critic", s, m)
 
     def make_grams(dump: Dump) -> None:
-        grams_of_slabs(dump, "critic", index, [(slice(None),)])
+        layer_grams(dump, "critic", index)
 
     rates = {"reading slabs": 0.0, "Grams from slabs": 0.0}
     for _ in range(5):  # in turn, the best of each: other work on the machine slows both
@@ -126,7 +126,7 @@ def bench_commands(folder: Path) -> None:
         for snapshot in range(snapshots):
             for minibatch in range(minibatches):
                 writer.record_minibatch(minibatch, slabs=slabs, grams=grams, scalars={})
-            writer.commit_snapshot(env_steps=snapshot, collect=snapshot, scalars={})
+            writer.commit_snapshot(step=snapshot)
     for side, slab in slabs.items():
         np.save(folder / f"{side}.npy", slab)
 

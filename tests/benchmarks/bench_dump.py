@@ -3,6 +3,9 @@
 For MT10 and MT50 sizes it prints what the training thread gives up per snapshot (wall, and its own CPU), then MB/s and
 CPU s per snapshot of writing and reading the slabs: this store, raw numpy files, and h5py with and without compression.
 MB are of fp32 in memory; every writer fsyncs, every reader finds its files in the page cache.
+
+Last it prints what one `record` costs a loop that does nothing else: with and without the gradients, and for a network
+so small that the wait for the disk is all of it.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from toppo.dump import DumpWriter, ScalarSpec, gram, open_dump
+from toppo.dump import DumpWriter, ParameterSlice, ScalarSpec, gram, open_dump
 
 MINIBATCHES = 5
 
@@ -106,7 +109,7 @@ def bench_dump(size: Size, slabs: Slabs, keepbits: int | None, folder: Path) -> 
             writer.record_minibatch(
                 minibatch, slabs=slabs, grams=grams, scalars={f"scalar_{i}": per_task for i in range(16)}
             )
-        writer.commit_snapshot(env_steps=index, collect=index, scalars={f"state_{i}": per_task for i in range(5)})
+        writer.commit_snapshot(step=index, scalars={f"state_{i}": per_task for i in range(5)})
         given_up.append((1e3 * (time.perf_counter() - start), 1e3 * (time.thread_time() - own)))
         writer.flush()
 
@@ -185,10 +188,55 @@ def bench_h5py(size: Size, slabs: Slabs, compression: str | None, folder: Path) 
     line(f"read  {label}", size, size.snapshots, *timed(read))
 
 
+RECORDS = [  # what, P, records, seconds between commits, gradients kept
+    ("10 x 100k", 100_000, 30, 0.0, True),
+    ("10 x 100k, Grams by layer alone", 100_000, 30, 0.0, False),
+    ("10 x 1M", 1_000_000, 8, 0.0, True),
+    ("10 x 1M, Grams by layer alone", 1_000_000, 8, 0.0, False),
+    ("10 x 2k, every step", 2_000, 1000, 0.0, True),
+    ("10 x 2k, every step, commits in groups", 2_000, 1000, 5.0, True),
+    ("10 x 2k, every step, Grams alone", 2_000, 1000, 0.0, False),
+]
+
+
+def bench_records(folder: Path) -> None:
+    """One `record` of ten tasks, in a loop that does nothing else."""
+    print("one record: wall of the training thread (median, 99 %), its CPU, CPU of the process, all in ms")
+    for n, (what, P, records, commit_every, slabs) in enumerate(RECORDS):
+        layers = [ParameterSlice(f"layer{i}", (P // 8,)) for i in range(8)]
+        for kind in ("dense", "ReLU"):
+            J = relu_like(Size("", 10, {"t": P}, 1))["t"]
+            if kind == "dense":
+                J = np.random.default_rng(0).standard_normal(J.shape).astype(np.float32)
+            writer = DumpWriter.create(
+                folder / f"{n}-{kind}.zarr",
+                tasks=[f"task-{i}" for i in range(10)],
+                sides={"t": layers},
+                slabs=slabs,
+                layer_grams=not slabs,
+                commit_every=commit_every,
+            )
+            walls, own = [], 0.0
+            loss = np.ones(10)
+            started = time.process_time()
+            for step in range(records):
+                wall, cpu = time.perf_counter(), time.thread_time()
+                writer.record(step=step, t=J, loss=loss)
+                walls.append(1e3 * (time.perf_counter() - wall))
+                own += time.thread_time() - cpu
+            writer.close()
+            each = 1e3 * (time.process_time() - started) / records
+            low, high = np.percentile(walls[1:], [50, 99])
+            size = sum(file.stat().st_size for file in Path(writer.path).rglob("*") if file.is_file()) / records
+            costs = f"{low:7.2f} {high:7.1f} {1e3 * own / records:7.2f} {each:7.2f}"
+            print(f"  {what:40s} {kind:5s} {costs}  {size / 1e3:6.0f} kB on disk")
+
+
 def main() -> None:
     """Run the sizes asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", choices=[size.name for size in SIZES], help="one size only")
+    names = [*(size.name for size in SIZES), "records"]
+    parser.add_argument("--size", choices=names, help="one size only, or the cost of one record only")
     parser.add_argument("--folder", type=Path, help="where to write (default: a temporary directory)")
     options = parser.parse_args()
     for size in SIZES:
@@ -207,6 +255,9 @@ def main() -> None:
             with tempfile.TemporaryDirectory(dir=options.folder) as folder:
                 bench(Path(folder))
         print(f"  peak memory so far {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3:.0f} MB")
+    if options.size in (None, "records"):
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            bench_records(Path(folder))
 
 
 if __name__ == "__main__":

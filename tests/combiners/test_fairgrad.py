@@ -8,7 +8,7 @@ from scipy.optimize import minimize, root
 
 from tests.combiners.gradients import PROPERTY, any_gradients, clustered, gram_of, independent, well_conditioned
 from toppo.combiners import FairGrad, Status, check_gram, kkt_residual, make
-from toppo.combiners.fairgrad import EPS, MAX_ITERATIONS, RIDGE
+from toppo.combiners.fairgrad import EPS, MAX_ITERATIONS, RESOLVED, RIDGE
 from toppo_diag.analysis.solver_bench import REGIMES, regime_gram
 
 RESIDUAL = 1e-11
@@ -119,6 +119,24 @@ def test_general_alpha_under_spread_reaches_1e_9_or_its_floor(alpha: float):
         record = FairGrad(alpha).combine(G).record
         assert record.status in (Status.OK, Status.AT_FLOOR)
         assert record.residual <= max(1e-9, len(G) * record.floor)
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.1, 0.2, 0.5, 5.0])
+def test_a_residual_that_is_rounding_alone_has_a_status_of_its_own(alpha: float):
+    """Wide spreads at an alpha far from 1, where residuals of up to 1e277 were once said to be as good as rounding."""
+    rng = np.random.default_rng(3)
+    seen = set()
+    for n in range(60):
+        G = gram_of(clustered(rng, 2 + n % 20, spread=10.0 ** rng.uniform(0, 10), mix=10.0 ** rng.uniform(-4, 1)))
+        record = FairGrad(alpha).combine(G).record
+        seen.add(record.status)
+        known = len(G) * record.floor <= RESOLVED
+        if record.status in (Status.AT_FLOOR, Status.UNRESOLVED):
+            assert record.residual <= len(G) * record.floor
+            assert (record.status == Status.AT_FLOOR) == known
+        if record.status == Status.AT_FLOOR:
+            assert record.residual <= RESOLVED
+    assert Status.UNRESOLVED in seen or alpha >= 0.5
 
 
 def test_duplicates_share_the_weight_of_one():

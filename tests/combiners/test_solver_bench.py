@@ -84,6 +84,13 @@ def test_csv_and_markdown_hold_every_row():
     read = list(csv.DictReader(io.StringIO(to_csv(map(asdict, rows)))))
     assert [row["solver"] for row in read] == list(SOLVERS)
     assert float(read[0]["milliseconds"]) == rows[0].milliseconds
-    lines = to_markdown(rows).splitlines()
-    assert len(lines) == 2 + len(rows)
+    said, _, *lines = to_markdown(rows).splitlines()
+    assert "the paper's in brackets" in said
+    assert len(lines) == 3  # the header, its rule, and a line for each regime, as in Table C.1
     assert len({line.count("|") for line in lines}) == 1
+    cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
+    assert cells[0] == "K=50, spread 1x"
+    assert cells[1] == f"{rows[0].milliseconds:.3g} (14.5)"
+    assert cells[5] == f"{rows[4].milliseconds:.3g}"  # ours is not in the paper
+    assert cells[6] == f"{rows[0].kkt_residual:.1e} (1.8e-13)"
+    assert cells[-1] == f"{rows[3].times_scipy:,.0f}x (48x)"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from toppo.combiners import make
-from toppo.dump import DumpWriter, ParameterSlice, ScalarSpec, gram
+from toppo.dump import ENV_STEPS, DumpWriter, ParameterSlice, ScalarSpec, gram
 
 TASKS = ("reach-v3", "push-v3", "door-open-v3", "drawer-close-v3")
 LAYERS = [ParameterSlice("trunk.0.weight", (8, 6)), ParameterSlice("trunk.0.bias", (6,)), ParameterSlice("out", (10,))]
@@ -66,6 +66,7 @@ def record(
         snapshots=max(snapshots, 1),
         minibatches=MINIBATCHES,
         slabs=slabs,
+        step=ENV_STEPS,
         stream=(max(snapshots, 1), ENTRIES) if stream else None,
         minibatch_scalars={} if bare else specs,
         snapshot_scalars={} if bare else {"popart_sigma": ScalarSpec(("task",)), "success_ema": ScalarSpec(("task",))},
@@ -84,7 +85,7 @@ def record(
                 side: np.stack([gram(gradients(side, s, e, tasks, dead)) for e in range(ENTRIES)])
                 for side in ("actor", "critic")
             }
-            writer.record_stream(s, grams=grams, env_steps=500_000 * (s + 1))
+            writer.record_stream(s, grams=grams, step=500_000 * (s + 1))
         for m in range(MINIBATCHES):
             J = {side: gradients(side, s, m, tasks, dead) for side in ("actor", "critic")}
             G = {side: gram(J[side]) for side in J}
@@ -99,7 +100,7 @@ def record(
             )
             writer.record_minibatch(m, slabs=J if slabs else None, grams=G, scalars=scalars)
         writer.commit_snapshot(
-            env_steps=500_000 * (s + 1),
+            step=500_000 * (s + 1),
             collect=5 * (s + 1),
             scalars={} if bare else {"popart_sigma": sigma(s, k), "success_ema": success(s, k)},
         )

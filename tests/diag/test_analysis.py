@@ -59,7 +59,10 @@ def test_norm_series_is_what_the_vectors_give():
     np.testing.assert_allclose(series.fairgrad_norm, math.sqrt(4), rtol=1e-12)  # four live tasks
     lengths = [norm(g) for g in J if norm(g) > 0]
     np.testing.assert_allclose(series.spread, max(lengths) / min(lengths), rtol=1e-12)
-    assert series.median_spread == pytest.approx(max(lengths) / min(lengths))
+    assert series.typical["spread"].n == 3
+    means = sorted(norm(m.sum(axis=0) / 5) for m in minibatches)
+    assert series.typical["mean_norm"].median == pytest.approx(means[1])
+    assert (series.typical["mean_norm"].low, series.typical["mean_norm"].high) == pytest.approx((means[0], means[2]))
 
 
 @given(J=well_conditioned(max_spread=1e4))

@@ -51,6 +51,7 @@ def test_make_then_check(diag, paper):  # noqa: F811
     made = {p.name for p in (paper.parent / "out").iterdir()}
     assert {"norms.svg", "norms.csv", "norms-aggregators.csv", "early.svg", "cor-1.csv", "index.html"} <= made
     page = (paper.parent / "out" / "index.html").read_text()
+    assert 'href="report.html"' in page and (paper.parent / "out" / "report.html").stat().st_size > 1e6
     assert "Figure 2 &amp; more" in page
     assert "toppo-diag heatmaps" in page
     digest = hashlib.sha256((paper.parent / "data" / "fg.h5").read_bytes()).hexdigest()
@@ -77,7 +78,8 @@ def test_check_names_what_differs(diag, paper):  # noqa: F811
 
 def test_only_makes_only(diag, paper):  # noqa: F811
     assert diag("figures", paper, "--only", "early", "--format", "svg", "--out", "here")[0] == 0
-    assert {p.name for p in Path("here").iterdir()} == {"early.svg", "early.csv", "index.html"}
+    made = {"early.svg", "early.csv", "early-stages.csv", "index.html", "report.html"}
+    assert {p.name for p in Path("here").iterdir()} == made
 
 
 def test_one_that_fails_does_not_stop_the_others(diag, paper):  # noqa: F811

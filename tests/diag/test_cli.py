@@ -167,14 +167,17 @@ def test_trap_flags_the_starved(diag, ln_run, dead_run):
     assert shares["door-open-v3"] == 0
 
 
-def test_conflicts_rank_layers_where_there_are_slabs(diag, run, archive):
+def test_conflicts_rank_layers_where_there_are_any(diag, run, archive, tmp_path):
     _, out, _ = diag("conflicts", run, "--format", "svg", "--json")
     rows = table("figures/out/conflicts-fg-layers.csv")
     assert {r["layer"] for r in rows} == {"trunk.0.weight", "trunk.0.bias", "out"}
     scores = [float(r["conflict_score"]) for r in rows if r["side"] == "critic"]
     assert scores == sorted(scores, reverse=True)
-    _, out, _ = diag("conflicts", archive, "--format", "svg", "--out", "o", "--json")
-    assert any("holds no gradients (slabs)" in note for note in json.loads(out)["notes"])
+    diag("conflicts", archive, "--format", "svg", "--out", "o", "--json")
+    assert table("o/conflicts-fg-layers.csv") == rows
+    bare = runs.record(tmp_path / "bare", slabs=False, snapshots=1)
+    _, out, _ = diag("conflicts", bare, "--format", "svg", "--out", "o", "--json")
+    assert any("holds no Grams by layer and no slabs" in note for note in json.loads(out)["notes"])
 
 
 @pytest.mark.parametrize(
@@ -194,7 +197,7 @@ def test_conflicts_rank_layers_where_there_are_slabs(diag, run, archive):
         (("health", "RUN", "OTHER"), 2, "have different tasks"),
         (("heatmaps", "EMPTY"), 1, "holds no snapshot yet"),
         (("conflicts", "RUN", "--layer", "nope"), 2, "has no such layer"),
-        (("norms", "H5", "--layer", "out"), 1, "needs gradient slabs"),
+        (("norms", "H5", "--layer", "nope"), 2, "has no such layer"),
         (("invariance", "RUN", "--tol", "-1"), 2, "--tol"),
         (("figures", "none.toml"), 2, "cannot read none.toml"),
         (("watch", "nowhere"), 1, "nowhere"),

@@ -126,6 +126,39 @@ def test_labels_are_spread_in_order_apart_and_within_bounds(heights: list[float]
         np.testing.assert_allclose(placed, points, atol=1e-9)  # nothing to move
 
 
+def test_an_iqm_has_the_deviation_of_all_seeds_around_it():
+    """Figure D.7: the IQM over seeds with the sample standard deviation, which trims nothing."""
+    success = np.array([0.0, 0.2, 0.3, 0.4, 1.0])
+    found = curves.band(success, "iqm-std")
+    assert float(found.centre) == pytest.approx(30)
+    deviation = 100 * np.std([0.0, 0.2, 0.3, 0.4, 1.0], ddof=1)
+    assert (float(found.low), float(found.high)) == pytest.approx((30 - deviation, 30 + deviation))
+
+
+def test_a_curve_reaches_a_level_first_and_for_good(tmp_path):
+    run = evaluate(tmp_path / "a", flat(0.0, 0.9, 0.8, 0.95))
+    (group,) = align_each(read_runs([str(run)]))
+    levels = curves.baselines(PAPER, "MT10", "v2", 10)
+    reached = curves.reached(group, "std", levels)
+    assert reached["MOORE"] == (400_000, 1_200_000)  # 86.0
+    assert reached["PaCo"] == (400_000, 1_200_000)  # 82.4
+    assert reached["SAC-MT"] == (400_000, 400_000)  # 69.4
+    assert reached["ARS"] == (None, None)  # 97.3
+
+
+def test_the_ars_family_has_bars_where_its_numbers_are_published():
+    family = curves.ars_family(PAPER, "MT50", "v2", 50)
+    assert {name: sorted(bars) for name, bars in family.items()} == {
+        "ARS": [10, 20, 30, 40, 50],
+        "ARS-LN (400)": [10, 20, 30, 40, 50],
+        "ARS-LN (1024)": [50],
+        "ARS-LoRA": [10, 20, 30, 40, 50],
+    }
+    bar = family["ARS-LoRA"][10]
+    assert (float(bar.centre), float(bar.low), float(bar.high)) == pytest.approx((29.3, 21.6, 37.0))
+    assert curves.ars_family(PAPER, "MT50", "v1", 50) == {}
+
+
 def test_two_labels_at_one_point_part_evenly():
     np.testing.assert_allclose(curves.spread_out(np.array([50.0, 50.0, 90.0]), 4, 0, 100), [48, 52, 90])
 
@@ -156,7 +189,10 @@ def test_success_writes_every_statistic_and_where_baselines_are_reached(diag, ru
     np.testing.assert_allclose([float(r["mean"]) for r in rows], 100 * given_.mean(axis=0))
     np.testing.assert_allclose([float(r["std"]) for r in rows], 100 * given_.std(axis=0, ddof=1))
     np.testing.assert_allclose([float(r["sem"]) for r in rows], 100 * given_.std(axis=0, ddof=1) / np.sqrt(3))
-    reached = {(r["label"], r["baseline"]): r["reached_at"] for r in table("curves-success-MT10-v2-baselines.csv")}
+    levels = table("curves-success-MT10-v2-baselines.csv")
+    reached = {(r["label"], r["baseline"]): r["reached_for_good_at"] for r in levels}
+    assert all(r["first_reached_at"] == r["reached_for_good_at"] for r in levels)  # these curves never fall
+    assert {r["baseline"] for r in levels if r["more_parameters"] == "False"} == {"PaCo", "SMT"}  # not published
     assert reached["TOPPO", "MOORE"] == "400000"  # 86.0, between the 90 and what vanilla has
     assert reached["TOPPO", "ARS-LoRA"] == "800000"
     assert reached["Vanilla MT-PPO", "MOORE"] == ""
@@ -165,7 +201,7 @@ def test_success_writes_every_statistic_and_where_baselines_are_reached(diag, ru
 
 def test_each_figure_of_the_same_runs(diag, runs):
     toppo = np.array([run.success[-1] for run in read_runs([str(p) for p in runs[3:]])])
-    for figure, count in (("per-task", 10 * 2 * 3), ("worst-k", 2 * 2), ("ladder", 2)):
+    for figure, count in (("per-task", 10 * 2 * 3), ("worst-k", 2 * 2 + 3), ("ladder", 2)):
         code, _, err = diag(*runs, "--figure", figure, "--name", f"curves-{figure}-MT10-v2")
         assert (code, err) == (0, "")
         assert len(table(f"curves-{figure}-MT10-v2.csv")) == count
@@ -178,6 +214,8 @@ def test_each_figure_of_the_same_runs(diag, runs):
     np.testing.assert_allclose([per_task[t] for t in MT10], 100 * toppo.mean(axis=0))
     worst = {r["k"]: r for r in table("curves-worst-k-MT10-v2.csv") if r["label"] == "TOPPO"}
     assert float(worst["5"]["mean"]) == pytest.approx(100 * np.sort(toppo, axis=1)[:, :5].mean())
+    family = {r["label"]: float(r["mean"]) for r in table("curves-worst-k-MT10-v2.csv") if r["whose"] == "published"}
+    assert family == {"ARS": 97.3, "ARS-LN (400)": 98.6, "ARS-LoRA": 99.5}
     assert (worst["10"]["best_published"], worst["5"]["best_published"]) == ("ARS-LoRA", "")
 
 
@@ -232,7 +270,7 @@ def test_means_beside_published_iqms_are_said(diag, tmp_path):
     ("arguments", "message"),
     [
         (("RUN", "--figure", "sucess"), "--figure sucess: give success, per-task, worst-k or ladder"),
-        (("RUN", "--band", "ci"), "--band ci: give std, sem or iqm"),
+        (("RUN", "--band", "ci"), "--band ci: give std, sem, iqm or iqm-std"),
         (("RUN", "RUN"), "are both seed 0 of Vanilla MT-PPO"),
         (("nowhere",), "nowhere"),
     ],
@@ -305,8 +343,10 @@ def test_bars_are_the_numbers():
         for label, row in bars.items()
     }
     with paper_style():
-        (ax,) = worst_k_figure(single, {10: ("ARS", 65.0)}, "MT10", "std").axes
+        other = {"X*": {10: single[RUNGS[0]][10]}}
+        (ax,) = worst_k_figure(single, {10: ("ARS", 65.0)}, "MT10", "std", published=other).axes
         heights = {p.get_gid(): p.get_height() for p in ax.patches}
+        assert (heights["bar X* 10"], "bar X* 5" in heights, "* more parameters" in ax.get_title()) == (20, False, True)
         panels = ladder_figure({"final mean": {label: row[5] for label, row in single.items()}}, {}, "MT10", "std").axes
     assert [heights[f"bar {label} 5"] for label in RUNGS] == [0, 10, 20, 30, 40, 50]
     assert [p.get_width() for p in panels[0].patches] == [0, 10, 20, 30, 40, 50]

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from toppo_diag.analysis.heatmap import gram_panel
+from toppo_diag.analysis.heatmap import gram_panel, typical_panel
 from toppo_diag.analysis.scale import without_popart
 from toppo_diag.analysis.stages import stage_snapshots
+from toppo_diag.analysis.typical import Typical, typical, typical_minibatch
 from toppo_diag.plots.heatmap import heatmap_figure
 
 TASKS = tuple(f"task-{i}-v3" for i in range(4))
@@ -20,7 +21,43 @@ def test_panel_is_the_caption():
     np.testing.assert_allclose(panel.share, norms / 4, rtol=1e-12)
     np.testing.assert_allclose(panel.log10_square[:3], 2 * np.log10(norms[:3]), rtol=1e-12)
     assert panel.log10_square[3] == -np.inf
-    assert panel.spread == pytest.approx(norms[2] / norms[0])
+    assert panel.spread.median == panel.spread.low == panel.spread.high == pytest.approx(norms[2] / norms[0])
+
+
+def test_a_panel_of_several_minibatches_shows_the_typical_one_and_medians_of_all():
+    minibatches = [RNG.standard_normal((4, 30)) + shift for shift in (3.0, 0.0, 1.0)]
+    grams = np.stack([m @ m.T for m in minibatches])
+    cosines = [_mean_abs_cosine(m) for m in minibatches]
+    assert cosines[1] < cosines[2] < cosines[0]
+    panel = typical_panel(grams, TASKS)
+    assert panel.shown == 2
+    np.testing.assert_array_equal(panel.cosine, gram_panel(grams[2], TASKS).cosine)
+    assert panel.mean_abs_cosine.median == pytest.approx(cosines[2], rel=1e-12)
+    lengths = [np.linalg.norm(m, axis=1) for m in minibatches]
+    spreads = sorted(float(of.max() / of.min()) for of in lengths)
+    assert (panel.spread.low, panel.spread.median, panel.spread.high) == pytest.approx(tuple(spreads), rel=1e-12)
+    assert panel.spread.n == 3
+
+
+def test_of_an_even_number_the_lower_middle_minibatch_is_shown():
+    minibatches = [RNG.standard_normal((4, 30)) + shift for shift in (0.0, 3.0, 2.0, 1.0)]
+    grams = np.stack([m @ m.T for m in minibatches])
+    assert typical_minibatch(grams) == 3
+    assert typical_minibatch(grams[:1]) == 0
+    sigma = np.array([0.01, 3.0, 70.0, 5.0])
+    assert typical_minibatch(without_popart(grams, np.tile(sigma, (4, 1)))) == 3
+
+
+def test_only_finite_numbers_count():
+    assert typical(np.array([1.0, np.nan, 3.0, np.inf])) == Typical(2.0, 1.0, 3.0, 2)
+    assert typical(np.array([np.nan])).n == 0
+    unknown = np.full((4, 4), np.nan)
+    assert typical_minibatch(np.stack([unknown, GRAM, unknown])) == 1
+
+
+def _mean_abs_cosine(J: np.ndarray) -> float:
+    unit = J / np.linalg.norm(J, axis=1, keepdims=True)
+    return float(np.mean([abs(unit[i] @ unit[j]) for i in range(len(J)) for j in range(len(J)) if i != j]))
 
 
 def test_sigma_inversion_is_the_raw_gradients_gram_and_keeps_cosines():
@@ -40,6 +77,22 @@ def test_stages():
         stage_snapshots(steps, ["lat"])
     with pytest.raises(ValueError, match="no committed snapshot"):
         stage_snapshots(steps[:0])
+
+
+def test_stages_of_a_run_that_reaches_the_papers_steps_are_nearest_to_these():
+    steps = np.arange(1, 17) * 500_000  # 0.5M to 8M
+    assert {stage: steps[s] for stage, s in stage_snapshots(steps).items()} == {
+        "early": 500_000,
+        "mid": 4_500_000,
+        "late": 7_500_000,
+    }
+    assert stage_snapshots(steps[:15])["late"] == 14  # 7.5M is reached
+    assert stage_snapshots(steps[:14]) == {"early": 0, "mid": 6, "late": 13}  # 7M is not: first, middle, last
+    sparse = np.array([4_000_000, 8_000_000])  # 0.5M and 4.5M have the same nearest snapshot
+    assert stage_snapshots(sparse) == {"early": 0, "late": 1}
+    assert stage_snapshots(steps, paper=False) == {"early": 0, "mid": 7, "late": 15}  # steps of another kind
+    longer = np.arange(1, 41) * 500_000
+    assert stage_snapshots(longer) == {"early": 0, "mid": 8, "late": 14}
 
 
 def test_figure_draws_the_panels_numbers_and_marks_the_dead():

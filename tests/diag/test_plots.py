@@ -25,10 +25,11 @@ import toppo_diag
 from tests.diag import runs
 from toppo_diag import plots
 from toppo_diag.analysis.curves import Band
-from toppo_diag.analysis.heatmap import Panel, gram_panel
+from toppo_diag.analysis.heatmap import Panel, gram_panel, typical_panel
 from toppo_diag.analysis.invariance import Perturbation, Sweep
 from toppo_diag.analysis.norms import NormSeries
 from toppo_diag.analysis.runs import RUNGS
+from toppo_diag.analysis.typical import Typical
 from toppo_diag.plots.conflicts import conflicts_figure
 from toppo_diag.plots.contributions import contributions_figure
 from toppo_diag.plots.curves import Panel as Curves
@@ -105,7 +106,9 @@ def series(k: int, dead: int = -1) -> NormSeries:
     norms = np.exp(np.random.default_rng(k).normal(size=(6, k)))
     if dead >= 0:
         norms[:, dead] = 0
-    return NormSeries(STEPS, norms, norms.mean(axis=1) / 3, np.full(6, np.sqrt(k)), np.full(6, 20.0), 20.0)
+    spreads = [np.full(6, value) for value in (20.0, 10.0, 2e5)]
+    typical = {"spread": Typical(20.0, 10.0, 2e5, 6)}
+    return NormSeries(STEPS, norms, norms.mean(axis=1) / 3, np.full(6, np.sqrt(k)), *spreads, typical)
 
 
 @pytest.mark.parametrize("k", [3, 50])
@@ -134,7 +137,7 @@ def test_norms(k: int):
 @pytest.mark.parametrize("k", [3, 50])
 def test_contributions(k: int):
     panels = {c: series(k).norms * n for n, c in enumerate(("raw, mean", "+PopArt, mean", "raw, FG", "+PopArt, FG"), 1)}
-    figure = contributions_figure(STEPS, panels, dict.fromkeys(panels, 274.0), names(k))
+    figure = contributions_figure(STEPS, panels, dict.fromkeys(panels, Typical(274.0, 8.5, 1e5, 9)), names(k))
     for ax, values in zip(figure.axes, panels.values(), strict=True):
         for i, task in enumerate(names(k)):
             np.testing.assert_array_equal(line(ax, f"task {task}"), values[:, i])
@@ -240,7 +243,7 @@ def test_a_task_and_a_combiner_look_the_same_everywhere():
 def a_panel(k: int) -> Panel:
     J = np.random.default_rng(0).standard_normal((k, 80)) * np.logspace(-2, 2, k)[:, None]
     J[1] = 0
-    return gram_panel(J @ J.T, names(k))
+    return typical_panel(np.stack([J @ J.T, 4 * J @ J.T, J[:, :40] @ J[:, :40].T]), names(k))
 
 
 def a_band(level: float) -> Band:
@@ -257,6 +260,7 @@ def pictures(k: int) -> dict[str, Callable[..., Figure]]:
     flat = np.ones(len(SIGMAS))
     specs = ["fairgrad:alpha=1", "mean", "pcgrad"]
     panel = a_panel(k)
+    spreads = dict.fromkeys(("raw", "+FG"), Typical(3.0, 1.5, 2e6, 9))
     stages = {"early": "early, 0.5M steps", "late": "late, 8M steps"}
     lines = {label: (STEPS, a_band(10.0 * n)) for n, label in enumerate(RUNGS)}
     bars = {
@@ -266,7 +270,12 @@ def pictures(k: int) -> dict[str, Callable[..., Figure]]:
     arguments = {
         "heatmap_figure": ({(s, c): panel for s in stages for c in ("raw", "+LN")}, stages, ["raw", "+LN"], "critic"),
         "norms_figure": ({side: series(k, dead=1) for side in sides}, tasks, ["critic"]),
-        "contributions_figure": (STEPS, {"raw": shares, "+FG": 3 * shares}, {"raw": 3.0, "+FG": 9.0}, tasks),
+        "contributions_figure": (
+            STEPS,
+            {"raw": shares, "+FG": 3 * shares},
+            spreads,
+            tasks,
+        ),
         "health_figure": ({c: rng.random(6) for c in ("vanilla", "+LN")},) * 2 + (k, "critic"),
         "invariance_figure": (
             {s: Sweep(rng.random(len(FACTORS)), rng.random(len(FACTORS))) for s in specs},
@@ -541,7 +550,7 @@ def test_names_need_no_matplotlib():
 def test_many_tasks_are_grey_but_for_the_extremes(k: int):
     values = np.logspace(0, 3, k)[None].repeat(5, axis=0)
     tasks = [f"t{n}" for n in range(k)]
-    figure = contributions_figure(np.arange(5), {"raw": values}, {"raw": 1e3}, tasks)
+    figure = contributions_figure(np.arange(5), {"raw": values}, {"raw": Typical(1e3, 1e3, 1e3, 1)}, tasks)
     lines = {line.get_gid(): line for line in figure.axes[0].lines}
     coloured = [task for task in tasks if to_hex(lines[f"task {task}"].get_color()) != to_hex("0.82")]
     shown = [text.get_text() for text in figure.legends[0].get_texts()]
@@ -623,4 +632,4 @@ def test_names_that_no_font_draws_are_said_once(tmp_path, recwarn):
     ] * bool(missing)
     product.save(tmp_path / "o", "png,pdf,svg")
     assert not [w for w in recwarn.list if "Glyph" in str(w.message)]
-    assert not [note for note in toppo_diag.norms(str(runs.record(tmp_path / "fg"))).notes if "font" in note]
+    assert not [note for note in toppo_diag.norms(str(runs.record(tmp_path / "fg"))).notes if "no font" in note]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -13,7 +14,8 @@ from tests.diag import runs
 from toppo.common.errors import ToppoError
 from toppo.dump import DumpError, open_dump
 from toppo_diag.errors import DiagnosticError, UsageError
-from toppo_diag.reading.dumps import grams_of_slabs, read_grams, read_stream
+from toppo_diag.reading.dumps import layer_grams, read_grams, read_stream
+from toppo_diag.reading.raw import raw_stream
 from toppo_diag.reading.schedulers import map_on
 from toppo_diag.request import Request
 
@@ -57,6 +59,38 @@ def test_the_stream_is_read_unless_snapshots_are_chosen(run: str):
     assert len(read_stream(dump, "actor", Request((run,), stage=("early",))).values) == runs.MINIBATCHES
 
 
+def test_one_minibatch_of_each_snapshot(run: str):
+    dump = open_dump(run)
+    for minibatch in (1, -1):
+        grams = read_grams(dump, "critic", Request((run,), minibatch=minibatch))
+        assert grams.minibatch.tolist() == [runs.MINIBATCHES - 1] * runs.SNAPSHOTS
+        np.testing.assert_array_equal(grams.values, dump.values("critic_gram")[:, runs.MINIBATCHES - 1])
+    assert read_stream(dump, "critic", Request((run,), minibatch=0)).minibatch.tolist() == [0] * runs.SNAPSHOTS
+    with pytest.raises(UsageError, match=r"`minibatch=2`: a snapshot of .* holds 2 minibatches, counted from 0"):
+        read_grams(dump, "critic", Request((run,), minibatch=2))
+
+
+def test_the_raw_stream_takes_sigma_from_the_log(tmp_path: Path):
+    path = runs.record(tmp_path / "run")
+    dump = open_dump(path)
+    recorded = read_stream(dump, "critic", Request((str(path),)))
+    grams, notes = raw_stream(dump, "critic", Request((str(path),)))  # no log: the snapshots have their own sigma
+    assert len(grams.values) == runs.SNAPSHOTS * runs.MINIBATCHES
+    assert "no log of PopArt's sigma for every collect" in notes[0]
+
+    def line(snapshot: int) -> str:
+        sigma = runs.sigma(snapshot, len(runs.TASKS))
+        tasks = {task: {"popart_sigma": s} for task, s in zip(runs.TASKS, sigma, strict=True)}
+        return json.dumps({"collect": snapshot + 1, "env_steps": 500_000 * (snapshot + 1), "tasks": tasks}) + "\n"
+
+    (path / "progress.jsonl").write_text("".join(map(line, range(runs.SNAPSHOTS))))
+    grams, notes = raw_stream(dump, "critic", Request((str(path),), tasks=runs.TASKS[1:]))
+    assert not notes and len(grams.values) == runs.SNAPSHOTS * runs.ENTRIES
+    for n, G in enumerate(grams.values):
+        factor = runs.sigma(n // runs.ENTRIES, len(runs.TASKS))[1:] ** 2
+        np.testing.assert_allclose(G, recorded.values[n][1:, 1:] * np.outer(factor, factor), rtol=1e-12)
+
+
 def test_minibatches_that_are_not_finite_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     clean = runs.gradients
 
@@ -92,20 +126,29 @@ def test_two_ways_of_choosing_snapshots_at_once():
         Request.of("x", stage="early", steps=1)
 
 
-def test_an_archive_has_no_layers(archive: Path):
-    with pytest.raises(DumpError, match="needs gradient slabs"):
-        read_grams(open_dump(archive), "critic", Request((str(archive),), layer="out"))
+def test_an_archive_shows_the_layers_of_its_dump(run: str, archive: Path):
+    found, expected = (
+        read_grams(open_dump(path), "critic", Request((str(path),), layer="trunk.0")) for path in (archive, run)
+    )
+    np.testing.assert_array_equal(found.values, expected.values)
+    request = Request((str(archive),), layer="trunk.0", snapshot=("3", "1"))
+    chosen = read_grams(open_dump(archive), "critic", request)
+    np.testing.assert_array_equal(chosen.values, expected.values[[6, 7, 2, 3]])
+
+
+def test_a_dump_without_layers_says_so(tmp_path: Path):
+    path = runs.record(tmp_path / "run", slabs=False, snapshots=1)
+    with pytest.raises(DumpError, match="needs Grams by layer, but the dump holds whole Grams alone; record the run"):
+        read_grams(open_dump(path), "critic", Request((str(path),), layer="out"))
 
 
 # --- schedulers
-
-CUTS = [(slice(0, 48),), (slice(48, 54), slice(54, 64)), (slice(0, 64),)]
 
 
 def on(scheduler: str, path: str) -> np.ndarray:
     dump = open_dump(path)
     index = [(s, m) for s in range(runs.SNAPSHOTS) for m in range(runs.MINIBATCHES)]
-    return grams_of_slabs(dump, "critic", index, CUTS, scheduler)
+    return layer_grams(dump, "critic", index, scheduler)
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "threads:3", "processes:2"])
@@ -115,7 +158,8 @@ def test_schedulers_agree_to_the_bit(run: str, scheduler: str):
 
 def test_layers_sum_to_the_whole(run: str):
     grams = on("serial", run)
-    np.testing.assert_allclose(grams[:, 0] + grams[:, 1], grams[:, 2], rtol=1e-12)
+    whole = open_dump(run).values("critic_gram").reshape(-1, *grams.shape[2:])
+    np.testing.assert_allclose(grams.sum(axis=1), whole, rtol=1e-12)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from tests.diag.evaluated import evaluate, flat
 from tests.diag.test_cli import diag, table  # noqa: F401  (a fixture)
 from toppo.dump import export
 from toppo_diag.analysis.paper_tables import NOTHING, TABLE_FORMS
+from toppo_diag.analysis.runs import canonical_method, method_name
 from toppo_diag.markup import latex
 from toppo_diag.reading.published import read_published
 
@@ -54,11 +55,11 @@ def test_tables_of_mt10(diag, toppo):  # noqa: F811
     code, out, err = diag("tables", "--name", "table", *toppo, *HERE, "--json", "--out", "o")
     assert (code, err) == (0, "")
     answer = json.loads(out)
-    assert [row["table"] for row in answer["numbers"]] == ["2", "D.5", "D.10", "D.11", "D.8", "D.9"]
-    stems = ("table-2", "table-d5", "table-d10", "table-d11", "table-d8", "table-d9")
+    assert [row["table"] for row in answer["numbers"]] == ["2", "B.2", "D.5", "D.10", "D.11", "D.8", "D.9"]
+    stems = ("table-2", "table-b2", "table-d5", "table-d10", "table-d11", "table-d8", "table-d9")
     assert {Path(file).name for file in answer["files"]} == {f"{s}.{e}" for s in stems for e in ("csv", "md", "tex")}
     markdown = Path("o/table-2.md").read_text()
-    assert cells(markdown, "**ours: TOPPO (n = 2, 2M steps)**")[1:] == [NOTHING, "65.0 ± 14.1", *[NOTHING] * 7]
+    assert cells(markdown, "**ours: TOPPO (n = 2, 2M steps)**")[1:] == ["685K", "65.0 ± 14.1", *[NOTHING] * 7]
     assert cells(markdown, "ARS-LoRA")[1:5] == ["3878K", "99.5 ± 0.8", "16123K", NOTHING]
     assert (
         "- ours: TOPPO on MT10 v2: 2 seeds (1, 4); the paper has 10 seeds; 2M of the paper's 20M steps (10%)"
@@ -110,7 +111,7 @@ def test_tables_of_mt50(diag, tmp_path):  # noqa: F811
     code, out, err = diag("tables", "--name", "table", *made, *HERE, "--json", "--out", "o")
     assert (code, err) == (0, "")
     assert [row["table"] for row in json.loads(out)["numbers"]] == [
-        *("2", "D.1", "D.2", "D.3", "D.6", "D.10", "D.11", "D.8", "D.9")
+        *("2", "B.2", "D.1", "D.2", "D.3", "D.6", "D.10", "D.11", "D.8", "D.9")
     ]
     cube = Path("o/table-d1.md").read_text()
     assert cells(cube, "**ours: + LN-c + FG-c (")[1:] == [NOTHING, "✓", "70.0", "70.0"]
@@ -127,20 +128,21 @@ def test_tables_of_mt50(diag, tmp_path):  # noqa: F811
 
 
 def test_steps_to_match_on_v1(diag, tmp_path):  # noqa: F811
-    """A ramp of 16 points every 20M: Table 3's baselines at 18.6 to 61.8 are reached for good at 40M to 80M."""
-    run = mt50(tmp_path, "v1", 0.8, reward="v1")
+    """Points at 20M, 40M and so on: each of Table 3's baselines is reached twice, except the highest ones."""
+    rates = flat(*(0.0, 0.35, 0.25, 0.5, 0.7, 0.8), k=50)
+    run = evaluate(tmp_path / "v1", rates, tasks=MT50, every=20_000_000, benchmark="MT50", reward="v1")
     assert diag("tables", "--name", "table", run, *HERE, "--out", "o")[0] == 0
     markdown = Path("o/table-3.md").read_text()
-    steps = {name: cells(markdown, name)[3:5] for name in ("PaCo", "MT-MH-SAC", "PCGrad-SAC", "MOORE", "TOPPO")}
+    steps = {name: cells(markdown, name)[3:6] for name in ("PaCo", "MT-MH-SAC", "PCGrad-SAC", "MOORE", "TOPPO")}
     assert steps == {
-        "PaCo": ["~2.1M (2%)", "40M"],
-        "MT-MH-SAC": ["~3.4M (3%)", "40M"],
-        "PCGrad-SAC": ["~5.5M (5%)", "60M"],
-        "MOORE": ["~13M (13%)", "80M"],
-        "TOPPO": [NOTHING, NOTHING],
+        "PaCo": ["~2.1M (2%)", "20M", "20M"],
+        "MT-MH-SAC": ["~3.4M (3%)", "20M", "60M"],
+        "PCGrad-SAC": ["~5.5M (5%)", "60M", "60M"],
+        "MOORE": ["~13M (13%)", "80M", "80M"],
+        "TOPPO": [NOTHING] * 3,
     }
     assert {path.name for path in Path("o").glob("*.md")} == {
-        f"table-{n}.md" for n in ("3", "d3", "d4", "d7", "d8", "d9")
+        f"table-{n}.md" for n in ("3", "b2", "d3", "d4", "d7", "d8", "d9")
     }
 
 
@@ -154,12 +156,21 @@ def test_an_iqm_has_its_bootstrap_interval(diag, tmp_path):  # noqa: F811
     assert 10 < float(row["low"]) < 50 < float(row["high"]) < 90
 
 
-def test_both_rewards_meet_in_table_d3_alone(diag, tmp_path):  # noqa: F811
+def test_each_table_takes_its_own_rewards_and_d3_both(diag, tmp_path):  # noqa: F811
     made = [mt50(tmp_path, "v1", 0.6, reward="v1"), mt50(tmp_path, "v2", 0.8)]
     code, out, _ = diag("tables", "--name", "table", *made, *HERE, "--json", "--out", "o")
     answer = json.loads(out)
-    assert (code, [row["table"] for row in answer["numbers"]]) == (0, ["D.3", "D.8", "D.9"])
-    assert answer["notes"][0].startswith("Table 2, 3, D.1, D.2, D.4, D.6, D.7, D.10, D.11: left out, because some runs")
+    assert code == 0
+    assert [row["table"] for row in answer["numbers"]] == [
+        *("2", "3", "B.2", "D.2", "D.3", "D.4", "D.6", "D.7", "D.10", "D.11", "D.8", "D.9")
+    ]
+    for number, value in (("3", "60.0"), ("d7", "60.0"), ("2", "80.0"), ("d6", "80.0")):
+        assert {float(row["value"]) for row in table(f"o/table-{number}.csv") if row["whose"] == "ours"} >= {
+            float(value)
+        }
+        assert f"{140 - float(value):.1f} " not in "".join(
+            line for line in Path(f"o/table-{number}.md").read_text().splitlines() if "ours" in line
+        )
     line = cells(Path("o/table-d3.md").read_text(), "**ours: TOPPO")
     assert line[0] == "**ours: TOPPO (MT50 v1: n = 1, 100M steps; MT50 v2: n = 1, 100M steps)**"
     assert line[1:] == ["60.0", "80.0", "+20.00"]
@@ -168,10 +179,13 @@ def test_both_rewards_meet_in_table_d3_alone(diag, tmp_path):  # noqa: F811
 def test_both_benchmarks_meet_in_table_2(diag, tmp_path):  # noqa: F811
     made = [evaluate(tmp_path / "ten", ramp(0.5)), mt50(tmp_path, "fifty", 0.8)]
     assert diag("tables", "--name", "table", *made, *HERE, "--out", "o")[0] == 0
-    assert cells(Path("o/table-2.md").read_text(), "**ours")[1:] == [NOTHING, "50.0", NOTHING, *["80.0"] * 6]
+    assert cells(Path("o/table-2.md").read_text(), "**ours")[1:] == ["685K", "50.0", "717K", *["80.0"] * 6]
     lines = [line for line in Path("o/table-d11.md").read_text().splitlines() if line.startswith("| **ours")]
     assert len(lines) == 2
-    assert not Path("o/table-d5.md").exists()
+    assert cells(Path("o/table-d5.md").read_text(), "Task")[-1] == "ours: TOPPO (n = 1, 2M steps)"
+    assert cells(Path("o/table-d6.md").read_text(), "Task")[-1] == "ours: TOPPO (n = 1, 100M steps)"
+    assert "51 evaluations of 100M steps stand 2M apart" in Path("o/table-d11.md").read_text()
+    assert cells(Path("o/table-b2.md").read_text(), "**ours: TOPPO")[1:3] == ["685K", "717K"]
 
 
 def test_unequal_lengths_and_budgets_are_said(diag, tmp_path):  # noqa: F811
@@ -224,8 +238,7 @@ def test_latex_is_well_formed(diag, toppo):  # noqa: F811
 def test_every_published_line_is_in_the_tables_shape(diag, tmp_path):  # noqa: F811
     """Each layout's columns show every number of its CSV but the differences printed under it."""
     made = [mt50(tmp_path, "v1", 0.6, reward="v1"), mt50(tmp_path, "v2", 0.8), evaluate(tmp_path / "ten", ramp(0.5))]
-    for run, only in zip(made, ("3,d3,d4,d7", "2,d2,d3,d6,d10,d11", "2,d5,d10,d11"), strict=True):
-        assert diag("tables", "--name", "table", run, *HERE, "--out", "o", "--table", only)[0] == 0
+    assert diag("tables", "--name", "table", *made, *HERE, "--out", "o")[0] == 0
     made_of = {path.stem.removeprefix("table-"): path.read_text() for path in Path("o").glob("*.md")}
     published = read_published(PUBLISHED)
     for form in TABLE_FORMS:
@@ -235,6 +248,9 @@ def test_every_published_line_is_in_the_tables_shape(diag, tmp_path):  # noqa: F
         for row in published.of(form.number):
             if row.value is not None and not row.metric.endswith("_difference"):
                 line = " ".join(cells(text, row.task or row.method))
+                if form.by_source:
+                    assert f"{row.value:,.0f}K" in " ".join(cells(text, f"{row.method} ({row.source})")), row
+                    continue
                 if form.by_benchmark:
                     line = next(t for t in text.splitlines() if t.startswith(f"| {row.method} | {row.benchmark}"))
                 shown = {"thousand": "{:.0f}K", "pp": "{:+.2f}", "M env steps": "{:g}", "% of budget": "{:g}%"}
@@ -248,7 +264,9 @@ def test_compare_by_hand(diag, toppo):  # noqa: F811
     assert (code, err) == (0, "")
     answer = json.loads(out)
     rows = {(r["table"], r["metric"], r["task"]): r for r in answer["numbers"]}
-    assert len(rows) == 1 + 10 + 4 + 5  # Tables 2, D.5, D.10, D.11
+    assert len(rows) == 2 + 10 + 4 + 5  # Tables 2, D.5, D.10, D.11
+    count = rows["2", "parameters", ""]
+    assert (count["paper"], count["unit"], round(count["ours"])) == (685, "thousand", 685)
     final = rows["2", "final", ""]
     assert (final["paper"], final["paper_std"], final["paper_n"], final["n"]) == (97.2, 3.1, 10, 2)
     assert final["ours"] == pytest.approx(65)
@@ -262,6 +280,35 @@ def test_compare_by_hand(diag, toppo):  # noqa: F811
         written = list(csv.DictReader(file))
     assert [float(row["ours"]) for row in written] == [row["ours"] for row in answer["numbers"]]
     assert answer["files"] == ["o/compare.csv"]
+
+
+@pytest.mark.parametrize("spec", ["cagrad", "cagrad:c=0.5"])
+def test_compare_finds_a_row_whatever_defaults_its_name_leaves_out(diag, tmp_path, spec):  # noqa: F811
+    """The CAGrad row of Table D.2. The paper's name has c = 0.5, which is our default."""
+    run = mt50(tmp_path, "cagrad", 0.9, preset="ln-popart", actor_combiner=spec, critic_combiner=spec)
+    code, out, err = diag("compare", run, *HERE, "--json")
+    assert (code, err) == (0, "")
+    rows = {(r["table"], r["metric"]): r for r in json.loads(out)["numbers"]}
+    assert rows["D.2", "final"]["paper"] == 89.3
+    assert rows["D.2", "best"]["paper"] == 90.7
+    other = mt50(tmp_path, "other", 0.9, preset="ln-popart", actor_combiner="cagrad:c=0.4", critic_combiner=spec)
+    assert diag("compare", other, *HERE)[0] == 1  # c = 0.4 is another method
+
+
+def test_a_methods_name_is_canonical():
+    assert canonical_method("LN-c + PopArt (a: cagrad c=0.5, c: cagrad c=0.4)") == (
+        "LN-c + PopArt (a: cagrad, c: cagrad c=0.4)"
+    )
+    for name in ("TOPPO", "+ LN-c + PopArt", "ARS-LN (1024)", "X (a: nosuch)"):
+        assert canonical_method(name) == name
+    for spec in ("cagrad:c=0.5", "cagrad:c=0.4", "pcgrad", "taskforce:agents=ma,every=2"):
+        config = {
+            "layernorm": "none",
+            "popart": "welford",
+            "actor_combiner": spec,
+            "critic_combiner": "mean",
+        }
+        assert canonical_method(method_name(config)) == method_name(config)
 
 
 def test_compare_prints_what_falls_short(diag, toppo, tmp_path):  # noqa: F811
@@ -335,14 +382,12 @@ def test_archives_and_a_manifest(diag, tmp_path):  # noqa: F811
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("tables", "RUN", "V1"), 2, "on MT10 under v2 rewards, and V1 on MT10 under v1; give runs of one benchmark"),
         (
-            ("tables", "RUN", "FIFTY", "--table", "d5"),
+            ("tables", "V1", "FIFTY", "--table", "d5"),
             2,
-            "--table d5 is about MT10 under v2 rewards, but FIFTY is a run",
+            "--table d5: is about MT10 under v2 rewards, but the runs are on MT10 under v1 and MT50 under v2",
         ),
-        (("tables", "V1", "FIFTY"), 2, "give runs of one benchmark and reward at a time"),
-        (("tables", "RUN", "--table", "d12"), 2, "--table d12: no such table; give some of 2, 3, d1, d2"),
+        (("tables", "RUN", "--table", "d12"), 2, "--table d12: no such table; give some of 2, 3, b2, d1, d2"),
         (("tables", "FIFTY", "--table", "D.1"), 2, "--table d1: none of these runs belongs in it"),
         (("tables", "FEW"), 2, "FEW is a run on reach-v3,push-v3, but the paper's tables are about MT10 and MT50"),
         (("tables", "nowhere"), 2, "nowhere: no such file or directory; give a run directory"),

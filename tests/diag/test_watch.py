@@ -71,7 +71,7 @@ def test_numbers_of_any_shape(diag, tmp_path: Path, dims, shape, shown, minibatc
     J = np.eye(2, 3, dtype=np.float32)
     for m in range(2):
         writer.record_minibatch(m, slabs={"critic": J}, grams={"critic": gram(J)}, scalars=given if minibatch else {})
-    writer.commit_snapshot(env_steps=1, collect=1, scalars={} if minibatch else given)
+    writer.commit_snapshot(step=1, scalars={} if minibatch else given)
     writer.close()
     path = str(tmp_path / "d.zarr")
     code, _, err = diag("watch", path, "--once")

@@ -13,7 +13,7 @@ import toppo_diag
 from tests.diag import runs
 from tests.diag.test_cli import diag  # noqa: F401 (a fixture)
 from tests.diag.test_plots import assert_legible, line, names
-from toppo.dump import DumpWriter, ScalarSpec, gram
+from toppo.dump import ENV_STEPS, DumpWriter, ScalarSpec, gram
 from toppo_diag.analysis.weights import moving_average, stretches, weight_shares
 from toppo_diag.plots.style import paper_style
 from toppo_diag.plots.weights import weights_figure
@@ -62,6 +62,7 @@ def rewarded(tmp_path_factory: pytest.TempPathFactory) -> Path:
         snapshots=3,
         minibatches=4,
         slabs=False,
+        step=ENV_STEPS,
         minibatch_scalars={"critic_weights": ScalarSpec(("task",)), **scalars},
         attrs={"combiners": {"critic": "taskforce:every=2"}, "env_steps_per_collect": 1000},
     )
@@ -71,7 +72,7 @@ def rewarded(tmp_path_factory: pytest.TempPathFactory) -> Path:
             weights = np.random.default_rng([s, m]).dirichlet(np.ones(4))
             rewards = {name: float(10 * s + m) for name in scalars}
             writer.record_minibatch(m, grams=grams, scalars={"critic_weights": weights, **rewards})
-        writer.commit_snapshot(env_steps=5000 * (s + 1), collect=s + 1)
+        writer.commit_snapshot(step=5000 * (s + 1), collect=s + 1)
     writer.close()
     return path
 
@@ -112,10 +113,11 @@ def test_an_average_does_not_bridge_snapshots_that_lie_apart(rewarded):
     numbers = product.numbers.set_index("task").loc["push-v3"]
     assert numbers["share_first"] == pytest.approx(w[:4, 1].mean())
     assert numbers["share_last"] == pytest.approx(w[8:, 1].mean())
-    assert numbers["share_mean"] == pytest.approx(w[:, 1].mean())
+    assert numbers["share"] == pytest.approx(np.median(w[:, 1]))
+    assert (numbers["share_low"], numbers["share_high"]) == pytest.approx((w[:, 1].min(), w[:, 1].max()))
     assert not [note for note in product.notes if "are the same" in note]
     one = toppo_diag.weights(rewarded, snapshot=0)
-    assert [note for note in one.notes if "first, mean and last are the same" in note]
+    assert [note for note in one.notes if "first and the last share are the same" in note]
 
 
 def test_successive_collects_are_one_stretch():

@@ -29,7 +29,7 @@ DRAWING = {
     "replay",
     "curves",
 }
-CHEAP = DRAWING | {"info", "verify", "tables", "compare"}
+CHEAP = DRAWING | {"report", "info", "verify", "tables", "compare"}
 
 
 def cheap(words: tuple[str, ...]) -> bool:

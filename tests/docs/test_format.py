@@ -16,7 +16,8 @@ import pytest
 import toppo.dump.schema as schema
 from tests.dump.recordings import ENTRIES, MINIBATCHES, SIDES, TASKS, WIDTHS, create, record_run
 from toppo.combiners.base import Status
-from toppo.dump import open_dump
+from toppo.dump import StepAxis, open_dump
+from toppo.dump.schema import with_offsets
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "format.md").read_text()
@@ -42,18 +43,18 @@ def code(cell: str) -> list[str]:
     return re.findall(r"`([^`]*)`", cell)
 
 
-def per_side(rows: Table) -> Iterator[tuple[str, str, dict[str, str]]]:
-    """(name, side, row) of a table's first column, with {side} filled in."""
+def per_side(rows: Table, step: str = "env_steps") -> Iterator[tuple[str, str, dict[str, str]]]:
+    """(name, side, row) of a table's first column, with {side} and {step} filled in."""
     for row in rows:
         for template in code(next(iter(row.values())))[:1]:
             for side in SIDES if "{side}" in template else ("",):
-                yield template.replace("{side}", side), side, row
+                yield template.replace("{side}", side).replace("{step}", step), side, row
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("format") / "dump.zarr"
-    record_run(path, snapshots=2)
+    record_run(path, snapshots=2, layer_grams=True, absences=True)
     return path
 
 
@@ -63,7 +64,10 @@ def document(store: Path, name: str) -> dict[str, Any]:
 
 
 ARRAYS = "array dims dtype units fill chunk codecs present"
-COORDINATES = ("snapshot", "minibatch", "task", "task_j", "env_steps", "collect", "stream_env_steps")
+COORDINATES = (
+    *("snapshot", "minibatch", "task", "task_j", "actor_layer", "critic_layer"),
+    *("env_steps", "collect", "stream_env_steps"),
+)
 NUMPY = {"u1": "uint8", "i8": "int64", "i4": "int32", "i1": "int8", "f8": "float64", "f4": "float32", "str": "string"}
 
 
@@ -87,10 +91,11 @@ def test_arrays_are_as_their_row_says(store: Path) -> None:
         fill = array["fill_value"]
         assert fill == {"-1": -1, "0": 0, "NaN": "NaN", '`""`': ""}[row["fill"]], name
         sizes = {"K": len(TASKS), "M": MINIBATCHES, "N": ENTRIES, "P": WIDTHS.get(side, 0), "1": 1}
-        of_step = (
-            sum(len(TASKS) * MINIBATCHES for _ in SIDES) + 2 * len(SIDES) + 2 + 4
-        )  # slabs, Grams and flags, scalars
-        sizes["64 + 4 n"] = 64 + 4 * (len(SIDES) + 1 if name.startswith("stream") else of_step)
+        sizes["L"] = len(with_offsets(SIDES[side])) if side else 0
+        # slabs; whole Grams, Grams by layer and flags; steps, collect and absences; scalars
+        of_step = sum(len(TASKS) * MINIBATCHES for _ in SIDES) + 3 * len(SIDES) + 3 + 4
+        sizes["64 + 4 n"] = 64 + 4 * (len(SIDES) + 1)
+        sizes["64 + 4 (n + r)"] = 64 + 4 * (of_step + document(store, "")["attributes"]["layout"]["spare"])
         chunk = [sizes[c.strip()] for c in code(row["chunk"])[0].split(",")] if code(row["chunk"]) else array["shape"]
         assert array["chunk_grid"]["configuration"]["chunk_shape"] == chunk, name
         codecs = [codec["name"] for codec in array["codecs"]]
@@ -114,14 +119,12 @@ def test_scalars_lie_where_the_last_rows_say(store: Path) -> None:
 
 
 def test_arrays_said_to_be_optional_are_the_optional_ones(tmp_path: Path) -> None:
-    record_run(tmp_path / "dump", snapshots=1)
-    whole = {path.parent.name for path in (tmp_path / "dump").glob("*/zarr.json")}
-    with create(tmp_path / "bare", 1, slabs=False, stream=None, minibatch_scalars={}, snapshot_scalars={}):
+    nothing: dict[str, Any] = {"minibatch_scalars": {}, "snapshot_scalars": {}}
+    with create(tmp_path / "bare", 1, slabs=False, stream=None, step=StepAxis(), **nothing):
         pass
     bare = {path.parent.name for path in (tmp_path / "bare").glob("*/zarr.json")}
     (rows,) = tables(ARRAYS)
-    assert bare == {name for name, _, row in per_side(rows) if row["present"] == "always"}
-    assert whole > bare
+    assert bare == {name for name, _, row in per_side(rows, "step") if row["present"] == "always"}
 
 
 def test_array_attributes(store: Path) -> None:
@@ -140,17 +143,34 @@ def test_array_attributes(store: Path) -> None:
             assert attributes["coordinates"] == expected and f"`{expected}` for arrays over" in PAGE
 
 
+def test_a_layout_with_everything_has_every_key() -> None:
+    """What may be left out is left out where it has its default, and nothing else is."""
+    (rows,) = (table for table in tables("key type required meaning") if code(table[0]["key"]) == ["tasks"])
+    scalar = {"lr": schema.ScalarSpec()}
+    everything = schema.Layout(
+        ("a",), {"t": schema.with_offsets(3)}, 1, scalar, {}, True, None, None, True, True, {"lr": 1}, 1, StepAxis()
+    )
+    assert set(everything.to_json()) == {code(row["key"])[0] for row in rows}
+    assert schema.Layout.from_json(json.loads(json.dumps(everything.to_json()))) == everything
+    bare = schema.Layout(("a",), {"t": schema.with_offsets(3)}, 1)
+    assert set(bare.to_json()) == {code(row["key"])[0] for row in rows if row["required"] == "yes"}
+    assert schema.Layout.from_json(json.loads(json.dumps(bare.to_json()))) == bare
+
+
 @pytest.mark.parametrize("first", ["schema", "tasks", "dims"])
 def test_root_attributes_layout_and_declarations(store: Path, first: str) -> None:
     rows = next(table for table in tables("key type required meaning") if code(table[0]["key"]) == [first])
     attributes = document(store, "")["attributes"]
     layout = attributes["layout"]
     held = {"schema": attributes, "tasks": layout, "dims": layout["minibatch_scalars"]["loss"]}[first]
-    assert {code(row["key"])[0] for row in rows} == set(held)
+    assert {code(row["key"])[0] for row in rows if row["required"] == "yes"} <= set(held)
+    assert set(held) <= {code(row["key"])[0] for row in rows}
     kinds: dict[str, type | tuple[type, ...]] = {"string": str, "integer": int, "object": dict, "boolean": bool}
     kinds |= {"integer or null": (int, type(None)), "array of strings": list}
     for row in rows:
-        value = held[code(row["key"])[0]]
+        if (key := code(row["key"])[0]) not in held:
+            continue
+        value = held[key]
         assert isinstance(value, kinds[row["type"]]), row["key"]
         assert isinstance(value, bool) == (row["type"] == "boolean"), row["key"]
 

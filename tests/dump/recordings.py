@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from toppo.dump import Dump, DumpWriter, ParameterSlice, ScalarSpec, gram
+from toppo.dump import ENV_STEPS, Dump, DumpWriter, ParameterSlice, ScalarSpec, gram
 
 TASKS = ["reach", "push", "drawer-open"]
 SIDES = {"actor": [ParameterSlice("0.weight", (4, 5)), ParameterSlice("0.bias", (4,))], "critic": 33}
@@ -32,6 +32,7 @@ def create(path: Path | str, snapshots: int | None = 6, **changes: object) -> Du
         "stream": (snapshots, ENTRIES),
         "minibatch_scalars": MINIBATCH_SCALARS,
         "snapshot_scalars": SNAPSHOT_SCALARS,
+        "step": ENV_STEPS,
     }
     return DumpWriter.create(path, **arguments | changes)
 
@@ -67,12 +68,10 @@ def record_minibatch(writer: DumpWriter, snapshot: int, minibatch: int, slabs: b
 def record_snapshot(writer: DumpWriter, snapshot: int, slabs: bool = True, stream: bool = True) -> None:
     """Record one collect: its part of the stream, then the whole snapshot."""
     if stream:
-        writer.record_stream(snapshot, grams={side: grams(snapshot) for side in WIDTHS}, env_steps=1000 * snapshot)
+        writer.record_stream(snapshot, grams={side: grams(snapshot) for side in WIDTHS}, step=1000 * snapshot)
     for minibatch in range(MINIBATCHES):
         record_minibatch(writer, snapshot, minibatch, slabs)
-    writer.commit_snapshot(
-        env_steps=1000 * snapshot, collect=snapshot, scalars={"popart_sigma": np.full(3, 1.0 + snapshot)}
-    )
+    writer.commit_snapshot(step=1000 * snapshot, collect=snapshot, scalars={"popart_sigma": np.full(3, 1.0 + snapshot)})
 
 
 def record_run(path: Path | str, snapshots: int = 6, **changes: object) -> None:

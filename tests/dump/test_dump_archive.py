@@ -23,9 +23,12 @@ def archive(complete: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_everything_but_the_slabs(complete: Path, archive: Path) -> None:
     dump, copy = open_dump(complete), open_dump(archive)
     assert set(dump.names) - set(copy.names) == {"actor_grad", "critic_grad"}
-    for name in copy.names:
+    by_layer = {f"{side}_{what}" for side in dump.sides for what in ("layer", "layer_gram")}
+    assert set(copy.names) - set(dump.names) == by_layer
+    for name in set(copy.names) - by_layer:
         np.testing.assert_array_equal(copy.values(name), dump.values(name))
-    xr.testing.assert_identical(copy.dataset().load(), dump.dataset().drop_vars(["actor_grad", "critic_grad"]).load())
+    without = copy.dataset().drop_vars(by_layer).load()
+    xr.testing.assert_identical(without, dump.dataset().drop_vars(["actor_grad", "critic_grad"]).load())
     xr.testing.assert_identical(copy.gram("critic"), dump.gram("critic"))
     xr.testing.assert_identical(copy.gram_stream("actor"), dump.gram_stream("actor"))
     assert (copy.attrs, copy.tasks, copy.complete) == (dump.attrs, dump.tasks, True)
@@ -39,13 +42,23 @@ def test_what_needs_slabs_says_so(archive: Path) -> None:
     mend = f"{archive}: this needs gradient slabs, but the archive holds Grams alone; use the dump it was exported from"
     for question in (
         lambda: copy.slab("critic", 0, 0),
-        lambda: copy.layer_gram("actor", "0.bias", 0, 0),
         lambda: copy.array("critic_grad"),
         lambda: next(copy.iter_slabs("actor")),
     ):
         with pytest.raises(DumpError) as caught:
             question()
         assert str(caught.value).startswith(mend)
+
+
+def test_layers_can_be_seen_without_slabs(complete: Path, archive: Path) -> None:
+    dump, copy = open_dump(complete), open_dump(archive)
+    assert copy.layer_names("actor") == ["0.weight", "0.bias"]
+    for side in copy.sides:
+        assert copy.has_layers(side)
+        xr.testing.assert_identical(copy.layer_grams(side), dump.layer_grams(side))
+    xr.testing.assert_identical(copy.layer_gram("actor", "0.bias", 3, 1), dump.layer_gram("actor", "0.bias", 3, 1))
+    again = open_dump(export(archive, archive.with_name("again.h5")))
+    xr.testing.assert_identical(again.layer_grams("actor"), dump.layer_grams("actor"))
 
 
 def test_plain_h5py(archive: Path) -> None:

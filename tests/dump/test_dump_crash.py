@@ -205,6 +205,9 @@ def test_disk_full_at_any_write(complete: Path, store: Path, monkeypatch: pytest
             self._file.write(data[: len(data) // 2])
             raise OSError(28, "No space left on device")
 
+        def writelines(self, parts: list[bytes]) -> None:
+            self.write(b"".join(parts))
+
         def __enter__(self) -> Full:
             return self
 

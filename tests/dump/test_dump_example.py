@@ -25,7 +25,7 @@ def test_its_dump(tmp_path: Path) -> None:
     assert min(accuracies) > 0.95
     dump = open_dump(tmp_path / "digits.zarr")
     assert verify(dump.path).ok
-    np.testing.assert_array_equal(dump.env_steps, np.arange(0, STEPS, EVERY))
+    np.testing.assert_array_equal(dump.steps, np.arange(0, STEPS, EVERY))
     loss = dump.array("loss")
     assert loss.dims == ("snapshot", "minibatch", "task")
     assert (loss[-1] < loss[0]).all()

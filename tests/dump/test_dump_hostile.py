@@ -77,7 +77,7 @@ def test_an_array_that_no_writer_of_dumps_made_is_refused(copy: Path, change: di
         with pytest.raises(DumpError, match=rf"loss cannot be read \(.*{problem}.*"):
             use()
     assert "loss" in {damage.array for damage in verify(copy).damages}
-    assert open_dump(copy).env_steps.tolist() == [0, 1000, 2000, 3000, 4000, 5000]
+    assert open_dump(copy).steps.tolist() == [0, 1000, 2000, 3000, 4000, 5000]
 
 
 def test_a_slab_s_inner_codecs_are_looked_at_too(copy: Path) -> None:
@@ -145,14 +145,14 @@ SCALAR = {"dims": ["task"], "dtype": "f8", "units": "1", "description": ""}
         ({}, {"tasks": [1, 2, 3]}, r"layout.tasks is \[1, 2, 3\], expected a list of texts"),
         ({}, {"sides": []}, r"layout.sides is \[\], expected an object"),
         ({}, {"sides": {}}, "a dump needs at least one side"),
-        ({}, {"sides": {"../../x": [["all", [3], 0]]}}, "'../../x' cannot name a side or scalar"),
+        ({}, {"sides": {"../../x": [["all", [3], 0]]}}, "'../../x' cannot name a side, scalar or step axis"),
         ({}, {"sides": {"a": [["all", [3]]]}}, r"layout.sides.a holds \[.*, expected \[name, shape, offset\]"),
         ({}, {"sides": {"a": [["all", [-3], 0]]}}, r"layout.sides.a holds"),
         ({}, {"sides": {"a": [["all", [2.5], 0]]}}, r"layout.sides.a holds"),
         ({}, {"sides": {"a": [["all", 3, 0]]}}, r"layout.sides.a holds"),
         ({}, {"sides": {"a": [["all", [3], 7]]}}, "its parameters do not lie one after the other"),
         ({}, {"sides": {"a": [["all", [2**40, 2**40], 0]]}}, "its parameters do not lie one after the other"),
-        ({}, {"minibatch_scalars": {"../x": SCALAR}}, "'../x' cannot name a side or scalar"),
+        ({}, {"minibatch_scalars": {"../x": SCALAR}}, "'../x' cannot name a side, scalar or step axis"),
         ({}, {"minibatch_scalars": {"x": SCALAR | {"dtype": "O"}}}, "dtype is one of f8, f4, i8, i4, i1"),
         ({}, {"minibatch_scalars": {"x": SCALAR | {"dims": ["task", "task"]}}}, "dims are out of task, task_j, other"),
         ({}, {"minibatch_scalars": {"x": SCALAR | {"units": None}}}, "layout.minibatch_scalars.x.units is null"),

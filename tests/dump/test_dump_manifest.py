@@ -14,10 +14,10 @@ import pytest
 import zarr
 
 from tests.dump import recordings as run
-from toppo.dump import DumpError, DumpWriter, export, open_dump, verify
+from toppo.dump import DumpError, DumpWriter, export, open_dump, schema, verify
 from toppo.dump.schema import checksum
 
-OLD = Path(__file__).parent / "data" / "version1.zip"
+DATA = Path(__file__).parent / "data"
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def of_another_run(path: Path) -> set[tuple[str, int | None]]:
     """A whole snapshot with its manifest, from a run that went otherwise before."""
     other = path.with_name("other.zarr")
     with run.create(other) as writer:
-        for snapshot in (5, 4, 2, 1, 3, 0):
+        for snapshot in (0, 2, 3, 4, 5):
             run.record_snapshot(writer, snapshot, stream=False)
     for file in other.glob("*/c.2*"):
         if "stream" not in file.parent.name:
@@ -170,19 +170,24 @@ def test_manifests_are_as_specified(complete: Path) -> None:
             ):
                 (file,) = [f for f in (complete / name).glob("c.*") if f.name.split(".")[1] == str(snapshot)]
                 sums += file.read_bytes()[-4:]
+        sums += bytes(4 * group.attrs["layout"]["spare"])
         link = hashlib.sha256(before + b"snapshot" + snapshot.to_bytes(8, "little") + sums).digest()
         assert manifests[snapshot].tobytes() == before + link + sums
         before = link
     assert group.attrs["chain"]["snapshot"] == before.hex()
 
 
+def unpacked(name: str, tmp_path: Path) -> Path:
+    path = tmp_path / "dump.zarr"
+    with zipfile.ZipFile(DATA / f"{name}.zip") as archive:
+        archive.extractall(path)
+    return path
+
+
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
     """A dump of version 1, as the code before manifests wrote it: 3 of 6 planned snapshots."""
-    path = tmp_path / "dump.zarr"
-    with zipfile.ZipFile(OLD) as archive:
-        archive.extractall(path)
-    return path
+    return unpacked("version1", tmp_path)
 
 
 def test_a_dump_of_version_1_reads_and_verifies(old: Path, tmp_path: Path) -> None:
@@ -208,3 +213,40 @@ def test_a_dump_of_version_1_is_resumed_as_one(old: Path, kept: int | None) -> N
     run.assert_content(dump)
     assert verify(old).ok
     assert not (old / "snapshot-manifest").exists()
+
+
+@pytest.mark.parametrize("kept", [None, 1])
+def test_a_dump_of_the_first_version_2_goes_on_as_it_was(tmp_path: Path, complete: Path, kept: int | None) -> None:
+    """It knows neither layers nor absences, counts environment steps, and has no room for further names."""
+    path = unpacked("version2", tmp_path)
+    dump = open_dump(path)
+    assert (dump.n_snapshots, dump.step.name, dump.has_layers("actor")) == (3, "env_steps", True)
+    assert dump.present.all()
+    run.assert_content(dump)
+    assert verify(path).ok
+    root = json.loads((path / "zarr.json").read_text())["attributes"]
+    writer = DumpWriter.resume(path, snapshots=kept, stream=kept)
+    for snapshot in range(3 if kept is None else kept, 6):
+        run.record_snapshot(writer, snapshot)
+    writer.close()
+    now = json.loads((path / "zarr.json").read_text())["attributes"]
+    assert now["layout"] == root["layout"]
+    run.assert_content(open_dump(path))
+    assert verify(path).ok
+    archive = export(path, tmp_path / "old.h5")
+    assert open_dump(archive).has_layers("critic")
+    assert verify(archive).ok
+
+
+def test_a_strangers_dump_of_the_first_version_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody planned its length; it grows past what was allocated for it."""
+    path = unpacked("version2-stranger", tmp_path)
+    monkeypatch.setattr(schema, "UNPLANNED", 3)
+    with DumpWriter.resume(path) as writer:
+        for step in range(3, 14):
+            writer.record(step=step, t=np.full((2, 3), step, "f4"), loss=[1.0, 2.0], epoch=step)
+        with pytest.raises(DumpError, match="lr cannot be added after the first record: 0 of 0 such names are taken"):
+            writer.record(step=14, t=np.ones((2, 3), "f4"), loss=[1.0, 2.0], epoch=14, lr=0.1)
+    dump = open_dump(path)
+    np.testing.assert_array_equal(dump.values("t_grad")[:, 0, 0, 0], np.arange(14))
+    assert verify(path).ok

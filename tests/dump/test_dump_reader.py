@@ -197,7 +197,7 @@ def test_description(complete: Path) -> None:
     facts = describe(open_dump(complete))
     assert json.loads(json.dumps(facts)) == facts
     assert facts["snapshots"] == 6
-    assert facts["env_steps"] == [0, 5000]
+    assert facts["steps"] == [0, 5000]
     assert facts["sides"] == {
         "actor": {"parameters": 24, "tensors": ["0.weight", "0.bias"]},
         "critic": {"parameters": 33, "tensors": ["all"]},
@@ -278,8 +278,8 @@ def test_questions_a_dump_cannot_answer(complete: Path, store: Path) -> None:
 def test_no_snapshot_yet(store: Path) -> None:
     writer = run.create(store)
     dump = open_dump(store)
-    assert (dump.n_snapshots, len(dump.env_steps), list(dump.iter_slabs("actor"))) == (0, 0, [])
-    assert describe(dump)["env_steps"] is None
+    assert (dump.n_snapshots, len(dump.steps), list(dump.iter_slabs("actor"))) == (0, 0, [])
+    assert describe(dump)["steps"] is None
     for question in (lambda: dump.gram("critic"), lambda: dump.array("loss"), lambda: dump.gram_stream("actor")):
         with pytest.raises(
             DumpError, match=r"holds no (snapshot|stream collect) yet; wait for the run's first one, or resume it"
@@ -302,7 +302,7 @@ def test_a_truncated_file_is_never_read_as_data(complete: Path, tmp_path: Path, 
     for question, what in [
         (lambda: dump.slab_values("critic", 2, 1), r"critic_grad(, snapshot 2, minibatch 1|/c\.2\.1\.0\.0)"),
         (lambda: dump.values("actor_gram"), r"actor_gram(/c\.3\.0\.0\.0)?"),
-        (lambda: dump.env_steps, r"env_steps(/c\.1)?"),
+        (lambda: dump.steps, r"env_steps(/c\.1)?"),
         (lambda: dump.gram("critic"), r"env_steps(/c\.1)?"),
     ]:
         with pytest.raises(DumpError, match=f"{what} (cannot be read|is missing or empty).*; see `toppo-diag verify`"):

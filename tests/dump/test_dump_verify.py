@@ -115,14 +115,18 @@ def test_damage_is_named(copy: Path) -> None:
 def rewrite(path: Path, name: str, key: str, values: np.ndarray) -> None:
     """Replace a chunk by another that is well-formed, in its manifest too, so that only its content is wrong."""
     slab = name.endswith("_grad")
-    encoded = chunks.encode_slab(values, None) if slab else chunks.encode(values, str(values.dtype))
+    if slab:
+        parts, sums = chunks.encode_slab(values, None)
+        encoded = b"".join(parts)
+    else:
+        encoded = chunks.encode(values, str(values.dtype))
+        sums = chunks.checksum(encoded)
     (path / name / key).write_bytes(encoded)
     header = open_dump(path).source.header
     at = manifest.positions(header.layout).get(name)
     if at is None:
         return
     step, minibatch = (int(part) for part in (*key.split("."), "0")[1:3])
-    sums = chunks.checksums(encoded, len(values) if slab else 0)
     at += minibatch * len(sums) if slab else 0
     # the manifest of the step, and every one after it
     before = None

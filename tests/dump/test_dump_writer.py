@@ -15,7 +15,7 @@ import pytest
 
 from tests.dump import recordings as run
 from toppo.common import files as common_files
-from toppo.dump import DumpError, DumpWriter, ScalarSpec, export, files, gram, open_dump, verify
+from toppo.dump import DumpError, DumpWriter, ScalarSpec, buffers, export, files, gram, open_dump, verify
 
 
 def test_what_was_recorded_is_read_back(store: Path) -> None:
@@ -39,7 +39,7 @@ def test_snapshot_is_invisible_until_its_commit(store: Path) -> None:
     run.record_minibatch(writer, 1, 1)
     writer.flush()
     assert open_dump(store).n_snapshots == writer.n_committed == 1
-    writer.commit_snapshot(env_steps=1, collect=1, scalars={"popart_sigma": np.ones(3)})
+    writer.commit_snapshot(step=1, collect=1, scalars={"popart_sigma": np.ones(3)})
     writer.flush()
     assert open_dump(store).n_snapshots == writer.n_committed == 2
     writer.abandon()
@@ -73,11 +73,35 @@ def test_a_commit_reaches_the_disk_after_its_chunks(store: Path, monkeypatch: py
     writer.flush()
     writer.abandon()
     marker = [".zarr.json.*.partial", "."]
-    assert synced[4:6] == synced[-2:] == marker
-    assert synced.count(marker[0]) == 2
-    new = {name for name in run.tree(store) if "/c.1" in name}
-    assert set(synced) - set(marker) == new
-    assert {name for name in new if "stream" in name} == set(synced[:4])
+    assert synced[-2:] == marker
+    commits = synced.count(marker[0])
+    assert 1 <= commits <= 2  # the stream's and the snapshot's may be one
+    assert {name for name in run.tree(store) if "/c.1" in name} == set(synced) - set(marker)
+    if commits == 2:
+        assert synced[4:6] == marker
+        assert all("stream" in name for name in synced[:4])
+
+
+def test_commits_in_groups(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records that may wait share a commit. Whatever ends the wait commits them all."""
+    writer = run.create(store, None, commit_every=3600)
+    for snapshot in range(3):
+        run.record_snapshot(writer, snapshot)
+    writer._background._jobs.join()
+    assert (writer.n_committed, writer.stream_committed, open_dump(store).n_snapshots) == (0, 0, 0)
+    commits: list[Path] = []
+    monkeypatch.setattr(common_files, "fsync", lambda path: commits.extend([path] if path == store else []))
+    for end, snapshots in ((writer.flush, 3), (lambda: writer.call_after_commit(lambda: None), 4), (writer.abandon, 5)):
+        if snapshots > 3:
+            run.record_snapshot(writer, snapshots - 1)
+        end()
+        writer._background._jobs.join()
+        assert open_dump(store).n_snapshots == snapshots == len(commits) + 2
+    run.assert_content(open_dump(store))
+    with DumpWriter.resume(store, commit_every=3600) as writer:
+        run.record_snapshot(writer, 5)
+    assert open_dump(store).n_snapshots == 6
+    assert verify(store).ok
 
 
 def test_content_is_a_function_of_what_was_recorded(tmp_path: Path) -> None:
@@ -115,7 +139,7 @@ def test_resumed_run_equals_the_uninterrupted_one(
 def test_resume_keeps_everything_by_default(store: Path) -> None:
     writer = run.create(store)
     run.record_snapshot(writer, 0)
-    writer.record_stream(1, grams={side: run.grams(1) for side in run.WIDTHS}, env_steps=1000)
+    writer.record_stream(1, grams={side: run.grams(1) for side in run.WIDTHS}, step=1000)
     writer.abandon()
     writer = DumpWriter.resume(store)
     assert (writer.n_committed, writer.stream_committed) == (1, 2)
@@ -143,11 +167,11 @@ def test_a_shorter_run_than_planned_is_trimmed(store: Path) -> None:
 def test_unknown_or_no_snapshots(store: Path, snapshots: int | None) -> None:
     """Without a plan there is room for many. A run may also record its Gram stream alone."""
     with run.create(store, snapshots=snapshots, stream=(None, run.ENTRIES)) as writer:
-        writer.record_stream(0, grams={side: run.grams(0) for side in run.WIDTHS}, env_steps=0)
+        writer.record_stream(0, grams={side: run.grams(0) for side in run.WIDTHS}, step=0)
         if snapshots is None:
             run.record_minibatch(writer, 0, 0)
             run.record_minibatch(writer, 0, 1)
-            writer.commit_snapshot(env_steps=0, collect=0, scalars={"popart_sigma": np.ones(3)})
+            writer.commit_snapshot(step=0, collect=0, scalars={"popart_sigma": np.ones(3)})
     dump = open_dump(store)
     assert (dump.n_snapshots, dump.n_planned, dump.n_stream) == (1 if snapshots is None else 0, snapshots, 1)
     assert dump.gram_stream("actor").sizes == {"stream_collect": 1, "stream_entry": 4, "task": 3, "task_j": 3}
@@ -205,7 +229,7 @@ def test_one_task_alone(store: Path, tmp_path: Path) -> None:
         writer.record_minibatch(
             0, slabs={"trunk": J}, grams={"trunk": gram(J)}, scalars={"order": np.empty((1, 0), "i4")}
         )
-        writer.commit_snapshot(env_steps=0, collect=0, scalars={})
+        writer.commit_snapshot(step=0)
     assert verify(store).ok
     assert open_dump(store).values("order").shape == (1, 1, 1, 0)
     assert verify(export(store, tmp_path / "one.h5")).ok
@@ -252,10 +276,10 @@ def test_stranger_records_with_undeclared_scalars(store: Path) -> None:
             )
     dump = open_dump(store)
     assert dump.sides == ("trunk", "head")
-    np.testing.assert_array_equal(dump.env_steps, [0, 10, 20])
+    np.testing.assert_array_equal(dump.steps, [0, 10, 20])
     assert dump.array("accuracy").dims == ("snapshot", "minibatch", "task")
     assert dump.array("confusion").dims == ("snapshot", "minibatch", "task", "task_j")
-    assert dump.array("epoch").dtype == np.int64
+    np.testing.assert_array_equal(dump.values("epoch"), [[0], [1], [2]])
     np.testing.assert_array_equal(dump.values("head_gram")[2, 0], gram(run.slab("critic", 2, 0)))
     assert verify(store).ok
 
@@ -269,8 +293,6 @@ def test_stranger_names_what_is_not_there(store: Path) -> None:
     with pytest.raises(DumpError, match="side 'trunk' came without its slab"):
         writer.record(step=0, loss=np.ones(3))
     writer.record(step=0, trunk=run.slab("actor", 0, 0), loss=np.ones(3))
-    with pytest.raises(DumpError, match="loss is missing, los is unknown; record exactly the declared scalars"):
-        writer.record(step=1, trunk=run.slab("actor", 1, 0), los=np.ones(3))
     writer.close()
 
 
@@ -355,8 +377,9 @@ def test_background_failure_stops_the_trainer(store: Path, monkeypatch: pytest.M
     assert verify(store).ok
 
 
-def test_memory_is_bounded_by_one_snapshot(store: Path) -> None:
-    """While the background thread is stuck, the slabs of one snapshot are taken. The next call waits."""
+def test_memory_is_bounded(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the background thread is stuck, the slabs of as many snapshots are taken as may wait. Then a call waits."""
+    monkeypatch.setattr(buffers, "MOST_BYTES", 0)  # one may always wait
     writer = run.create(store)
     gate, blocked = threading.Event(), threading.Event()
     writer.call_after_commit(lambda: gate.wait(30))
@@ -376,14 +399,6 @@ def test_memory_is_bounded_by_one_snapshot(store: Path) -> None:
     run.assert_content(open_dump(store))
 
 
-def test_one_writer_at_a_time(store: Path) -> None:
-    writer = run.create(store)
-    with pytest.raises(DumpError, match="another process is writing it; wait for it or stop it"):
-        DumpWriter.resume(store)
-    writer.abandon()
-    DumpWriter.resume(store).abandon()
-
-
 def test_a_path_that_is_taken(store: Path) -> None:
     run.record_run(store, snapshots=1)
     with pytest.raises(DumpError, match="already there; resume it or choose another path"):
@@ -392,10 +407,9 @@ def test_a_path_that_is_taken(store: Path) -> None:
 
 
 def test_an_interrupted_creation_leaves_nothing_in_the_way(store: Path) -> None:
-    stale = store.with_name("dump.zarr.creating")
+    stale = store.with_name(".dump.zarr.0123456789abcdef.creating")
     (stale / "actor_grad").mkdir(parents=True)
     run.record_run(store, snapshots=1)
-    assert not stale.exists()
     run.assert_content(open_dump(store))
 
 
@@ -415,7 +429,7 @@ SCALARS = {"loss": np.zeros(3), "iterations": 1, "order": np.zeros((3, 2), int)}
             {"slabs": SLABS | {"actor": np.zeros((2, 24), "f4")}},
             r"actor slab is float32 \(2, 24\), expected floats \(3, 24\)",
         ),
-        ({"slabs": SLABS | {"actor": np.zeros((3, 24), int)}}, "actor slab is int64"),
+        ({"slabs": SLABS | {"actor": np.zeros((3, 24), complex)}}, "actor slab is complex128"),
         ({"slabs": SLABS | {"value": np.zeros((3, 24), "f4")}}, "unknown side value; it has actor, critic"),
         ({"grams": {"actor": np.zeros((4, 4))}}, r"actor gram is float64 \(4, 4\), expected float64 \(3, 3\)"),
         (
@@ -441,18 +455,18 @@ def test_wrong_minibatches_are_refused_and_leave_the_writer_usable(store: Path, 
 def test_wrong_order_of_calls(store: Path) -> None:
     writer = run.create(store, snapshots=1)
     with pytest.raises(DumpError, match=r"snapshot 0 cannot be committed: minibatches \[0, 1\] were not recorded"):
-        writer.commit_snapshot(env_steps=0, collect=0, scalars={"popart_sigma": np.ones(3)})
+        writer.commit_snapshot(step=0, collect=0, scalars={"popart_sigma": np.ones(3)})
     with pytest.raises(DumpError, match="stream collect 3 is out of order; 0 is next"):
-        writer.record_stream(3, grams={side: run.grams(0) for side in run.WIDTHS}, env_steps=0)
+        writer.record_stream(3, grams={side: run.grams(0) for side in run.WIDTHS}, step=0)
     with pytest.raises(DumpError, match=r"Grams of \['actor'\], expected \['actor', 'critic'\]"):
-        writer.record_stream(0, grams={"actor": run.grams(0)}, env_steps=0)
+        writer.record_stream(0, grams={"actor": run.grams(0)}, step=0)
     with pytest.raises(DumpError, match=r"actor Grams is float64 \(3, 3, 3\), expected float64 \(4, 3, 3\)"):
-        writer.record_stream(0, grams={side: run.grams(0)[:3] for side in run.WIDTHS}, env_steps=0)
+        writer.record_stream(0, grams={side: run.grams(0)[:3] for side in run.WIDTHS}, step=0)
     run.record_minibatch(writer, 0, 1)
     with pytest.raises(DumpError, match="minibatch 1 was already recorded"):
         run.record_minibatch(writer, 0, 1)
     run.record_minibatch(writer, 0, 0)
-    writer.commit_snapshot(env_steps=0, collect=0, scalars={"popart_sigma": np.ones(3)})
+    writer.commit_snapshot(step=0, collect=0, scalars={"popart_sigma": np.ones(3)})
     with pytest.raises(DumpError, match="was created for 1 snapshots and holds them all; plan for more"):
         run.record_minibatch(writer, 1, 0)
     writer.close()
@@ -475,7 +489,7 @@ def test_close_with_a_snapshot_begun(store: Path) -> None:
         ({"tasks": []}, "give one or more distinct names"),
         ({"sides": {}}, "a dump needs at least one side"),
         ({"sides": {"actor": 0}}, "side 'actor' has no parameters"),
-        ({"sides": {"my side": 3}}, "'my side' cannot name a side or scalar"),
+        ({"sides": {"my side": 3}}, "'my side' cannot name a side, scalar or step axis"),
         ({"minibatch_scalars": {"env_steps": ScalarSpec()}}, "the name 'env_steps' is taken"),
         ({"minibatch_scalars": {"task": ScalarSpec()}}, "the name 'task' is taken"),
         ({"snapshot_scalars": {"loss": ScalarSpec()}}, "the name 'loss' is taken"),

@@ -19,6 +19,10 @@ class AlignedMTL(Combiner):
     lambda_min use the eigenvalues of G above K eps lambda_max only. Dead tasks fall under this cut. They get weight 0
     and still count in K. If every task is dead, the weights are 1 / K with status NO_GRADIENT.
 
+    LibMTL's version differs in two points. Its direction is the sum of the aligned gradients, that is, K times ours.
+    And its cut is at the eps of float32 (1.2e-7), so it drops small eigenvalues that this version keeps. Such an
+    eigenvalue makes lambda_min, and with it the direction, much smaller here.
+
     Weights have either sign. The method is not scale-invariant.
 
     Example:

@@ -47,6 +47,9 @@ class Status(IntEnum):
     """Tier 3 of Algorithm C.2 answered: 1 / K. The solver failed."""
     NO_GRADIENT = 6
     """Every task is dead. The weights are zero, or those that the method gives to dead tasks."""
+    UNRESOLVED = 7
+    """Rounding in G hides the solution: it changes some task's part of the equation by about as much as that part
+    (`Record.floor`). The weights minimise the method's objective as well as float64 can tell, and no more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,10 @@ class CAGrad(Combiner):
     the ball reaches the dual cone, every d in both is equally good. The method then returns the d nearest to g_0, as
     DualProj does, with status PARETO_STATIONARY.
 
+    A dead task counts in the mean g_0, but it is never the worst-off task. In the authors' code it can be. If some d in
+    the ball helps every live task, the dead task's <g_i, d> = 0 is the least. w then lies on the dead task alone, and d
+    is g_0 / (1 + c^2), the mean. Here the live tasks keep their CAGrad direction.
+
     Weights are non-negative (TOPPO, Theorem C.1). Each is at least 1 / K / (1 + c^2), and a dead task has exactly this
     weight. The method is not scale-invariant.
 

@@ -49,6 +49,8 @@ CURVATURE_LIMIT = 1e-6
 
 Beyond this limit, u has grown along a direction in which the curvature of R is no larger than its rounding.
 """
+RESOLVED = 0.1
+"""Largest floor times K at which a solution counts as known. Beyond it, its residual is rounding alone."""
 BLOCK = 64
 """Grams that `solve_many` solves at once. Their matrices stay in the cache."""
 RIDGE = 1e-5
@@ -95,7 +97,9 @@ def solve(gram: Float[np.ndarray, "K K"], alpha: float = 1.0) -> Combination:
         Its floor is the residual that rounding the entries of R can cause by itself, eps max_i (|R| u)_i / p_i. For two
         nearly anti-parallel gradients at alpha = 1 the floor is 2 eps max(u)^2. Where no finite solution exists, the
         status is PARETO_STATIONARY and w solves the problem with record.ridge on the diagonal of R. The residual is
-        then still that of G.
+        then still that of G. Where K times the floor is above `RESOLVED`, the status is UNRESOLVED. At alpha far below
+        1 this is common under a wide spread: the parts p_i = m_i (u_i / m_i)^(-1/alpha) then differ by more than the 16
+        digits of float64.
     """
     # Far from alpha = 1 the weights can leave float64's range. A test then fails, and the status is NOT_CONVERGED.
     with np.errstate(all="ignore"):
@@ -122,8 +126,10 @@ def _solve(gram: Float[np.ndarray, "K K"], norms: Float[np.ndarray, "K"], alpha:
         status = Status.PARETO_STATIONARY
     elif residual <= RESIDUAL_TOLERANCE:
         status = Status.OK
+    elif not (solved and residual <= len(R) * floor):
+        status = Status.NOT_CONVERGED
     else:
-        status = Status.AT_FLOOR if solved and residual <= len(R) * floor else Status.NOT_CONVERGED
+        status = Status.AT_FLOOR if len(R) * floor <= RESOLVED else Status.UNRESOLVED
     return Combination(weights, Record(residual, iterations, status, ridge, floor))
 
 
@@ -294,6 +300,8 @@ class FairGrad(Combiner):
     Ban and Ji, Fair Resource Allocation in Multi-Task Learning, ICML 2024; TOPPO, Section 4.3. d conflicts with no
     task, because (G w)_i = w_i^(-1/alpha) > 0. At alpha = 1, and only there, d is scale-invariant with ||d||^2 = K
     (TOPPO, Theorem 1). `fairgrad-paper` is the paper's own solver, Algorithm C.2.
+
+    Far from alpha = 1, float64 cannot hold the solution of every Gram. The status is then UNRESOLVED.
 
     Weights are non-negative. Only a dead task gets weight 0.
 

@@ -32,24 +32,27 @@ and the logs of its run.
 
 from toppo.dump.archive import export
 from toppo.dump.description import describe
-from toppo.dump.errors import DumpError, DumpNotFoundError
+from toppo.dump.errors import DumpError, DumpNotFoundError, DumpWriteError
 from toppo.dump.logs import config_differences, run_logs
 from toppo.dump.numerics import gram, worst_k
 from toppo.dump.opening import open_dump
 from toppo.dump.reader import Dump
-from toppo.dump.schema import ParameterSlice, ScalarSpec
+from toppo.dump.schema import ENV_STEPS, ParameterSlice, ScalarSpec, StepAxis
 from toppo.dump.verification import Damage, Report, verify
 from toppo.dump.writer import DumpWriter
 
 __all__ = [
+    "ENV_STEPS",
     "Damage",
     "Dump",
     "DumpError",
     "DumpNotFoundError",
+    "DumpWriteError",
     "DumpWriter",
     "ParameterSlice",
     "Report",
     "ScalarSpec",
+    "StepAxis",
     "config_differences",
     "describe",
     "export",

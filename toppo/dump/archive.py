@@ -24,8 +24,8 @@ from toppo.dump.h5_source import HEADER, RUN, log_digests
 from toppo.dump.h5_target import new_h5
 from toppo.dump.logs import run_logs
 from toppo.dump.opening import open_dump
+from toppo.dump.reader import Dump
 from toppo.dump.schema import SCHEMA_VERSION, ArraySpec, Header, checksum
-from toppo.dump.source import Source
 
 if TYPE_CHECKING:
     import h5py
@@ -48,7 +48,8 @@ def export(
     Args:
         path: whatever `open_dump` takes.
         h5path: the file to make. An earlier file of that name is replaced.
-        slabs: whether the gradients J themselves (slabs) go along. Everything else is always included.
+        slabs: whether the gradients J themselves (slabs) go along. Everything else is always included. If they do not
+            go along, the Gram of every layer does: it is computed where the dump does not have it.
         keepbits: mantissa bits of the gradients to keep, 1 to 23; None keeps the bits that the dump has.
         progress: called with (slabs done, slabs in all).
 
@@ -76,12 +77,13 @@ def export(
     logs = run_logs(path)
     header = dump.source.header
     bits = header.layout.keepbits if keepbits is None else min(keepbits, header.layout.keepbits or 23)
-    layout = replace(header.layout, slabs=slabs, keepbits=bits)
+    by_layer = header.layout.layer_grams or (header.layout.slabs and not slabs)
+    layout = replace(header.layout, slabs=slabs, keepbits=bits, layer_grams=by_layer)
     header = replace(header, layout=layout, version=SCHEMA_VERSION, chain={})
 
     def content(file: BinaryIO) -> None:
         with new_h5(Path(file.name)) as archive:  # HDF5 opens files by name
-            digests = _write(archive, dump.source, header, keepbits, progress)
+            digests = _write(archive, dump, header, keepbits, progress)
             record = header.to_json({}) | {"digests": digests, "logs": _write_logs(archive, logs)}
             archive[HEADER] = json.dumps(record | {"checksum": checksum(record)}, indent=2)
             archive[HEADER].attrs["description"] = "layout, run attributes, counts and digests, as JSON"
@@ -91,7 +93,7 @@ def export(
 
 def _write(
     file: h5py.File,
-    source: Source,
+    dump: Dump,
     header: Header,
     keepbits: int | None,
     progress: Callable[[int, int], object] | None,
@@ -105,26 +107,8 @@ def _write(
     for path, listed in parameters(header).items():
         file[path] = listed
     specs = header.layout.arrays(*header.committed)
-    total = sum(int(np.prod(spec.shape[:2])) for spec in specs.values() if spec.by_row)
-    done = 0
-    digests = {}
-    for name, spec in specs.items():
-        dataset = _create(file, name, spec)
-        found = []
-        if spec.by_row:
-            for step in np.ndindex(*spec.shape[:2]):
-                slab = source.read(name, (*step, _WHOLE, _WHOLE))
-                dataset[step] = slab if keepbits is None else numerics.round_mantissa(slab, keepbits)
-                found += [digest(row) for row in dataset[step]]
-                done += 1
-                if progress is not None:
-                    progress(done, total)
-        else:
-            values = source.read(name, (_WHOLE,) * len(spec.dims))
-            if dataset.size:
-                dataset[...] = values.astype(object) if spec.dtype == "str" else values
-            found += [digest(unit) for unit in units(values, axes(spec))]
-        digests[name] = "".join(found)
+    content = _Content(dump, specs, keepbits, progress)
+    digests = {name: "".join(content.copy(name, _create(file, name, spec))) for name, spec in specs.items()}
     for dim, length in scales(header).items():
         file[dim] = np.arange(length, dtype=np.int32)
     for dim in sorted({dim for spec in specs.values() for dim in spec.dims}):
@@ -135,6 +119,71 @@ def _write(
                 file[name].dims[axis].attach_scale(file[dim])
                 file[name].dims[axis].label = dim
     return digests
+
+
+class _Content:
+    """The values of a dump on their way to an archive.
+
+    Args:
+        dump: what is exported.
+        specs: the arrays of the archive.
+        keepbits: mantissa bits of the slabs to keep; None keeps those that the dump has.
+        progress: called with (slabs done, slabs in all).
+    """
+
+    def __init__(
+        self,
+        dump: Dump,
+        specs: Mapping[str, ArraySpec],
+        keepbits: int | None,
+        progress: Callable[[int, int], object] | None,
+    ) -> None:
+        self._dump, self._specs, self._keepbits, self._progress = dump, specs, keepbits, progress
+        by_layer = {f"{side}_layer_gram": side for side in dump.sides}
+        self._computed = {name: side for name, side in by_layer.items() if name in specs and name not in dump}
+        self._done = 0
+        by_slab = [spec for name, spec in specs.items() if spec.by_row or name in self._computed]
+        self._total = sum(int(np.prod(spec.shape[:2])) for spec in by_slab)
+
+    def copy(self, name: str, dataset: h5py.Dataset) -> list[str]:
+        """Copy an array to its dataset. Returns the digest of each of its units."""
+        spec = self._specs[name]
+        if spec.by_row:
+            return self._copy_slabs(name, spec, dataset)
+        if name in self._computed:
+            return self._copy_layer_grams(self._computed[name], spec, dataset)
+        if name in self._dump:
+            values = self._dump.values(name)
+        else:  # the names of the layers of Grams that are computed
+            values = np.array(self._dump.layer_names(name.removesuffix("_layer")))
+        if dataset.size:
+            dataset[...] = values.astype(object) if spec.dtype == "str" else values
+        return [digest(unit) for unit in units(values, axes(spec))]
+
+    def _copy_slabs(self, name: str, spec: ArraySpec, dataset: h5py.Dataset) -> list[str]:
+        found = []
+        for place in np.ndindex(*spec.shape[:2]):
+            slab = self._dump.source.read(name, (*place, _WHOLE, _WHOLE))
+            dataset[place] = slab if self._keepbits is None else numerics.round_mantissa(slab, self._keepbits)
+            found += [digest(row) for row in dataset[place]]
+            self._count()
+        return found
+
+    def _copy_layer_grams(self, side: str, spec: ArraySpec, dataset: h5py.Dataset) -> list[str]:
+        found = []
+        for snapshot in range(spec.shape[0]):
+            of_snapshot = np.empty(spec.shape[1:])
+            for minibatch in range(spec.shape[1]):
+                of_snapshot[minibatch] = self._dump.layer_gram_values(side, snapshot, minibatch)
+                self._count()
+            dataset[snapshot] = of_snapshot
+            found.append(digest(of_snapshot))
+        return found
+
+    def _count(self) -> None:
+        self._done += 1
+        if self._progress is not None:
+            self._progress(self._done, self._total)
 
 
 def _create_group(file: h5py.File, path: str) -> None:

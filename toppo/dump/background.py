@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 from collections.abc import Callable
@@ -17,11 +18,16 @@ class Background:
     Args:
         depth: how many jobs may wait. `submit` blocks while that many wait.
         explain: turns what a job raised into the exception for the caller.
+        settle: ends what jobs put off, and is called between jobs. Its argument is how urgent that is: "now", or "idle"
+            while no job waits, or "busy". It returns the seconds after which it wants to be called again; None if
+            nothing is put off.
     """
 
-    def __init__(self, depth: int, explain: Callable[[BaseException], Exception]) -> None:
+    def __init__(
+        self, depth: int, explain: Callable[[BaseException], Exception], settle: Callable[[str], float | None]
+    ) -> None:
         self._jobs: queue.Queue[Job | None] = queue.Queue(depth)
-        self._explain = explain
+        self._explain, self._settle = explain, settle
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="toppo-dump-writer", daemon=True)
         self._thread.start()
@@ -37,24 +43,46 @@ class Background:
             raise self._explain(self._failure) from self._failure
 
     def flush(self) -> None:
-        """Wait until every job handed over is done, then `check`."""
+        """Wait until every job handed over is done and nothing is put off, then `check`."""
+        self.submit(self._settle_now)
         self._jobs.join()
         self.check()
 
     def stop(self) -> None:
-        """End the thread once every job handed over is done. Raises nothing."""
+        """End the thread once every job handed over is done and nothing is put off. Raises nothing."""
         if self._thread.is_alive():
+            self._jobs.put(self._settle_now)
             self._jobs.put(None)
             self._thread.join()
 
+    def _settle_now(self) -> None:
+        self._settle("now")
+
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        wait: float | None = None
+        while True:
             try:
-                if self._failure is None:
-                    job()
-            except BaseException as failure:  # any kind of failure: `check` raises it on the caller's thread
-                self._failure = failure
-            finally:
-                del job
-                self._jobs.task_done()
+                job = self._jobs.get(timeout=wait)
+            except queue.Empty:
+                wait = self._attempt(None)
+                continue
+            if job is None:
+                break
+            wait = self._attempt(job)
+            del job
+            self._jobs.task_done()
         self._jobs.task_done()
+
+    def _attempt(self, job: Job | None) -> float | None:
+        """Run a job unless one has failed, and settle what is due. Returns the seconds until more will be due."""
+        if self._failure is not None:
+            return None
+        try:
+            if job is not None:
+                job()
+            return self._settle("idle" if self._jobs.empty() else "busy")
+        except BaseException as failure:  # any kind of failure: `check` raises it on the caller's thread
+            with contextlib.suppress(Exception):  # what was written before may still be saved
+                self._settle("now")
+            self._failure = failure
+            return None

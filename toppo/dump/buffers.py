@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,12 @@ Slot = dict[str, npt.NDArray[np.float32]]
 
 READY = 1
 """Number of buffers made in advance. The rest are made when a snapshot needs them."""
+
+MOST_BYTES = 2**27
+"""Snapshots that wait for the background thread take no more memory than this, except that one may always wait."""
+
+MOST_AHEAD = 64
+"""The most snapshots that wait for the background thread."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +41,15 @@ class Minibatch:
     small: dict[str, npt.NDArray[Any]]
 
 
+def ahead(layout: Layout) -> int:
+    """How many snapshots may wait for the background thread, at least one."""
+    specs = layout.arrays(1, 1).values()
+    size = sum(math.prod(spec.shape) * np.dtype(spec.dtype).itemsize for spec in specs if spec.steps)
+    return max(1, min(MOST_AHEAD, MOST_BYTES // max(size, 1)))
+
+
 class Buffers:
-    """As many buffers as one snapshot needs. So a whole snapshot is recorded without a wait, and memory stays bounded.
+    """As many buffers as the snapshots need that may wait. So recording needs no wait, and memory stays bounded.
 
     Args:
         layout: layout of the dump.
@@ -44,7 +58,7 @@ class Buffers:
 
     def __init__(self, layout: Layout, check: Callable[[], None]) -> None:
         self._layout, self._check = layout, check
-        self._left = max(READY, layout.minibatches)
+        self._left = max(READY, ahead(layout) * layout.minibatches)
         self._free: queue.LifoQueue[Slot] = queue.LifoQueue()
         if layout.slabs:
             for _ in range(READY):

@@ -18,11 +18,12 @@ def describe(dump: Dump) -> dict[str, Any]:
         - path; kind ("dump" or "archive"); schema_version; complete; bytes (on disk);
         - snapshots (committed); planned (snapshots, or None); minibatches (per snapshot);
         - stream_collects (committed); stream_entries (Grams per side and collect, or None);
-        - env_steps: first and last, or None;
+        - step: {name, label} of what the run counts its progress in; steps: first and last, or None;
         - tasks; sides: {name: {parameters, tensors}};
-        - slabs (whether gradients are kept); keepbits; gram_tolerance;
+        - slabs (whether gradients are kept); layer_grams (whether Grams by layer are); keepbits; gram_tolerance;
         - scalars: names of the run's own arrays;
         - not_finite: {side: number of gradients flagged as not finite};
+        - absent: {task: number of minibatches that it took no part in}, of such tasks;
         - attrs: what the run recorded about itself.
 
     Raises:
@@ -30,7 +31,8 @@ def describe(dump: Dump) -> dict[str, Any]:
     """
     source = dump.source
     layout = source.header.layout
-    env_steps = dump.env_steps
+    steps = dump.steps
+    absent = np.sum(~dump.present, axis=(0, 1))
     return {
         "path": dump.path,
         "kind": source.kind,
@@ -41,17 +43,20 @@ def describe(dump: Dump) -> dict[str, Any]:
         "minibatches": dump.n_minibatches,
         "stream_collects": dump.n_stream,
         "stream_entries": layout.stream_entries,
-        "env_steps": [int(env_steps[0]), int(env_steps[-1])] if len(env_steps) else None,
+        "step": {"name": dump.step.name, "label": dump.step.label},
+        "steps": [int(steps[0]), int(steps[-1])] if len(steps) else None,
         "tasks": list(dump.tasks),
         "sides": {
             side: {"parameters": layout.parameters(side), "tensors": [part.name for part in parts]}
             for side, parts in layout.sides.items()
         },
         "slabs": layout.slabs,
+        "layer_grams": layout.layer_grams,
         "keepbits": layout.keepbits,
         "gram_tolerance": layout.gram_tolerance,
         "scalars": [*layout.minibatch_scalars, *layout.snapshot_scalars],
         "not_finite": {side: int(np.sum(dump.values(f"{side}_finite") == 0)) for side in dump.sides},
+        "absent": {task: int(count) for task, count in zip(dump.tasks, absent, strict=True) if count},
         "bytes": source.size(),
         "attrs": dump.attrs,
     }

@@ -23,6 +23,14 @@ class DumpError(ToppoError, ValueError):
         self.path, self.allowed = path, tuple(allowed)
 
 
+class DumpWriteError(DumpError):
+    """Writing a dump failed, for example because the disk is full. What was committed is intact.
+
+    The writer stays in this state: every later call raises this error again. A training loop can catch it once, call
+    `DumpWriter.abandon`, and go on without recording.
+    """
+
+
 class DumpNotFoundError(DumpError, FileNotFoundError):
     """There is no dump at a path.
 

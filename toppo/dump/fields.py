@@ -79,6 +79,9 @@ class Fields:
     def __iter__(self) -> Any:
         return iter(self._items)
 
+    def __contains__(self, key: str) -> bool:
+        return key in self._items
+
     def _get(self, key: str) -> Any:
         if key not in self._items:
             raise ValueError(f"{self._name(key)} is missing")

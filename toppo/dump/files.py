@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
@@ -54,8 +54,8 @@ class Files(Protocol):
     def read_all(self, keys: Iterable[str]) -> Iterator[tuple[str, bytes | None]]:
         """Each key in order, with what `read` gives for it. A remote place fetches several at a time."""
 
-    def write(self, key: str, data: bytes) -> None:
-        """Write a new file. A crash may leave it torn until `sync` returns."""
+    def write(self, key: str, parts: Sequence[bytes]) -> None:
+        """Write a new file of these parts, one after the other. A crash may leave it torn until `sync` returns."""
 
     def replace(self, key: str, data: bytes) -> None:
         """Write a file whole and lasting: a reader, or a crash, sees either the old content or the new."""
@@ -141,9 +141,9 @@ class LocalFiles:
         kind = _kind(path.lstat())
         return DumpError(f"{path}: is a {kind}, where a dump has a file or folder of its own", path=self.where)
 
-    def write(self, key: str, data: bytes) -> None:
+    def write(self, key: str, parts: Sequence[bytes]) -> None:
         with (self.root / key).open("xb") as file:  # a new one: never through a link that somebody put there
-            file.write(data)
+            file.writelines(parts)
 
     def replace(self, key: str, data: bytes) -> None:
         common.write_whole(self.root / key, data)
@@ -224,8 +224,8 @@ class RemoteFiles:
                     raise content
                 yield key, None if content is None or isinstance(content, Exception) else bytes(content)
 
-    def write(self, key: str, data: bytes) -> None:
-        self._fs.pipe_file(self._path(key), data)
+    def write(self, key: str, parts: Sequence[bytes]) -> None:
+        self._fs.pipe_file(self._path(key), b"".join(parts))
 
     def replace(self, key: str, data: bytes) -> None:
         self._fs.pipe_file(self._path(key), data)
@@ -275,8 +275,13 @@ def files_at(path: str | os.PathLike[str]) -> Files:
     return RemoteFiles(os.fspath(path)) if is_url(path) else LocalFiles(local_path(path))
 
 
+def place_of(files: Files) -> str:
+    """The one name of a place that several paths lead to: its real path, or its URL."""
+    return str(files.root.resolve()) if isinstance(files, LocalFiles) else files.where
+
+
 def remove_tree(path: Path) -> None:
-    """Delete what an interrupted creation left behind."""
+    """Delete a directory that was made in vain."""
     shutil.rmtree(path, ignore_errors=True)
 
 

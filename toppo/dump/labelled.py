@@ -12,8 +12,6 @@ from xarray.core import indexing
 
 from toppo.dump.source import Source
 
-_COORDINATES = ("snapshot", "minibatch", "task", "task_j", "env_steps", "collect", "stream_env_steps")
-
 
 class _LazyArray(BackendArray):
     """One array of a source, read through xarray's lazy indexing.
@@ -50,7 +48,8 @@ def dataset(source: Source) -> xr.Dataset:
             data = indexing.LazilyIndexedArray(_LazyArray(source, name))
         variables[name] = xr.Variable(spec.dims, data, attrs)
     result = xr.Dataset(variables, attrs=dict(source.header.attrs))
-    return result.set_coords([name for name in _COORDINATES if name in variables])
+    indices = [name for name, spec in source.specs.items() if spec.steps == 0]
+    return result.set_coords([*indices, *(name for name in source.header.layout.step_arrays if name in variables)])
 
 
 def slab(
@@ -66,34 +65,55 @@ def slab(
         values: J (K, P), or the columns of one tensor.
         parameter: name of this tensor, kept as a coordinate; None for all of P.
     """
-    env_steps = int(source.read("env_steps", (slice(snapshot, snapshot + 1),))[0])
-    coords: dict[str, Any] = {
-        "task": list(source.header.layout.tasks),
-        "snapshot": snapshot,
-        "minibatch": minibatch,
-        "env_steps": env_steps,
-    }
-    if parameter is not None:
-        coords["parameter"] = parameter
+    coords = {"task": list(source.header.layout.tasks), **_place(source, snapshot, minibatch, parameter)}
     attrs = {"units": source.specs[f"{side}_grad"].units}
     return xr.DataArray(values, dims=("task", f"{side}_param"), coords=coords, attrs=attrs, name=f"{side}_grad")
 
 
-def square(slab: xr.DataArray, gram: npt.NDArray[np.float64]) -> xr.DataArray:
-    """The Gram of a labelled slab, with its labels: (task, task_j), fp64.
+def layer_gram(
+    source: Source, side: str, snapshot: int, minibatch: int, values: npt.NDArray[Any], parameter: str
+) -> xr.DataArray:
+    """The Gram of one layer with its labels: (task, task_j), fp64.
 
     Args:
-        slab: a result of `slab`.
-        gram: G = J J' (K, K).
+        source: the dump or archive that it was read from.
+        side: name of its group of parameters.
+        snapshot: index of its snapshot, kept as a coordinate.
+        minibatch: index of its minibatch, kept as a coordinate.
+        values: G = J J' (K, K).
+        parameter: name of the layer, kept as a coordinate.
     """
-    kept = {name: coord.values for name, coord in slab.coords.items() if coord.ndim == 0}
-    tasks = slab.coords["task"].values
-    name = str(slab.name).removesuffix("_grad") + "_gram"
-    units = f"({slab.attrs['units']})^2"
+    tasks = list(source.header.layout.tasks)
+    coords = {"task": tasks, "task_j": tasks, **_place(source, snapshot, minibatch, parameter)}
+    attrs = {"units": source.specs[f"{side}_gram"].units}
+    return xr.DataArray(values, dims=("task", "task_j"), coords=coords, attrs=attrs, name=f"{side}_gram")
+
+
+def layer_grams(source: Source, side: str, values: npt.NDArray[Any]) -> xr.DataArray:
+    """The Grams of all layers with their labels: (snapshot, minibatch, {side}_layer, task, task_j), fp64.
+
+    Args:
+        source: the dump or archive that they were read from.
+        side: name of their group of parameters.
+        values: (S, M, L, K, K).
+    """
+    whole = dataset(source)[f"{side}_gram"]
+    layer = f"{side}_layer"
+    coords = {name: coord.load() for name, coord in whole.coords.items()}
     return xr.DataArray(
-        gram,
-        dims=("task", "task_j"),
-        coords={"task": tasks, "task_j": tasks, **kept},
-        attrs={"units": units},
-        name=name,
+        values,
+        dims=("snapshot", "minibatch", layer, "task", "task_j"),
+        coords={**coords, layer: source.header.layout.layers(side)},
+        attrs=whole.attrs,
+        name=f"{side}_layer_gram",
     )
+
+
+def _place(source: Source, snapshot: int, minibatch: int, parameter: str | None) -> dict[str, Any]:
+    """What says where something was recorded, as coordinates."""
+    step = source.header.layout.step.name
+    place: dict[str, Any] = {"snapshot": snapshot, "minibatch": minibatch}
+    place[step] = int(source.read(step, (slice(snapshot, snapshot + 1),))[0])
+    if parameter is not None:
+        place["parameter"] = parameter
+    return place

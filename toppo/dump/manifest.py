@@ -11,7 +11,6 @@ Manifests are arrays of the store, one for snapshots and one for the Gram stream
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
 
 from toppo.dump.schema import ArraySpec, Header, Layout
 
@@ -40,9 +39,11 @@ def stored(header: Header, lengths: tuple[int, int]) -> dict[str, ArraySpec]:
         return specs
     found = dict(specs)
     for (axis, name), length in zip(ARRAYS.items(), lengths, strict=True):
-        count = sum(n for _, n in _counts(specs, axis))
+        layout = header.layout
+        count = sum(n for of, (_, n) in _counts(layout, axis).items() if of not in layout.late)
         if count:
-            shape = (length, 2 * LINK + SUM * count)
+            spare = layout.spare if axis == "snapshot" else 0
+            shape = (length, 2 * LINK + SUM * (count + spare))
             what = "link before it, own link, and checksum of each chunk"
             found[name] = ArraySpec((axis, f"{name}-byte"), shape, "u1", "1", what)
     return found
@@ -50,17 +51,16 @@ def stored(header: Header, lengths: tuple[int, int]) -> dict[str, ArraySpec]:
 
 def positions(layout: Layout) -> dict[str, int]:
     """Array name -> where its first checksum lies in the manifest of a step."""
-    specs = layout.arrays(1, 1)
     places: dict[str, int] = {}
     for axis in ARRAYS:
         at = 2 * LINK
-        for name, count in _counts(specs, axis):
+        for name, (_, count) in _counts(layout, axis).items():
             places[name] = at
             at += SUM * count
     return places
 
 
-def make(axis: str, step: int, before: bytes, sums: bytes) -> bytes:
+def make(axis: str, step: int, before: bytes, sums: bytes, length: int = 0) -> bytes:
     """The manifest of a step.
 
     Args:
@@ -68,7 +68,9 @@ def make(axis: str, step: int, before: bytes, sums: bytes) -> bytes:
         step: index of the snapshot or collect.
         before: the link before it.
         sums: the checksums, in order.
+        length: bytes of the manifest. Zeros stand where it has room for more checksums.
     """
+    sums = sums.ljust(length - 2 * LINK, b"\0")
     link = hashlib.sha256(before + axis.encode() + step.to_bytes(8, "little") + sums).digest()
     return before + link + sums
 
@@ -88,14 +90,20 @@ def belongs(axis: str, step: int, manifest: bytes) -> bool:
     return make(axis, step, before(manifest), manifest[2 * LINK :]) == manifest
 
 
-def in_order(layout: Layout, axis: str) -> list[str]:
-    """Names of the arrays whose checksums are in a manifest, in its order."""
-    return [name for name, _ in _counts(layout.arrays(1, 1), axis)]
+def in_order(layout: Layout, axis: str, step: int) -> list[str]:
+    """Names of the arrays whose checksums are in the manifest of a step, in its order."""
+    return [name for name, (first, _) in _counts(layout, axis).items() if first <= step]
 
 
-def _counts(specs: Mapping[str, ArraySpec], axis: str) -> Iterator[tuple[str, int]]:
-    """(name, number of checksums in each step) of the arrays along an axis, by name."""
-    for name in sorted(specs):
-        spec = specs[name]
-        if spec.steps and spec.dims[0] == axis:
-            yield name, spec.shape[1] * spec.shape[2] if spec.by_row else 1
+def _counts(layout: Layout, axis: str) -> dict[str, tuple[int, int]]:
+    """Array name -> (first step that has it, checksums in each step), of the arrays along an axis.
+
+    They stand by name, and those that were declared later stand after all others, in the order of their first step.
+    """
+    specs = layout.arrays(1, 1)
+    late = layout.late
+    return {
+        name: (late.get(name, 0), specs[name].shape[1] * specs[name].shape[2] if specs[name].by_row else 1)
+        for name in sorted(specs, key=lambda name: (name in late, late.get(name, 0), name))
+        if specs[name].steps and specs[name].dims[0] == axis
+    }

@@ -5,10 +5,13 @@ A slab is the matrix J (K, P). Its row i is g_i, the flat gradient of task i's l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from toppo.dump.schema import ParameterSlice
 
 _COLUMNS = 8192  # a (K, 8192) fp64 block of 10 to 50 tasks stays in cache
 
@@ -28,6 +31,19 @@ def gram(slab: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
             block = slab[:, start : start + _COLUMNS].astype(np.float64)
             G += block @ block.T
     return G
+
+
+def layer_grams(slab: npt.NDArray[Any], layers: Sequence[ParameterSlice]) -> npt.NDArray[np.float64]:
+    """The Gram of the columns of each layer, where a layer is one named tensor.
+
+    Args:
+        slab: J (K, P), fp32.
+        layers: L tensors that together are all columns.
+
+    Returns:
+        (L, K, K). Their sum is the Gram of the slab, up to rounding.
+    """
+    return np.stack([gram(slab[:, layer.slice]) for layer in layers])
 
 
 def finite_rows(slab: npt.NDArray[Any]) -> npt.NDArray[np.int8]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from toppo.common.names import closest
 from toppo.dump import numerics
 from toppo.dump.errors import DumpError
-from toppo.dump.schema import ArraySpec, ParameterSlice
+from toppo.dump.schema import ArraySpec, ParameterSlice, StepAxis
 from toppo.dump.source import Source
 
 if TYPE_CHECKING:
@@ -111,9 +111,21 @@ class Dump:
         return tuple(self.source.specs)
 
     @property
-    def env_steps(self) -> npt.NDArray[np.int64]:
-        """(S,) environment steps at each snapshot."""
-        return self.values("env_steps")
+    def step(self) -> StepAxis:
+        """What the run counts its progress in: name of its array, and the word for an axis."""
+        return self.source.header.layout.step
+
+    @property
+    def steps(self) -> npt.NDArray[np.int64]:
+        """(S,) steps taken at each snapshot, in the unit of `step`."""
+        return self.values(self.step.name)
+
+    @property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """(S, M, K), whether each task took part in each minibatch. All True where no task could be absent."""
+        if "present" in self:
+            return np.asarray(self.values("present") != 0)
+        return np.ones((self.n_snapshots, self.n_minibatches, len(self.tasks)), bool)
 
     def parameters(self, side: str) -> list[ParameterSlice]:
         """The named tensors of a side's flat gradient, in flat order, with their offsets.
@@ -214,16 +226,7 @@ class Dump:
         """
         self.parameters(side)
         self.require_slabs()
-        for what, index, length in (
-            ("snapshot", snapshot, self.n_snapshots),
-            ("minibatch", minibatch, self.n_minibatches),
-        ):
-            if not 0 <= index < length:
-                raise DumpError(
-                    f"{self.path}: has no {what} {index}, it holds {length}; count from 0",
-                    path=self.path,
-                    allowed=range(length),
-                )
+        self._check_place(snapshot, minibatch)
         return self.source.read(f"{side}_grad", (snapshot, minibatch, slice(None), slice(None)))
 
     def iter_slabs(self, side: str) -> Iterator[tuple[int, int, xr.DataArray]]:
@@ -236,18 +239,86 @@ class Dump:
             for minibatch in range(self.n_minibatches):
                 yield snapshot, minibatch, self.slab(side, snapshot, minibatch)
 
-    def layer_gram(self, side: str, parameter: str, snapshot: int, minibatch: int) -> xr.DataArray:
-        """The Gram of the columns of one named tensor: (task, task_j), fp64.
-
-        Over all tensors of a side, these Grams sum to the side's Gram.
+    def layer_names(self, side: str) -> list[str]:
+        """L names of the layers of a side, in the order of its Grams by layer. A layer is one named tensor.
 
         Raises:
-            DumpError: see `slab`.
+            DumpError: the dump has no such side.
         """
-        from toppo.dump.labelled import square
+        return [part.name for part in self.parameters(side)]
 
-        cut = self.slab(side, snapshot, minibatch, parameter)
-        return square(cut, numerics.gram(cut.values))
+    def has_layers(self, side: str) -> bool:
+        """Whether the dump has the Gram of each layer of a side, or slabs to compute them from.
+
+        Raises:
+            DumpError: the dump has no such side.
+        """
+        self.parameters(side)
+        return self.has_slabs or f"{side}_layer_gram" in self
+
+    def layer_gram(self, side: str, parameter: str, snapshot: int, minibatch: int) -> xr.DataArray:
+        """The Gram of one layer, which is one named tensor: (task, task_j), fp64, in memory.
+
+        Over all layers of a side, these Grams sum to the side's Gram, up to rounding.
+
+        Args:
+            side: name of a group of parameters, one of `sides`.
+            parameter: name of the tensor, one of `layer_names`.
+            snapshot: index of the snapshot, 0 to S - 1.
+            minibatch: index of the minibatch within the snapshot, 0 to M - 1.
+
+        Raises:
+            DumpError: the dump has neither Grams by layer nor slabs, no such side, snapshot, minibatch or parameter, or
+                the array is damaged.
+        """
+        from toppo.dump.labelled import layer_gram
+
+        part = self.parameter(side, parameter)
+        self.require_layers(side)
+        self._check_place(snapshot, minibatch)
+        if f"{side}_layer_gram" in self:
+            G = self.layer_gram_values(side, snapshot, minibatch)[self.layer_names(side).index(parameter)]
+        else:
+            G = numerics.gram(self.slab_values(side, snapshot, minibatch)[:, part.slice])
+        return layer_gram(self.source, side, snapshot, minibatch, G, parameter)
+
+    def layer_gram_values(self, side: str, snapshot: int, minibatch: int) -> npt.NDArray[np.float64]:
+        """The Grams of all layers of one dumped minibatch as a plain numpy array (L, K, K).
+
+        Raises:
+            DumpError: see `layer_gram`.
+        """
+        self.require_layers(side)
+        self._check_place(snapshot, minibatch)
+        if f"{side}_layer_gram" in self:
+            return self.source.read(f"{side}_layer_gram", (snapshot, minibatch, *(slice(None),) * 3))
+        return numerics.layer_grams(self.slab_values(side, snapshot, minibatch), self.parameters(side))
+
+    def layer_grams(self, side: str) -> xr.DataArray:
+        """The Grams of all layers and dumped minibatches, in memory.
+
+        If the dump has slabs and no Grams by layer, every slab is read and one is in memory at a time.
+
+        Args:
+            side: name of a group of parameters, one of `sides`.
+
+        Returns:
+            (snapshot, minibatch, {side}_layer, task, task_j), fp64.
+
+        Raises:
+            DumpError: see `layer_gram`; or the dump has no snapshot yet.
+        """
+        from toppo.dump.labelled import layer_grams
+
+        self.require_layers(side)
+        self._require(f"{side}_gram")
+        if f"{side}_layer_gram" in self:
+            return layer_grams(self.source, side, self.values(f"{side}_layer_gram"))
+        K = len(self.tasks)
+        values = np.empty((self.n_snapshots, self.n_minibatches, len(self.parameters(side)), K, K))
+        for place in np.ndindex(*values.shape[:2]):
+            values[place] = self.layer_gram_values(side, *place)
+        return layer_grams(self.source, side, values)
 
     @functools.cached_property
     def _labelled(self) -> xr.Dataset:
@@ -258,15 +329,35 @@ class Dump:
     def require_slabs(self) -> None:
         """Raise DumpError if the dump holds no gradients. The message says what to do."""
         if not self.has_slabs:
-            mend = (
-                "use the dump it was exported from, or export that dump again with `slabs`"
-                if self.source.kind == "archive"
-                else "record the run with slabs"
-            )
-            raise DumpError(
-                f"{self.path}: this needs gradient slabs, but the {self.source.kind} holds Grams alone; {mend}",
-                path=self.path,
-            )
+            raise self._lacks("gradient slabs", "Grams alone", ("slabs", " with `slabs`"))
+
+    def require_layers(self, side: str) -> None:
+        """Raise DumpError if the dump has neither Grams by layer nor slabs, or no such side."""
+        if not self.has_layers(side):
+            raise self._lacks("Grams by layer", "whole Grams alone", ("layer Grams", ""))
+
+    def _lacks(self, needed: str, held: str, mend: tuple[str, str]) -> DumpError:
+        what, how = mend
+        mended = (
+            f"use the dump it was exported from, or export that dump again{how}"
+            if self.source.kind == "archive"
+            else f"record the run with {what}"
+        )
+        return DumpError(
+            f"{self.path}: this needs {needed}, but the {self.source.kind} holds {held}; {mended}", path=self.path
+        )
+
+    def _check_place(self, snapshot: int, minibatch: int) -> None:
+        for what, index, length in (
+            ("snapshot", snapshot, self.n_snapshots),
+            ("minibatch", minibatch, self.n_minibatches),
+        ):
+            if not 0 <= index < length:
+                raise DumpError(
+                    f"{self.path}: has no {what} {index}, it holds {length}; count from 0",
+                    path=self.path,
+                    allowed=range(length),
+                )
 
     def _spec(self, name: str) -> ArraySpec:
         spec = self.source.specs.get(name)

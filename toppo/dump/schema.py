@@ -29,10 +29,15 @@ NO_LINK: Final = "0" * 64
 """The link (hex) before the first step of a chain, see `toppo.dump.manifest`."""
 
 UNPLANNED: Final = 10_000
-"""Snapshots (or stream collects) allocated where their number is not known. An unwritten chunk costs nothing."""
+"""Snapshots (or stream collects) allocated at first where their number is not known. An unwritten chunk costs nothing.
+
+Whenever there is no room for the next one, twice as many are allocated."""
+
+SPARE: Final = 32
+"""How many scalars can be declared after the first snapshot of a dump."""
 
 MOST_STEPS: Final = 1_000_000
-"""The most snapshots (or stream collects) that a dump can be planned for."""
+"""The most snapshots (or stream collects) that a dump can hold."""
 
 MOST_ENTRIES: Final = 1_000_000
 """The most minibatches of a snapshot, and the most entries of a stream collect."""
@@ -43,11 +48,15 @@ MOST_PARAMETERS: Final = 2**40
 GRAM_TOLERANCE: Final = 1e-5
 """Bound on |G_ij - (J J')_ij| / sqrt(G_ii G_jj) for a lossless slab. A Gram may be accumulated in fp32 chunks."""
 
+ABSENT: Final = -1
+"""The flag of a task that took no part in a minibatch, in the array that says whether gradients are finite."""
+
 log = logging.getLogger("toppo.dump")
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _RESERVED = ("header", "parameters", "run")  # an archive has entries of these names beside its arrays
 _DTYPES = ("f8", "f4", "i8", "i4", "i1")
+_FINITE = "1 if every element of g_i is finite, 0 if not"
 _GRADIENT_UNITS = "loss per unit of parameter"
 
 
@@ -92,6 +101,28 @@ class ScalarSpec:
     dtype: str = "f8"
     units: str = "1"
     description: str = ""
+
+
+@dataclass(frozen=True)
+class StepAxis:
+    """What a run counts its progress in.
+
+    Attributes:
+        name: name of the array that holds the steps, such as "step" or "env_steps".
+        label: the word for an axis of a figure, such as "environment steps". Its last word is the unit.
+    """
+
+    name: str = "step"
+    label: str = "steps"
+
+    @property
+    def units(self) -> str:
+        """The unit, such as "steps"."""
+        return self.label.rpartition(" ")[2]
+
+
+ENV_STEPS: Final = StepAxis("env_steps", "environment steps")
+"""The axis of reinforcement learning: steps of the environment, in rollout phases (collects) that have a number."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +183,11 @@ class Layout:
         slabs: whether the gradients are kept. If not, only their Grams are.
         keepbits: how many of the 23 mantissa bits of the slabs are kept; None for all.
         stream_entries: Grams per side and collect in the Gram stream; None for no stream.
+        layer_grams: whether the Gram of every layer is kept. A layer is one named tensor of a side.
+        absences: whether it is kept which tasks took part in a minibatch.
+        step: what the run counts its progress in.
+        late: minibatch scalar -> index of the first snapshot that has it, for those declared after the first snapshot.
+        spare: how many scalars can be declared so.
     """
 
     tasks: tuple[str, ...]
@@ -162,10 +198,34 @@ class Layout:
     slabs: bool = True
     keepbits: int | None = None
     stream_entries: int | None = None
+    layer_grams: bool = False
+    absences: bool = False
+    late: Mapping[str, int] = field(default_factory=dict)
+    spare: int = 0
+    step: StepAxis = ENV_STEPS  # that of every dump made before a dump could have another one
 
     def parameters(self, side: str) -> int:
         """P, the length of a side's flat gradient."""
         return sum(part.size for part in self.sides[side])
+
+    def layers(self, side: str) -> list[str]:
+        """L names, of the tensors of a side in flat order."""
+        return [part.name for part in self.sides[side]]
+
+    @property
+    def has_collects(self) -> bool:
+        """Whether every snapshot has the number of its collect (rollout phase)."""
+        return self.step.name == ENV_STEPS.name
+
+    @property
+    def stream_step(self) -> str:
+        """Name of the array that holds the steps of the Gram stream."""
+        return f"stream_{self.step.name}"
+
+    @property
+    def step_arrays(self) -> tuple[str, ...]:
+        """Names of the arrays that say when something was recorded. For xarray they are coordinates."""
+        return (self.step.name, *(("collect",) if self.has_collects else ()), self.stream_step)
 
     @property
     def gram_tolerance(self) -> float:
@@ -177,6 +237,8 @@ class Layout:
         K = len(self.tasks)
         sizes = {"snapshot": snapshots, "minibatch": self.minibatches, "task": K, "task_j": K, "other": K - 1}
         sizes |= {f"{side}_param": self.parameters(side) for side in self.sides}
+        if self.layer_grams:
+            sizes |= {f"{side}_layer": len(parts) for side, parts in self.sides.items()}
         if self.stream_entries is not None:
             sizes |= {"stream_collect": collects, "stream_entry": self.stream_entries}
         return sizes
@@ -203,21 +265,31 @@ class Layout:
         add("minibatch", ("minibatch",), "i8", "1", "index of the dumped minibatch within its snapshot", steps=0)
         add("task", ("task",), "str", "", "task i", steps=0)
         add("task_j", ("task_j",), "str", "", "task j, second index of a Gram", steps=0)
-        add("env_steps", ("snapshot",), "i8", "steps", "environment (or optimiser) steps taken at the snapshot")
-        add("collect", ("snapshot",), "i8", "1", "index of the collect at which the snapshot was taken")
+        step = self.step
+        when = "environment (or optimiser) steps taken" if step.name == ENV_STEPS.name else step.label
+        add(step.name, ("snapshot",), "i8", step.units, f"{when} at the snapshot")
+        if self.has_collects:
+            add("collect", ("snapshot",), "i8", "1", "index of the collect at which the snapshot was taken")
         per_minibatch = ("snapshot", "minibatch")
+        if self.absences:
+            add("present", (*per_minibatch, "task"), "i1", "1", "1 if the task took part in the minibatch, 0 if not")
         for side in self.sides:
             if self.slabs:
                 dims = (*per_minibatch, "task", f"{side}_param")
                 add(f"{side}_grad", dims, "f4", _GRADIENT_UNITS, "slab: row i is g_i", steps=2, by_row=True)
             square = (*per_minibatch, "task", "task_j")
             add(f"{side}_gram", square, "f8", f"({_GRADIENT_UNITS})^2", "G_ij = <g_i, g_j>")
-            add(f"{side}_finite", (*per_minibatch, "task"), "i1", "1", "1 if every element of g_i is finite, 0 if not")
+            if self.layer_grams:
+                layer = f"{side}_layer"
+                add(layer, (layer,), "str", "", f"name of the layer: one tensor of the {side}", steps=0)
+                by_layer = (*per_minibatch, layer, "task", "task_j")
+                add(f"{side}_layer_gram", by_layer, "f8", f"({_GRADIENT_UNITS})^2", "G_ij = <g_i, g_j> of each layer")
+            add(f"{side}_finite", (*per_minibatch, "task"), "i1", "1", _FINITE)
             if self.stream_entries is not None:
                 stream = ("stream_collect", "stream_entry", "task", "task_j")
                 add(f"{side}_gram_stream", stream, "f8", f"({_GRADIENT_UNITS})^2", "G_ij = <g_i, g_j>, every collect")
         if self.stream_entries is not None:
-            add("stream_env_steps", ("stream_collect",), "i8", "steps", "environment steps at the collect")
+            add(self.stream_step, ("stream_collect",), "i8", step.units, f"{step.label} at the collect")
         for name, spec in self.minibatch_scalars.items():
             add(name, (*per_minibatch, *spec.dims), spec.dtype, spec.units, spec.description)
         for name, spec in self.snapshot_scalars.items():
@@ -225,8 +297,11 @@ class Layout:
         return specs
 
     def coordinate(self, spec: ArraySpec) -> list[Any]:
-        """Values of a coordinate (an array with `steps` 0): task names, or indices from 0."""
-        return list(self.tasks) if spec.dtype == "str" else list(range(spec.shape[0]))
+        """Values of a coordinate (an array with `steps` 0): names of tasks or layers, or indices from 0."""
+        if spec.dtype != "str":
+            return list(range(spec.shape[0]))
+        (dim,) = spec.dims
+        return list(self.tasks) if dim in ("task", "task_j") else self.layers(dim.removesuffix("_layer"))
 
     def check(self) -> None:
         """Raise DumpError if the layout cannot be stored. The message names the cause."""
@@ -234,9 +309,11 @@ class Layout:
             raise DumpError(f"`tasks={list(self.tasks)}`: give one or more distinct names")
         if not self.sides:
             raise DumpError("a dump needs at least one side; give `sides` as {name: parameters}")
-        for name in (*self.sides, *self.minibatch_scalars, *self.snapshot_scalars):
+        for name in (*self.sides, *self.minibatch_scalars, *self.snapshot_scalars, self.step.name):
             if not _NAME.fullmatch(name):
-                raise DumpError(f"{name!r} cannot name a side or scalar; use letters, digits and underscores")
+                raise DumpError(
+                    f"{name!r} cannot name a side, scalar or step axis; use letters, digits and underscores"
+                )
         for side, parts in self.sides.items():
             if not all(0 < part.size <= MOST_PARAMETERS for part in parts) or not parts:
                 raise DumpError(
@@ -258,11 +335,23 @@ class Layout:
             raise DumpError(
                 f"the Gram stream needs 1 or more Grams per collect (at most {MOST_ENTRIES}), got {self.stream_entries}"
             )
+        if not self.late.keys() <= self.minibatch_scalars.keys() or len(self.late) > self.spare:
+            raise DumpError(f"`late` has {', '.join(self.late)}: not scalars, or more than the {self.spare} spare ones")
         self.arrays(1, 1)
 
     def to_json(self) -> dict[str, Any]:
-        """The layout as values that JSON can hold. `from_json` turns them back into a layout."""
+        """The layout as values that JSON can hold. `from_json` turns them back into a layout.
+
+        What a layout of the first dumps did not have is left out where it has its default.
+        """
         record = {f.name: getattr(self, f.name) for f in fields(self)}
+        record["late"] = dict(self.late)
+        for name in ("layer_grams", "absences", "late", "spare"):
+            if not record[name]:
+                del record[name]
+        record["step"] = {"name": self.step.name, "label": self.step.label}
+        if self.step == ENV_STEPS:
+            del record["step"]
         record["tasks"] = list(self.tasks)
         record["sides"] = {s: [[p.name, list(p.shape), p.offset] for p in parts] for s, parts in self.sides.items()}
         for kind in ("minibatch_scalars", "snapshot_scalars"):
@@ -290,6 +379,11 @@ class Layout:
             slabs=given.flag("slabs"),
             keepbits=given.integer_or_none("keepbits", 1, 23),
             stream_entries=given.integer_or_none("stream_entries", 1, MOST_ENTRIES),
+            layer_grams="layer_grams" in given and given.flag("layer_grams"),
+            absences="absences" in given and given.flag("absences"),
+            late=_late(given.inner("late")) if "late" in given else {},
+            spare=given.integer("spare", 0, MOST_ENTRIES) if "spare" in given else 0,
+            step=_step_axis(given.inner("step")) if "step" in given else ENV_STEPS,
         )
         layout.check()
         return layout
@@ -325,7 +419,9 @@ class Header:
     def allocated(self) -> tuple[int, int]:
         """How many (snapshots, stream collects) the arrays of an open dump have room for."""
         planned = (self.n_planned, self.stream_planned)
-        snapshots, collects = (UNPLANNED if n is None else n for n in planned)
+        snapshots, collects = (
+            _room(there) if n is None else n for n, there in zip(planned, self.committed, strict=True)
+        )
         return snapshots, collects
 
     @property
@@ -405,7 +501,24 @@ class Header:
             chain: axis -> link (hex) of the last manifest, where that changes.
         """
         links = {axis: link for axis, link in {**self.chain, **(chain or {})}.items() if link != NO_LINK}
-        return replace(self, n_committed=snapshots, stream_committed=collects, complete=False, chain=links)
+        late = {name: min(first, snapshots) for name, first in self.layout.late.items()}
+        layout = self.layout if late == self.layout.late else replace(self.layout, late=late)
+        return replace(
+            self, layout=layout, n_committed=snapshots, stream_committed=collects, complete=False, chain=links
+        )
+
+
+def _room(committed: int) -> int:
+    """How many are allocated where their number is not known: always more than are committed."""
+    room = UNPLANNED
+    while room <= committed:
+        room *= 2
+    return room
+
+
+def fill(dtype: str) -> float | int:
+    """What a value that was never written reads as: NaN, or -1 for a whole number."""
+    return float("nan") if dtype[0] == "f" else -1
 
 
 def with_offsets(parameters: int | Sequence[ParameterSlice]) -> tuple[ParameterSlice, ...]:
@@ -445,6 +558,14 @@ def _slices(rows: list[Any], place: str) -> tuple[ParameterSlice, ...]:
     if with_offsets(parts) != tuple(parts) or sum(part.size for part in parts) > MOST_PARAMETERS:
         raise ValueError(f"{place}: its parameters do not lie one after the other")
     return tuple(parts)
+
+
+def _late(given: Fields) -> dict[str, int]:
+    return {name: given.integer(name, 0, MOST_STEPS) for name in given}
+
+
+def _step_axis(given: Fields) -> StepAxis:
+    return StepAxis(given.text("name"), given.text("label"))
 
 
 def _chain(given: Fields) -> dict[str, str]:

@@ -16,7 +16,7 @@ from toppo.dump.errors import DumpError
 from toppo.dump.logs import config_differences, of_trainer, run_logs
 from toppo.dump.opening import open_dump
 from toppo.dump.reader import Dump
-from toppo.dump.schema import ArraySpec
+from toppo.dump.schema import ABSENT, ArraySpec
 
 Progress = Callable[[int, int], object]
 """Called with (steps done, steps in all)."""
@@ -104,6 +104,8 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Re
     - Coordinates are what the header says.
     - A row of a slab (the gradients J) is finite exactly where it was flagged as finite.
     - Each Gram is that of its slab, within `Report.gram_tolerance`.
+    - The Grams of the layers of a side sum to its Gram, and each is that of its slab, within the same tolerance.
+    - A task that took no part in a minibatch has no gradient and no Gram there.
     - The configuration beside the dump is that in the dump, and no line of the run's logs was changed.
 
     Args:
@@ -131,6 +133,23 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Re
         damages=tuple(check.damages),
         notes=tuple(check.notes),
     )
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """What was recorded of one side in one minibatch; None for what is not kept or cannot be read.
+
+    Attributes:
+        gram: G (K, K).
+        layer_gram: G of each layer (L, K, K).
+        finite: (K,) flags.
+        present: (K,) flags.
+    """
+
+    gram: npt.NDArray[np.float64] | None
+    layer_gram: npt.NDArray[np.float64] | None
+    finite: npt.NDArray[np.float64] | None
+    present: npt.NDArray[np.float64] | None
 
 
 class _Check:
@@ -180,7 +199,7 @@ class _Check:
                         break
         yield
         for snapshot in range(self.dump.n_snapshots):
-            if self._ends("env_steps", snapshot - 1):
+            if self._ends(source.header.layout.step.name, snapshot - 1):
                 break
             values = {
                 name: self._read(name, spec, snapshot)
@@ -188,19 +207,16 @@ class _Check:
                 if spec.steps == 1 and spec.dims[0] == "snapshot"
             }
             for side in self.dump.sides:
-                gram, finite = values.get(f"{side}_gram"), values.get(f"{side}_finite")
                 for minibatch in range(self.dump.n_minibatches):
-                    self._minibatch(
-                        side,
-                        snapshot,
-                        minibatch,
-                        None if gram is None else gram[minibatch],
-                        None if finite is None else finite[minibatch],
-                        with_slab=f"{side}_grad" in sound,
-                    )
+                    found = {
+                        name: None if of is None else of[minibatch]
+                        for name in ("gram", "layer_gram", "finite", "present")
+                        for of in [values.get("present" if name == "present" else f"{side}_{name}")]
+                    }
+                    self._minibatch(side, snapshot, minibatch, _Recorded(**found), f"{side}_grad" in sound)
             yield
-        self._steps("env_steps", sound)
-        self._steps("stream_env_steps", sound)
+        self._steps(source.header.layout.step.name, sound)
+        self._steps(source.header.layout.stream_step, sound)
         self.notes += [
             f"{name}: {count} values are not finite, as recorded" for name, count in self._odd_values.items()
         ]
@@ -241,6 +257,8 @@ class _Check:
         return unreadable + reason if unreadable else text
 
     def _read(self, name: str, spec: ArraySpec, step: int) -> npt.NDArray[np.float64] | None:
+        if step < self.dump.source.header.layout.late.get(name, 0):
+            return None  # declared later
         index = (slice(step, step + 1), *(slice(None),) * (len(spec.dims) - 1))
         try:
             values = self.dump.source.read(name, index)[0]
@@ -267,30 +285,34 @@ class _Check:
             for at in np.flatnonzero(np.diff(steps) < 0):
                 self.notes.append(f"{name} falls from {steps[at]} to {steps[at + 1]}, as recorded")
 
-    def _minibatch(
-        self,
-        side: str,
-        snapshot: int,
-        minibatch: int,
-        gram: npt.NDArray[np.float64] | None,
-        flags: npt.NDArray[np.float64] | None,
-        *,
-        with_slab: bool,
-    ) -> None:
+    def _minibatch(self, side: str, snapshot: int, minibatch: int, recorded: _Recorded, with_slab: bool) -> None:
         tasks = self.dump.tasks
+        place = (snapshot, minibatch)
+        gram, flags = recorded.gram, recorded.finite
+        absent = np.zeros(len(tasks), bool) if recorded.present is None else recorded.present == 0
         if flags is not None:
             for task in np.flatnonzero(flags == 0):
                 where = f"snapshot {snapshot}, minibatch {minibatch}, task {tasks[task]}"
                 self.notes.append(f"{side}_grad, {where}: recorded with values that are not finite")
-            for task in np.flatnonzero((flags != 0) & (flags != 1)):
-                self.damages.append(
-                    Damage(f"{side}_finite", f"flag is {flags[task]}", snapshot, minibatch, tasks[task])
-                )
-        finite = np.ones(len(tasks), bool) if flags is None else flags == 1
-        if gram is not None:
-            for task in np.flatnonzero(finite & ~(np.diagonal(gram) >= 0)):
-                what = f"squared norm is {gram[task, task]}, though the gradient was recorded as finite"
-                self.damages.append(Damage(f"{side}_gram", what, snapshot, minibatch, tasks[task]))
+            allowed = np.where(absent, flags == ABSENT, (flags == 0) | (flags == 1))
+            for task in np.flatnonzero(~allowed):
+                what = f"flag is {flags[task]}{', though the task was absent' if absent[task] else ''}"
+                self.damages.append(Damage(f"{side}_finite", what, *place, tasks[task]))
+        finite = ~absent if flags is None else flags == 1
+        for name, G in ((f"{side}_gram", gram), (f"{side}_layer_gram", recorded.layer_gram)):
+            if G is None:
+                continue
+            diagonal = np.diagonal(G, axis1=-2, axis2=-1).reshape(-1, len(tasks))
+            for task in np.flatnonzero(finite & ~(diagonal >= 0).all(axis=0)):
+                worst = diagonal[~(diagonal[:, task] >= 0), task][0]
+                what = f"squared norm is {worst}, though the gradient was recorded as finite"
+                self.damages.append(Damage(name, what, *place, tasks[task]))
+            for task in np.flatnonzero(absent & ~np.isnan(diagonal).all(axis=0)):
+                self.damages.append(Damage(name, "holds a number, though the task was absent", *place, tasks[task]))
+        kept = np.flatnonzero(finite)
+        if recorded.layer_gram is not None and gram is not None:
+            whole = recorded.layer_gram.sum(axis=0)
+            self._compare(f"{side}_layer_gram", "sum to a Gram that differs from the side's", place, gram, whole, kept)
         if not with_slab:
             return
         slab, readable = self._slab(side, snapshot, minibatch)
@@ -300,9 +322,20 @@ class _Check:
                 what = (
                     "finite, though flagged as not" if actual[task] else "not finite, though recorded as finite: a hole"
                 )
-                self.damages.append(Damage(f"{side}_grad", what, snapshot, minibatch, tasks[task]))
+                if absent[task]:
+                    what = "holds a gradient, though the task was absent"
+                self.damages.append(Damage(f"{side}_grad", what, *place, tasks[task]))
+        kept = np.flatnonzero(readable & actual & finite)
         if gram is not None:
-            self._compare(side, snapshot, minibatch, gram, slab, readable & actual & finite)
+            self.slabs += 1
+            self._compare(f"{side}_gram", "differs from the Gram of the slab", place, gram, numerics.gram(slab), kept)
+        if recorded.layer_gram is not None:
+            layers = self.dump.parameters(side)
+            for layer, given, computed in zip(
+                layers, recorded.layer_gram, numerics.layer_grams(slab, layers), strict=True
+            ):
+                what = f"of {layer.name} differs from the Gram of the slab"
+                self._compare(f"{side}_layer_gram", what, place, given, computed, kept)
 
     def _slab(self, side: str, snapshot: int, minibatch: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         """The slab, and which of its rows could be read. Each row that could not be read is a damage."""
@@ -330,21 +363,20 @@ class _Check:
 
     def _compare(
         self,
-        side: str,
-        snapshot: int,
-        minibatch: int,
+        array: str,
+        what: str,
+        place: tuple[int, int],
         gram: npt.NDArray[np.float64],
-        slab: npt.NDArray[np.float32],
-        rows: npt.NDArray[np.bool_],
+        computed: npt.NDArray[np.float64],
+        kept: npt.NDArray[np.intp],
     ) -> None:
-        kept = np.flatnonzero(rows)
-        recomputed = numerics.gram(slab if rows.all() else slab[kept])
-        norms = np.sqrt(np.diagonal(recomputed))
-        difference = np.abs(gram[np.ix_(kept, kept)] - recomputed)
+        """Compare a recorded Gram with a computed one, in the rows and columns `kept`."""
+        gram, computed = (G[np.ix_(kept, kept)] for G in (gram, computed))
+        norms = np.sqrt(np.diagonal(computed))
+        difference = np.abs(gram - computed)
         difference[difference < _UNDERFLOW] = 0
         with np.errstate(divide="ignore", invalid="ignore"):
             error = np.where(difference == 0, 0.0, difference / np.outer(norms, norms))
-        self.slabs += 1
         worst = float(error.max(initial=0.0))
         if worst <= self.dump.source.header.layout.gram_tolerance:
             self.gram_error = max(self.gram_error, worst)
@@ -353,5 +385,4 @@ class _Check:
             kept[k] for k in np.unravel_index(int(np.nanargmax(error)) if not np.isnan(error).all() else 0, error.shape)
         )
         names = self.dump.tasks
-        what = f"differs from the Gram of the slab by {worst:.1e} |g_i| |g_j| at {names[i]}, {names[j]}"
-        self.damages.append(Damage(f"{side}_gram", what, snapshot, minibatch))
+        self.damages.append(Damage(array, f"{what} by {worst:.1e} |g_i| |g_j| at {names[i]}, {names[j]}", *place))

@@ -12,31 +12,42 @@ from types import TracebackType
 from typing import Any, Self
 
 from toppo.dump.background import Background
-from toppo.dump.buffers import Buffers
+from toppo.dump.buffers import Buffers, ahead
 from toppo.dump.committer import Committer
+from toppo.dump.endings import began, ended
 from toppo.dump.errors import DumpError
-from toppo.dump.intake import Given, Intake
-from toppo.dump.schema import MOST_STEPS, Header, Layout, ParameterSlice, ScalarSpec, with_offsets
-from toppo.dump.starting import Place, go_back, start
+from toppo.dump.files import place_of
+from toppo.dump.intake import Given, Intake, Sample
+from toppo.dump.schema import MOST_STEPS, SPARE, Header, Layout, ParameterSlice, ScalarSpec, StepAxis, log, with_offsets
+from toppo.dump.starting import GoBack, Place, go_back, start
 
 
 class DumpWriter:
     """Records one run. `create` or `resume` makes the writer.
 
     As a context manager it closes the dump at the end of the block. When an exception leaves the block, the writer
-    stops without closing the dump. What was committed is kept, and the dump can be resumed.
+    stops without closing the dump. What was recorded is kept, and the dump can be resumed. The same happens when the
+    process ends before `close`: the dump is then not marked complete.
 
     Args:
         place: the store to write to.
+        commit_every: see `create`.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, commit_every: float = 0.0) -> None:
         self._where, self._lock = place.files.where, place.lock
-        self._background = Background(depth=4, explain=lambda failure: self._committer.explain(failure))
+        self._background = Background(
+            # a snapshot takes two jobs
+            depth=2 + 2 * ahead(place.header.layout),
+            explain=lambda failure: self._committer.explain(failure),
+            settle=lambda urgency: self._committer.settle(urgency),
+        )
         buffers = Buffers(place.header.layout, self._background.check)
-        self._committer = Committer(place.files, place.header, buffers.give_back)
-        self._intake = Intake(self._where, self._committer, self._background, buffers)
-        self._ended = False
+        self._committer = Committer(place.files, place.header, buffers.give_back, commit_every)
+        self._intake = Intake(self._where, self._committer, self._background, buffers, place.last)
+        self._ended = ""  # why, once it has
+        self._place = place_of(place.files)
+        began(self._place, self._end_unclosed)
 
     @classmethod
     def create(
@@ -53,6 +64,10 @@ class DumpWriter:
         stream: tuple[int | None, int] | None = None,
         minibatch_scalars: Mapping[str, ScalarSpec] | None = None,
         snapshot_scalars: Mapping[str, ScalarSpec] | None = None,
+        layer_grams: bool = False,
+        absences: bool = False,
+        step: StepAxis = StepAxis(),  # noqa: B008 - it cannot be changed
+        commit_every: float = 0.0,
     ) -> Self:
         """A writer of a new dump.
 
@@ -69,6 +84,11 @@ class DumpWriter:
                 every collect (rollout phase); None for no stream.
             minibatch_scalars: numbers that each `record_minibatch` brings besides slabs and Grams.
             snapshot_scalars: numbers that each `commit_snapshot` brings.
+            layer_grams: whether to keep the Gram of every layer too. A layer is one named tensor of a side.
+            absences: whether a task may be absent from a minibatch. Absent is not the same as a zero gradient.
+            step: what the run counts its progress in; "step" by default, `ENV_STEPS` for environment steps.
+            commit_every: seconds that a record may wait for its commit, so that many records share one. A crash of the
+                process loses what is not committed. At 0 the background thread commits as soon as it can.
 
         Raises:
             DumpError: the path is taken, or an argument cannot be stored.
@@ -83,6 +103,10 @@ class DumpWriter:
             slabs=slabs,
             keepbits=keepbits,
             stream_entries=None if stream is None else stream[1],
+            layer_grams=layer_grams,
+            absences=absences,
+            step=step,
+            spare=SPARE,
         )
         layout.check()
         for option, given, planned in (
@@ -100,30 +124,41 @@ class DumpWriter:
             n_planned=snapshots,
             stream_planned=None if stream is None else stream[0],
         )
-        return cls._at(start(path, header))
+        return cls._at(start(path, header), commit_every)
 
     @classmethod
-    def resume(cls, path: str | os.PathLike[str], *, snapshots: int | None = None, stream: int | None = None) -> Self:
+    def resume(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        step: int | None = None,
+        snapshots: int | None = None,
+        stream: int | None = None,
+        commit_every: float = 0.0,
+    ) -> Self:
         """A writer that goes on with a dump, whether it was interrupted or closed.
 
-        Everything past `snapshots` and `stream` is deleted, and so is what a crash left half written.
+        Everything past `step`, or past `snapshots` and `stream`, is deleted, and so is what a crash left half written.
 
         Args:
             path: the store.
-            snapshots: how many committed snapshots to keep, as in the trainer's checkpoint; None keeps all.
+            step: the step at which training goes on, as in its checkpoint. Whatever was recorded at this step or later
+                is deleted, so that it can be recorded again. None deletes nothing by step.
+            snapshots: how many committed snapshots to keep, where the checkpoint says that; None keeps all.
             stream: how many committed stream collects to keep; None keeps all.
+            commit_every: see `create`.
 
         Raises:
             DumpNotFoundError: no dump is there.
             DumpError: this is not a dump, fewer are committed than asked for, or another process is writing the dump.
             OSError: the place cannot be written.
         """
-        return cls._at(go_back(path, snapshots, stream))
+        return cls._at(go_back(path, GoBack(step, snapshots, stream)), commit_every)
 
     @classmethod
-    def _at(cls, place: Place) -> Self:
+    def _at(cls, place: Place, commit_every: float) -> Self:
         try:
-            return cls(place)
+            return cls(place, commit_every)
         except BaseException:
             if place.lock is not None:
                 place.lock.release()
@@ -140,6 +175,11 @@ class DumpWriter:
         return self._committer.header.n_committed
 
     @property
+    def layer_grams(self) -> bool:
+        """Whether the dump keeps the Gram of every layer."""
+        return self._intake.layout.layer_grams
+
+    @property
     def stream_committed(self) -> int:
         """How many stream collects are committed."""
         return self._committer.header.stream_committed
@@ -150,21 +190,28 @@ class DumpWriter:
         *,
         slabs: Given | None = None,
         grams: Given | None = None,
+        layer_grams: Given | None = None,
         scalars: Given | None = None,
+        present: Any = None,
     ) -> None:
         """Add one dumped minibatch to the current snapshot. The values are copied before the call returns.
 
         Args:
             minibatch: index of the minibatch within the snapshot, 0 to M - 1.
-            slabs: side -> J (K, P), fp32: numpy, or torch on any device. A row that is not finite is kept and flagged.
-            grams: side -> G (K, K). Where a side is left out, the background thread computes G from the slab.
+            slabs: side -> J (K, P): numpy, or torch on any device. A row that is not finite is kept and flagged.
+            grams: side -> G (K, K). A side that is left out gets the sum of its layers' Grams, or G of its slab.
+            layer_grams: side -> the Gram of each layer (L, K, K), in the order of `sides` of `create`. Where the dump
+                keeps them and a side is left out, the background thread computes them from the slab.
             scalars: a value for each declared minibatch scalar, in the declared shape.
+            present: (K,), whether each task took part in the minibatch; None if all did. Whatever is given for an
+                absent task is replaced by NaN. Needs `absences` of `create`.
 
         Raises:
             DumpError: a value is unknown, missing or has another shape; or the background thread failed.
         """
         self._check_open()
-        self._intake.take_minibatch(minibatch, dict(slabs or {}), dict(grams or {}), dict(scalars or {}))
+        sample = Sample(dict(slabs or {}), dict(grams or {}), dict(layer_grams or {}), dict(scalars or {}), present)
+        self._intake.take_minibatch(minibatch, sample)
 
     def start_writing(self) -> None:
         """Let the background thread write the minibatches recorded so far, which frees their buffers.
@@ -178,53 +225,63 @@ class DumpWriter:
         self._check_open()
         self._intake.hand_over()
 
-    def commit_snapshot(self, *, env_steps: int, collect: int, scalars: Given | None = None) -> None:
+    def commit_snapshot(self, *, step: int, collect: int | None = None, scalars: Given | None = None) -> None:
         """End the current snapshot. The background thread commits it once it is written.
 
         Args:
-            env_steps: environment steps taken so far.
-            collect: index of the rollout phase.
+            step: steps taken so far, a whole number. It must be larger than that of the snapshot before.
+            collect: index of the rollout phase, where the dump counts environment steps; None for the index of the
+                snapshot.
             scalars: a value for each declared snapshot scalar, in the declared shape.
 
         Raises:
-            DumpError: a minibatch or scalar is missing or has another shape; or the background thread failed.
+            DumpError: a minibatch or scalar is missing or has another shape; the step is no whole number or does not
+                rise; or the background thread failed.
         """
         self._check_open()
-        self._intake.end_snapshot(env_steps, collect, dict(scalars or {}))
+        self._intake.end_snapshot(step, collect, dict(scalars or {}))
 
-    def record_stream(self, collect: int, *, grams: Given, env_steps: int) -> None:
+    def record_stream(self, collect: int, *, grams: Given, step: int) -> None:
         """Add one collect to the Gram stream, and commit it.
 
         Args:
             collect: index of the collect, which is the number of collects recorded before it.
             grams: side -> Grams (n, K, K), for every side, with n from `stream` of `create`.
-            env_steps: environment steps taken so far.
+            step: steps taken so far, a whole number. It must be larger than that of the collect before.
 
         Raises:
-            DumpError: the collect is out of order, a Gram has another shape, no stream was planned, or the background
-                thread failed.
+            DumpError: the collect is out of order, the step does not rise, a Gram has another shape, no stream was
+                planned, or the background thread failed.
         """
         self._check_open()
-        self._intake.take_stream(collect, grams, env_steps)
+        self._intake.take_stream(collect, grams, step)
 
-    def record(self, *, step: int, **values: Any) -> None:
+    def record(self, *, step: int, present: Any = None, **values: Any) -> None:
         """Record and commit one snapshot of one minibatch, for a training loop that has only gradients and numbers.
 
         Args:
-            step: optimiser (or environment) steps taken so far.
-            values: the slab J (K, P) of every side, under its name, and any further (K,), (K, K) or single numbers
-                under names of your own. The first call declares the names that `create` did not declare. Every call has
-                the same names.
+            step: steps taken so far, a whole number. It must be larger than that of the record before.
+            present: (K,), whether each task took part; None if all did. Needs `absences` of `create`.
+            values: for every side its slab J (K, P), under its name. A dump without slabs also takes the Gram (K, K)
+                under `<side>_gram`, or the Grams of the layers (L, K, K) under `<side>_layer_gram`, in place of the
+                slab. And any further (K,), (K, K) or single numbers under names of your own. A name is declared by the
+                first call that has it; calls without it read as NaN.
 
         Raises:
-            DumpError: a value is unknown, missing or has another shape; or the background thread failed.
+            DumpError: a value is unknown, missing or has another shape; the step is no whole number or does not rise;
+                or the background thread failed.
         """
         self._check_open()
-        slabs = {side: values.pop(side) for side in self._intake.layout.sides if side in values}
-        if self._intake.snapshot == 0 and not self._intake.begun:
-            self._intake.declare(values)
-        self.record_minibatch(0, slabs=slabs, scalars=values)
-        self.commit_snapshot(env_steps=step, collect=self._intake.snapshot)
+        self._intake.check_step(step)
+        sides = self._intake.layout.sides
+        values = {name: value for name, value in values.items() if value is not None}
+        slabs, grams, layer_grams = (
+            {side: values.pop(side + end) for side in sides if side + end in values}
+            for end in ("", "_gram", "_layer_gram")
+        )
+        self._intake.declare(values)
+        self._intake.take_minibatch(0, Sample(slabs, grams, layer_grams, self._intake.completed(values), present))
+        self.commit_snapshot(step=step)
 
     def call_after_commit(self, action: Callable[[], object]) -> None:
         """Run `action` on the background thread once everything recorded so far is committed.
@@ -276,11 +333,23 @@ class DumpWriter:
             self.abandon()
 
     def abandon(self) -> None:
-        """Stop writing and leave the dump open. `resume` goes on from what is committed. Raises nothing."""
-        self._ended = True
-        self._background.stop()
-        if self._lock is not None:
-            self._lock.release()
+        """Stop writing and leave the dump open, with everything recorded so far. `resume` goes on. Raises nothing."""
+        self._ended = self._ended or "has ended"
+        ended(self._place, self._end_unclosed)
+        try:
+            self._background.stop()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    def _end_unclosed(self) -> None:
+        """End this writer for its owner, who did not: at the end of the process, or for another writer."""
+        self._ended = "was ended by another one of this process, or with the process"
+        self.abandon()
+        try:
+            self._background.check()
+        except DumpError as error:
+            log.error("%s", error)
 
     def __enter__(self) -> Self:
         return self
@@ -295,7 +364,7 @@ class DumpWriter:
 
     def _check_open(self) -> None:
         if self._ended:
-            raise DumpError(f"{self._where}: this writer has ended; resume the dump to add to it", path=self._where)
+            raise DumpError(f"{self._where}: this writer {self._ended}; resume the dump to add to it", path=self._where)
         self._background.check()
 
 

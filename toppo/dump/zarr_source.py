@@ -18,7 +18,7 @@ from toppo.dump.documents import Document, misfit, parse
 from toppo.dump.errors import DumpError
 from toppo.dump.files import Files
 from toppo.dump.indexing import Indices, as_indices, pick, places, stacked
-from toppo.dump.schema import NO_LINK, ArraySpec, array_checksum, checksum
+from toppo.dump.schema import NO_LINK, ArraySpec, array_checksum, checksum, fill
 from toppo.dump.source import Index, guarded
 from toppo.dump.zarr_store import ROOT
 
@@ -87,10 +87,15 @@ class ZarrSource:
     def _plain(
         self, name: str, spec: ArraySpec, axes: list[npt.NDArray[np.int64]], rest: Indices
     ) -> Iterator[npt.NDArray[Any]]:
-        keys = (spec.chunk_keys(name, int(step))[0] for step in axes[0])
-        for key, data in self.files.read_all(keys):
+        first = self.header.layout.late.get(name, 0)
+        written = self.files.read_all(spec.chunk_keys(name, int(step))[0] for step in axes[0] if step >= first)
+        for step in axes[0]:
+            if step < first:
+                yield pick(np.full(spec.shape[1:], fill(spec.dtype), spec.dtype), rest)
+                continue
+            key, data = next(written)
             values = chunks.decode(self._present(key, data), spec.dtype, spec.shape[1:])
-            self._compare(name, spec, key, {0: chunks.checksums(self._present(key, data))})
+            self._compare(name, spec, key, {0: chunks.checksum(self._present(key, data))})
             yield pick(values, rest)
 
     def _slabs(
@@ -114,7 +119,7 @@ class ZarrSource:
             for key in keys:
                 rows_at = chunks.decode_index(self._present(key, self.files.read_part(key, -size, size)), K)
                 read = [self.files.read_part(key, *rows_at[row]) or b"" for row in rows]
-                sums = {int(row): chunks.checksums(part) for row, part in zip(rows, read, strict=True)}
+                sums = {int(row): chunks.checksum(part) for row, part in zip(rows, read, strict=True)}
                 self._compare(name, spec, key, sums)
                 yield pick(chunks.decode_rows(read, len(rows), P), (task, rest[1]))
 
@@ -192,17 +197,20 @@ class ZarrSource:
         return data
 
     def _coordinate(self, name: str, spec: ArraySpec) -> npt.NDArray[Any]:
-        """Its one chunk is as long as the array was when it was made."""
+        """Its first chunk is as long as the array was when it was made. The next ones follow if the array grew."""
         length = spec.shape[0]
         if length == 0:
             return np.empty(0, spec.dtype)
         data = self._present(f"{name}/c.0", self.files.read(f"{name}/c.0"))
         if spec.dtype == "str":
             return chunks.decode_text(data, length)
-        values = chunks.decode(data, spec.dtype, (-1,))
-        if len(values) < length:
-            raise ValueError(f"holds {len(values)} numbers, expected {length}")
-        return values[:length]
+        parts = [chunks.decode(data, spec.dtype, (-1,))]
+        while (there := sum(map(len, parts))) < length:
+            data = self.files.read(f"{name}/c.{len(parts)}") or b""
+            if not data:
+                raise ValueError(f"holds {there} numbers, expected {length}")
+            parts.append(chunks.decode(data, spec.dtype, (-1,)))
+        return np.concatenate(parts)[:length]
 
     def size(self) -> int:
         return self.files.size()
@@ -255,6 +263,6 @@ class ZarrSource:
         if spec is None or file == "zarr.json":
             return key == ROOT or spec is not None
         if spec.steps == 0:
-            return file == "c.0"
+            return file == "c.0" or (spec.grows and file.removeprefix("c.").isdecimal())
         step = file.split(".")[1] if file.startswith("c.") else ""
         return step.isdecimal() and int(step) < spec.shape[0] and key in spec.chunk_keys(name, int(step))

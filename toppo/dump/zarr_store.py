@@ -18,13 +18,13 @@ from toppo.dump.documents import Document, check_root, parse
 from toppo.dump.errors import DumpError, DumpNotFoundError
 from toppo.dump.files import Files
 from toppo.dump.manifest import stored
-from toppo.dump.schema import ArraySpec, Header
+from toppo.dump.schema import ArraySpec, Header, Layout
 
 ROOT = "zarr.json"
 """Key of the root document."""
 
 
-def create_array(files: Files, name: str, spec: ArraySpec) -> None:
+def create_array(files: Files, name: str, spec: ArraySpec, layout: Layout) -> None:
     """Make one preallocated array.
 
     Its chunks are written later. Its length does not change until the dump is closed.
@@ -33,10 +33,9 @@ def create_array(files: Files, name: str, spec: ArraySpec) -> None:
     from zarr.codecs import BloscCodec, Crc32cCodec
 
     attributes: dict[str, Any] = {"units": spec.units, "description": spec.description}
-    if spec.steps:
-        attributes["coordinates"] = "env_steps collect" if spec.dims[0] == "snapshot" else "stream_env_steps"
-    if name in ("env_steps", "collect", "stream_env_steps"):
-        del attributes["coordinates"]
+    if spec.steps and name not in layout.step_arrays:
+        of_snapshot = [step for step in layout.step_arrays if step != layout.stream_step]
+        attributes["coordinates"] = " ".join(of_snapshot) if spec.dims[0] == "snapshot" else layout.stream_step
     fill: Any = {"s": "", "f": float("nan"), "u": 0}.get(spec.dtype[0], -1)
     inner = spec.chunks
     compressors: list[Any] = [Crc32cCodec()]
@@ -70,11 +69,11 @@ def create_arrays(files: Files, header: Header) -> None:
         allocated: how many (snapshots, stream collects) to make room for.
     """
     for name, spec in stored(header, header.allocated).items():
-        create_array(files, name, spec)
+        create_array(files, name, spec, header.layout)
         if spec.steps == 0 and spec.shape[0]:
             values = header.layout.coordinate(spec)
             data = chunks.encode_text(values) if spec.dtype == "str" else chunks.encode(np.array(values), spec.dtype)
-            files.write(f"{name}/c.0", data)
+            files.write(f"{name}/c.0", [data])
 
 
 def read_documents(files: Files, names: Iterable[str]) -> dict[str, Document]:
@@ -94,6 +93,8 @@ def read_documents(files: Files, names: Iterable[str]) -> dict[str, Document]:
 def set_length(files: Files, documents: Mapping[str, Document], lengths: tuple[int, int]) -> dict[str, Document]:
     """The metadata documents, after the growing arrays were given another length. No chunk is touched.
 
+    An index that becomes longer than its chunk gets further chunks.
+
     Args:
         files: where the dump is. One small file is replaced for each array whose length changes.
         documents: array name -> its metadata document so far.
@@ -105,10 +106,18 @@ def set_length(files: Files, documents: Mapping[str, Document], lengths: tuple[i
         if dims[0] not in ("snapshot", "stream_collect"):
             continue
         length = lengths[0] if dims[0] == "snapshot" else lengths[1]
+        if name == dims[0]:
+            _extend_index(files, name, document["chunk_grid"]["configuration"]["chunk_shape"][0], length)
         if document["shape"][0] != length:
             changed[name] = {**document, "shape": [length, *document["shape"][1:]]}
             files.replace(f"{name}/zarr.json", json.dumps(changed[name], indent=2).encode())
     return changed
+
+
+def _extend_index(files: Files, name: str, chunk: int, length: int) -> None:
+    for at in range(1, -(-length // chunk)):
+        if files.read(f"{name}/c.{at}") is None:
+            files.replace(f"{name}/c.{at}", chunks.encode(np.arange(at * chunk, (at + 1) * chunk), "i8"))
 
 
 def root_document(header: Header, documents: Mapping[str, Document]) -> Document:

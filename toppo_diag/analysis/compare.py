@@ -7,13 +7,14 @@ from typing import Any
 
 from toppo_diag.analysis.measures import Measure
 from toppo_diag.analysis.published import PAPER, Published
+from toppo_diag.analysis.runs import canonical_method
 
 
 def compare(found: Iterable[Measure], published: Published) -> list[dict[str, Any]]:
     """One row for each of the paper's own numbers that our runs also give.
 
-    Two numbers belong together if method, benchmark, reward, metric, k and task agree. If two of the paper's tables
-    print the same number, there is a row for each table.
+    Two numbers belong together if method, benchmark, reward, metric, k and task agree. Options of a combiner that are
+    its defaults make no difference. If two of the paper's tables print the same number, there is a row for each table.
 
     Args:
         found: our numbers.
@@ -32,15 +33,15 @@ def compare(found: Iterable[Measure], published: Published) -> list[dict[str, An
         if row.source != PAPER or row.value is None or row.metric == "budget":
             continue
         budget = published.budget(row.benchmark)
-        for m in ours.get((row.method, row.benchmark, row.reward, row.metric, row.k, row.task), ()):
+        for m in ours.get((canonical_method(row.method), row.benchmark, row.reward, row.metric, row.k, row.task), ()):
             difference = m.value - row.value
             rows.append(
                 {
                     "table": row.source_table,
-                    "method": m.label if m.metric != "step_to_match" else m.method,
+                    "method": m.method if m.of_baseline else m.label,
                     "benchmark": row.benchmark,
                     "reward": row.reward,
-                    "metric": row.metric,
+                    "metric": m.metric,
                     "k": "" if row.k is None else row.k,
                     "task": row.task,
                     "unit": row.unit,
@@ -90,6 +91,6 @@ def compare_runs(ours: Iterable[Measure], others: Iterable[Measure]) -> list[dic
             "other_env_steps": other.env_steps,
         }
         for m in ours
-        if m.metric != "step_to_match"  # its method is the baseline that is matched
+        if not m.of_baseline
         for other in theirs.get(m.key[1:], ())
     ]

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from toppo.combiners import make
 from toppo.combiners.geometry import contributions, spread
 from toppo_diag.analysis.series import Steps
+from toppo_diag.analysis.typical import Typical, typical
 
 
 @dataclass(frozen=True)
@@ -20,13 +21,15 @@ class ContributionSeries:
         env_steps: T distinct steps, (T,).
         lengths: mean over the minibatches of each step, (T, K), in the unit of the gradients.
         each: for each minibatch, (N, K).
-        spread: max / min over the live tasks of a minibatch, median over all minibatches.
+        spreads: max / min over the live tasks of each minibatch, (N,).
+        spread: their median and range.
     """
 
     env_steps: Int[np.ndarray, "T"]
     lengths: Float[np.ndarray, "T K"]
     each: Float[np.ndarray, "N K"]
-    spread: float
+    spreads: Float[np.ndarray, "N"]
+    spread: Typical
 
 
 def contribution_series(
@@ -40,8 +43,8 @@ def contribution_series(
         combiner: spec of a combiner that needs the Gram alone.
     """
     each = contributions(gram, make(combiner).solve_many(gram).weights)
-    steps = Steps.of(env_steps)
-    return ContributionSeries(steps.env_steps, steps.mean(each), each, float(np.median(spread(each))))
+    steps, spreads = Steps.of(env_steps), spread(each)
+    return ContributionSeries(steps.env_steps, steps.mean(each), each, spreads, typical(spreads))
 
 
 def largest_difference(a: Float[np.ndarray, "N K"], b: Float[np.ndarray, "N K"]) -> float:

@@ -13,11 +13,12 @@ from jaxtyping import Float
 
 from toppo.dump import worst_k
 from toppo_diag.analysis.measures import WORST
+from toppo_diag.analysis.parameters import parameter_count
 from toppo_diag.analysis.published import PAPER, Published, PublishedRow
 from toppo_diag.analysis.runs import Aligned
-from toppo_diag.analysis.success import bootstrap_interval, iqm, sem, std, step_reached
+from toppo_diag.analysis.success import bootstrap_interval, iqm, sem, std, step_first_reached, step_reached
 
-BANDS = ("std", "sem", "iqm")
+BANDS = ("std", "sem", "iqm", "iqm-std")
 TAIL = 10
 """k in Figure 4b, the mean over the k worst tasks."""
 
@@ -43,13 +44,19 @@ def band(success: Float[np.ndarray, "... n"], kind: str) -> Band:
     Args:
         success: 0 to 1, seeds on the last axis.
         kind: "std" or "sem": the mean, minus and plus this number. "iqm": the interquartile mean (IQM) and its 95%
-            bootstrap interval.
+            bootstrap interval. "iqm-std": the IQM, minus and plus the standard deviation over all seeds (Figure D.7).
     """
     values = 100 * success
     if kind == "iqm":
         return Band(iqm(values), *bootstrap_interval(values))
-    centre, spread = values.mean(axis=-1), {"std": std, "sem": sem}[kind](values)
+    centre = iqm(values) if is_iqm(kind) else values.mean(axis=-1)
+    spread = sem(values) if kind == "sem" else std(values)
     return Band(centre, centre - spread, centre + spread)
+
+
+def is_iqm(kind: str) -> bool:
+    """Whether the line of a band is an interquartile mean rather than a mean."""
+    return kind.startswith("iqm")
 
 
 def worst_ks(n_tasks: int) -> tuple[int, ...]:
@@ -91,6 +98,30 @@ def best_worst_k(published: Published, benchmark: str, reward: str, n_tasks: int
     return best
 
 
+def ars_family(published: Published, benchmark: str, reward: str, n_tasks: int) -> dict[str, dict[int, Band]]:
+    """The published success of the ARS variants over the k worst tasks, by method and k (Figure 1b).
+
+    A band is the published standard deviation. A k that is not published has no entry.
+    """
+    found: dict[str, dict[int, Band]] = {}
+    for row in _of_others(published, benchmark, reward):
+        k = n_tasks if row.metric == "final" and not row.task else row.k if row.metric == "worst_k" else None
+        if k is not None and row.method.startswith("ARS"):
+            value, spread = np.array(level(row)), np.nan if row.std is None else row.std
+            found.setdefault(row.method, {})[k] = Band(value, value - spread, value + spread)
+    return found
+
+
+def heavier(published: Published, groups: Sequence[Aligned]) -> set[str]:
+    """The published methods with more parameters than any of our runs (the asterisks of Figures 1 and D.6).
+
+    A method whose parameters are not published is not among them.
+    """
+    ours = max(parameter_count(group.config, len(group.tasks)) for group in groups) / 1e3
+    counts = [row for row in _of_others(published, *groups[0].setting) if row.metric == "parameters"]
+    return {row.method for row in counts if level(row) > ours}
+
+
 def _of_others(published: Published, benchmark: str, reward: str) -> list[PublishedRow]:
     """Numbers of other methods in Tables 2 and 3."""
     return [
@@ -107,13 +138,21 @@ def level(row: PublishedRow) -> float:
     return row.value
 
 
-def reached(runs: Aligned, kind: str, levels: Mapping[str, PublishedRow]) -> dict[str, int | None]:
-    """Environment steps from which a curve stays at or above each published number (Section 5.2).
+def reached(runs: Aligned, kind: str, levels: Mapping[str, PublishedRow]) -> dict[str, tuple[int | None, int | None]]:
+    """Environment steps at which a curve gets to each published number (Section 5.2).
 
-    None where the curve ends below the number.
+    Returns:
+        By method, the steps at which it is first at or above the number, and those from which it stays there. The first
+        is None where it never gets there, the second where it ends below.
     """
     curve = band(runs.curves, kind).centre
-    return {method: step_reached(runs.env_steps, curve, level(row)) for method, row in levels.items()}
+    return {
+        method: (
+            step_first_reached(runs.env_steps, curve, level(row)),
+            step_reached(runs.env_steps, curve, level(row)),
+        )
+        for method, row in levels.items()
+    }
 
 
 def spread_out(heights: Float[np.ndarray, "N"], gap: float, low: float, high: float) -> Float[np.ndarray, "N"]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from toppo.combiners import make
 from toppo.combiners.geometry import contributions, direction_norm, mean_abs_cosine
-from toppo_diag.analysis.series import Steps
+from toppo_diag.analysis.typical import typical
 
 
 def top_1_mass(gram: Float[np.ndarray, "*n K K"], weights: Float[np.ndarray, "*n K"]) -> Float[np.ndarray, "*n"]:
@@ -39,32 +39,29 @@ def direction_shares(
 
 @dataclass(frozen=True)
 class HealthSeries:
-    """The two measures of Figure D.3 at T steps, means over the minibatches of each step.
+    """The two measures of Figure D.3 in N minibatches.
 
     Attributes:
-        env_steps: (T,).
-        mean_abs_cosine: mean |cos| over the pairs of live tasks, (T,).
-        top_1_mass: the largest contribution over the sum of all, (T,).
+        mean_abs_cosine: mean |cos| over the pairs of live tasks, (N,).
+        top_1_mass: the largest contribution over the sum of all, (N,).
     """
 
-    env_steps: Int[np.ndarray, "T"]
-    mean_abs_cosine: Float[np.ndarray, "T"]
-    top_1_mass: Float[np.ndarray, "T"]
+    mean_abs_cosine: Float[np.ndarray, "N"]
+    top_1_mass: Float[np.ndarray, "N"]
 
-    @property
-    def medians(self) -> tuple[float, float]:
-        """Medians over the steps of the mean |cos| and of the top-1 mass."""
-        return float(np.median(self.mean_abs_cosine)), float(np.median(self.top_1_mass))
+    def columns(self) -> dict[str, float]:
+        """The medians over the minibatches and their ranges, as columns of a table."""
+        return {
+            **typical(self.mean_abs_cosine).columns("mean_abs_cosine"),
+            **typical(self.top_1_mass).columns("top_1_mass"),
+        }
 
 
-def health_series(env_steps: Int[np.ndarray, "N"], gram: Float[np.ndarray, "N K K"], combiner: str) -> HealthSeries:
+def health_series(gram: Float[np.ndarray, "N K K"], combiner: str) -> HealthSeries:
     """The health of N Grams under a combiner.
 
     Args:
-        env_steps: environment steps at which each Gram was taken.
         gram: G.
         combiner: spec of a combiner that needs the Gram alone.
     """
-    steps = Steps.of(env_steps)
-    weights = make(combiner).solve_many(gram).weights
-    return HealthSeries(steps.env_steps, steps.mean(mean_abs_cosine(gram)), steps.mean(top_1_mass(gram, weights)))
+    return HealthSeries(mean_abs_cosine(gram), top_1_mass(gram, make(combiner).solve_many(gram).weights))

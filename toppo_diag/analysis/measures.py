@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from toppo.dump import worst_k
+from toppo_diag.analysis.parameters import parameter_count
 from toppo_diag.analysis.published import PAPER, Published, PublishedRow
 from toppo_diag.analysis.runs import Aligned
 from toppo_diag.analysis.success import (
@@ -19,6 +20,7 @@ from toppo_diag.analysis.success import (
     best_checkpoint_steps,
     iqm,
     step_distribution,
+    step_first_reached,
     step_reached,
     summarise,
 )
@@ -29,6 +31,9 @@ HEADLINE = "TOPPO"
 PERCENT = "%"
 POINTS = "pp"
 STEPS = "M env steps"
+THOUSAND = "thousand"
+FIRST = "_first"
+"""End of the metric of a step at which a level is reached, but not for good."""
 
 _POPART = {
     "PopArt without FG-c": ("+ LN-c", "+ LN-c + PopArt"),
@@ -43,8 +48,9 @@ class Measure:
 
     Attributes:
         label: label of the runs; for a difference, what differs.
-        method: the paper's name of the method. For step_to_match, the baseline that the runs match.
-        benchmark, reward, metric, unit, k, task: as in `PublishedRow`.
+        method: the paper's name of the method. For steps to match, the baseline that the runs match.
+        benchmark, reward, metric, unit, k, task: as in `PublishedRow`. step_to_match is the step from which the runs
+            stay at or above a baseline, and step_to_match_first the one at which they first get there.
         value: the number, over all seeds, in `unit`.
         n: number of seeds.
         env_steps: environment steps at the last evaluation that counts.
@@ -72,8 +78,16 @@ class Measure:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Where the number stands in the paper's tables: method, benchmark, reward, metric, k and task."""
-        return self.method, self.benchmark, self.reward, self.metric, self.k, self.task
+        """Where the number stands in the paper's tables: method, benchmark, reward, metric, k and task.
+
+        The paper does not say which of the two steps to match it gives, so both stand in the same place.
+        """
+        return self.method, self.benchmark, self.reward, self.metric.removesuffix(FIRST), self.k, self.task
+
+    @property
+    def of_baseline(self) -> bool:
+        """Whether the number is about a baseline that the runs match."""
+        return self.metric.removesuffix(FIRST) == "step_to_match"
 
 
 def measures(runs: Aligned, published: Published) -> list[Measure]:
@@ -81,7 +95,7 @@ def measures(runs: Aligned, published: Published) -> list[Measure]:
 
     - Success under each way to choose a checkpoint (Table D.10).
     - At the last checkpoint, the mean over the k worst tasks, the interquartile mean, and the success of each task.
-    - The steps at which the seeds were best.
+    - The steps at which the seeds were best, and the number of parameters.
     - For TOPPO, the steps at which it matches the baselines of Table 3.
 
     Args:
@@ -104,24 +118,29 @@ def measures(runs: Aligned, published: Published) -> list[Measure]:
         "best_step_max": best.most,
     }
     found += [_plain(runs, metric, step / 1e6, STEPS) for metric, step in steps.items()]
+    found.append(_plain(runs, "parameters", parameter_count(runs.config, len(runs.tasks)) / 1e3, THOUSAND))
     return found + (_steps_to_match(runs, published.of("3")) if runs.label == HEADLINE else [])
 
 
 def _steps_to_match(runs: Aligned, rows: Sequence[PublishedRow]) -> list[Measure]:
-    """Steps from which the interquartile mean stays at or above that of each baseline (Table 3).
+    """Steps at which the interquartile mean reaches that of each baseline, for good and for the first time (Table 3).
 
     Only baselines on the same benchmark and reward count. A baseline that is not reached has no entry.
     """
-    curve = iqm(runs.curves)
-    reached = {
-        row.method: step
+    curve = 100 * iqm(runs.curves)
+    levels = {
+        row.method: row.value
         for row in rows
         if (row.metric, row.benchmark, row.reward) == ("iqm", *runs.setting)
         and row.source != PAPER
         and row.value is not None
-        and (step := step_reached(runs.env_steps, 100 * curve, row.value)) is not None
     }
-    return [_plain(runs, "step_to_match", step / 1e6, STEPS, method=baseline) for baseline, step in reached.items()]
+    return [
+        _plain(runs, f"step_to_match{end}", step / 1e6, STEPS, method=baseline)
+        for end, found in (("", step_reached), (FIRST, step_first_reached))
+        for baseline, level in levels.items()
+        if (step := found(runs.env_steps, curve, level)) is not None
+    ]
 
 
 def differences(

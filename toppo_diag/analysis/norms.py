@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from jaxtyping import Float, Int
 from toppo.combiners import make
 from toppo.combiners.geometry import direction_norm, gradient_norms, spread
 from toppo_diag.analysis.series import Steps
+from toppo_diag.analysis.typical import Typical, typical
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,9 @@ class NormSeries:
         mean_norm: ||d|| of the mean, d = sum_i g_i / K, (T,).
         fairgrad_norm: ||d|| of FairGrad at alpha = 1, d = J'w, (T,). By Theorem 1 it is the square root of the number
             of live tasks.
-        spread: max_i ||g_i|| / min_i ||g_i|| over the live tasks of a minibatch, median over the minibatches of a
-            step, (T,).
-        median_spread: median over all minibatches.
+        spread: max_i ||g_i|| / min_i ||g_i|| over the live tasks of a minibatch, (T,).
+        spread_low, spread_high: its range over the minibatches of a step, (T,).
+        typical: of `spread`, `mean_norm` and `fairgrad_norm`, the median and range over all minibatches.
     """
 
     env_steps: Int[np.ndarray, "T"]
@@ -32,7 +34,9 @@ class NormSeries:
     mean_norm: Float[np.ndarray, "T"]
     fairgrad_norm: Float[np.ndarray, "T"]
     spread: Float[np.ndarray, "T"]
-    median_spread: float
+    spread_low: Float[np.ndarray, "T"]
+    spread_high: Float[np.ndarray, "T"]
+    typical: Mapping[str, Typical]
 
 
 def norm_series(env_steps: Int[np.ndarray, "N"], gram: Float[np.ndarray, "N K K"]) -> NormSeries:
@@ -44,11 +48,15 @@ def norm_series(env_steps: Int[np.ndarray, "N"], gram: Float[np.ndarray, "N K K"
     def combined(spec: str) -> Float[np.ndarray, "N"]:
         return direction_norm(gram, make(spec).solve_many(gram).weights)
 
+    each = {"spread": spreads, "mean_norm": combined("mean"), "fairgrad_norm": combined("fairgrad:alpha=1")}
+    low, high = steps.range(spreads)
     return NormSeries(
         env_steps=steps.env_steps,
         norms=steps.mean(lengths),
-        mean_norm=steps.mean(combined("mean")),
-        fairgrad_norm=steps.mean(combined("fairgrad:alpha=1")),
+        mean_norm=steps.mean(each["mean_norm"]),
+        fairgrad_norm=steps.mean(each["fairgrad_norm"]),
         spread=steps.median(spreads),
-        median_spread=float(np.median(spreads)),
+        spread_low=low,
+        spread_high=high,
+        typical={name: typical(values) for name, values in each.items()},
     )

@@ -1,4 +1,4 @@
-"""The form of Tables 2, 3 and D.1 to D.11: the columns of each table, and how their cells are written."""
+"""The form of Tables 2, 3, B.2 and D.1 to D.11: the columns of each table, and how their cells are written."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class Line:
         note: what the paper says beside the line.
         benchmark: the line's benchmark, in a table with a line for each.
         cells: the numbers, by metric, k, benchmark and reward.
-        matched: for a baseline, the million steps at which our headline run matches it.
+        matched: for a baseline, the million steps from which our headline run stays at or above it.
+        matched_first: for a baseline, the million steps at which our headline run is first at or above it.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Line:
     benchmark: str
     cells: Mapping[tuple[str, int | None, str, str], Cell]
     matched: float | None = None
+    matched_first: float | None = None
 
     def find(self, metric: str, k: int | None, benchmark: str, reward: str) -> Cell | None:
         """One number of the line; None where there is none."""
@@ -73,7 +75,9 @@ class TableForm:
         settings: the benchmarks and rewards that the table is about.
         columns: the columns after the first, which names the line; () for a per-task table.
         by_benchmark: whether a method has a line for each benchmark.
+        by_source: whether a method has a line for each work that it is quoted from.
         keeps: whether a group of our runs belongs in the table.
+        remarks: what a reader must know about the paper's own numbers.
     """
 
     number: str
@@ -81,7 +85,9 @@ class TableForm:
     settings: tuple[Setting, ...]
     columns: tuple[Column, ...]
     by_benchmark: bool = False
+    by_source: bool = False
     keeps: Callable[[Aligned], bool] = field(default=lambda group: True)
+    remarks: tuple[str, ...] = ()
 
 
 def millions(steps: float) -> str:
@@ -118,8 +124,18 @@ def _step_to_match(line: Line) -> str:
     return NOTHING if step is None or share is None else f"~{step.value:g}M ({share.value:g}%)"
 
 
-def _our_step_to_match(line: Line) -> str:
-    return NOTHING if line.matched is None else f"{line.matched:g}M"
+def _millions_or_nothing(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:g}M"
+
+
+def _all_parameters(benchmark: str) -> Column:
+    """The parameters on a benchmark. They do not depend on the reward."""
+
+    def text(line: Line) -> str:
+        cells = [line.find("parameters", None, benchmark, reward) for reward in ("", "v2", "v1")]
+        return next((f"{c.value:,.0f}K" for c in cells if c is not None and c.value is not None), NOTHING)
+
+    return Column(f"Parameters ({benchmark})", text)
 
 
 def _gap(line: Line) -> str:
@@ -156,6 +172,12 @@ def combiner_of(runs: Aligned, side: str) -> str:
 _MT10, _MT50, _V1 = ("MT10", "v2"), ("MT50", "v2"), ("MT50", "v1")
 _TAIL = "MT50 worst-k %"
 
+ODD_STEPS = (
+    "the paper: 51 evaluations of 100M steps stand 2M apart, but Table D.11 has best steps at 83M and 99M "
+    "(Vanilla MT-PPO on MT50), and Figure D.6 has TOPPO's peak at 96.5M"
+)
+"""Where the paper contradicts itself."""
+
 TABLE_FORMS = (
     TableForm(
         "2",
@@ -176,9 +198,17 @@ TABLE_FORMS = (
             _parameters(_V1),
             _success("Success rate %", "iqm", _V1),
             Column("TOPPO step to match", _step_to_match),
-            Column("ours: TOPPO step to match", _our_step_to_match),
+            Column("ours: TOPPO first at", lambda line: _millions_or_nothing(line.matched_first)),
+            Column("ours: TOPPO for good from", lambda line: _millions_or_nothing(line.matched)),
             Column("Backbone", lambda line: line.note or NOTHING),
         ),
+    ),
+    TableForm(
+        "B.2",
+        "Parameters held in memory during training, without the optimizer's state",
+        (_MT10, _MT50, _V1, ("MT10", "v1")),
+        (_all_parameters("MT10"), _all_parameters("MT50"), Column("Notes", lambda line: line.note or NOTHING)),
+        by_source=True,
     ),
     TableForm(
         "D.1",
@@ -237,6 +267,7 @@ TABLE_FORMS = (
             Column("min-max (M)", _steps("best_step_min", "best_step_max", form="{:.1f}-{:.1f}")),
         ),
         by_benchmark=True,
+        remarks=(ODD_STEPS,),
     ),
 )
 """The tables of numbers, in the paper's order."""

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from toppo.combiners import Combiner
 from toppo.combiners.geometry import contributions, direction_norm, gradient_norms, spread
 from toppo_diag.analysis.health import top_1_mass
+from toppo_diag.analysis.typical import typical
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Agreement:
 
     Attributes:
         apart: ||d - d_training|| / ||d_training||, (N,); NaN if training's weights are not known.
-        headline: medians over the Grams, by name; `worst_distance` is the largest `apart`.
+        headline: medians and ranges over the Grams, as columns of a table.
         cosine: median cosine of each task with d, (K,); NaN for a task that is always dead.
     """
 
@@ -138,23 +139,17 @@ def agreement(found: Replay, gram: Float[np.ndarray, "N K K"], used: Float[np.nd
     """
     apart = np.full(len(gram), np.nan) if used is None else relative_distance(gram, found.weights, used)
     headline = {
-        "norm": float(np.median(found.norm)),
-        "spread": float(np.median(found.spread)),
-        "top_1_mass": float(np.median(found.top_1)),
-        "worst_progress": float(np.median(found.worst_progress)),
-        "worst_cosine": finite_median(found.worst_cosine),
-        "distance_to_training": finite_median(apart),
+        "norm": typical(found.norm).median,
+        **typical(found.spread).columns("spread"),
+        "top_1_mass": typical(found.top_1).median,
+        "worst_progress": typical(found.worst_progress).median,
+        **typical(found.worst_cosine).columns("worst_cosine"),
+        "distance_to_training": typical(apart).median,
         "worst_distance": float(np.max(apart)),
     }
-    return Agreement(apart, headline, np.array([finite_median(column) for column in found.cosine.T]))
+    return Agreement(apart, headline, np.array([typical(column).median for column in found.cosine.T]))
 
 
 def cosine_table(found: Iterable[Agreement]) -> Float[np.ndarray, "C K"]:
     """The median cosine of each task with the step of each of C combiners."""
     return np.array([a.cosine for a in found])
-
-
-def finite_median(values: Float[np.ndarray, "N"]) -> float:
-    """The median of the finite values; NaN where there is none."""
-    finite = values[np.isfinite(values)]
-    return float(np.median(finite)) if finite.size else float("nan")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -184,6 +185,24 @@ def combiner_name(spec: str) -> str:
         if value != defaults[key]
     )
     return f"{kind.name} {given}".rstrip()
+
+
+def canonical_method(name: str) -> str:
+    """A method's name as `method_name` writes it: options of its combiners that are the defaults are left out.
+
+    A name of another form is returned as it is.
+    """
+    found = re.fullmatch(r"(.*) \(((?:a|c): .*)\)", name)
+    if found is None:
+        return name
+    sides = []
+    for side in re.split(r", (?=[ac]: )", found[2]):
+        letter, spec = side.split(": ", 1)
+        try:
+            sides.append(f"{letter}: {combiner_name(spec.replace(', ', ',').replace(' ', ':', 1))}")
+        except ValueError:
+            return name
+    return f"{found[1]} ({', '.join(sides)})"
 
 
 def of_tasks(run: Run, names: Sequence[str]) -> Run:

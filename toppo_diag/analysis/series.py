@@ -38,5 +38,9 @@ class Steps:
         """
         return self._each(values, np.median)
 
+    def range(self, values: Float[np.ndarray, "N *k"]) -> tuple[Float[np.ndarray, "T *k"], Float[np.ndarray, "T *k"]]:
+        """Least and greatest value over the minibatches of each step."""
+        return self._each(values, np.min), self._each(values, np.max)
+
     def _each(self, values: np.ndarray, gather: Callable[..., np.ndarray]) -> np.ndarray:
         return np.stack([gather(values[self.member == t], axis=0) for t in range(len(self.env_steps))])

@@ -170,6 +170,15 @@ def step_distribution(steps: Int[np.ndarray, "n"]) -> Steps:
     return Steps(median, q25, q75, least, most)
 
 
+def step_first_reached(env_steps: Int[np.ndarray, "S"], curve: Float[np.ndarray, "S"], level: float) -> int | None:
+    """Environment steps at which a curve is first at or above a level. It may fall below it again.
+
+    None if it never gets there.
+    """
+    there = np.flatnonzero(curve >= level)
+    return int(env_steps[there[0]]) if len(there) else None
+
+
 def step_reached(env_steps: Int[np.ndarray, "S"], curve: Float[np.ndarray, "S"], level: float) -> int | None:
     """Environment steps from which a curve stays at or above a level (*step to match* in Table 3).
 

@@ -1,4 +1,4 @@
-"""Tables 2, 3 and D.1 to D.11 in the paper's form: the paper's rows, with our runs under or beside them."""
+"""Tables 2, 3, B.2 and D.1 to D.11 in the paper's form: the paper's rows, with our runs under or beside them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from toppo_diag.analysis.measures import STEPS, Measure, differences, measures
+from toppo_diag.analysis.measures import FIRST, STEPS, Measure, differences, measures
 from toppo_diag.analysis.paper_tables import (
     NOTHING,
     PROTOCOLS,
@@ -96,7 +96,12 @@ def number_table(form: TableForm, groups: Sequence[Aligned], published: Publishe
     between, missing = differences(found, {(row.metric, row.k, row.reward) for row in theirs})
     spans, header, rows = _by_method(form, ours, between, theirs) if form.columns else _by_task(ours, theirs)
     shown = {(row.metric, row.k, row.benchmark, row.reward, bool(row.task)) for row in theirs}
-    kept = [m for m in found if (m.metric, m.k, m.benchmark, m.reward, bool(m.task)) in shown]
+    kept = [
+        m
+        for m in found
+        # a number of parameters does not depend on the reward
+        if any((m.metric.removesuffix(FIRST), m.k, m.benchmark, r, bool(m.task)) in shown for r in (m.reward, ""))
+    ]
     deltas = [
         f"ours: {m.label}, {m.metric.replace('_', ' ')} on {m.benchmark} {m.reward}: {m.value:+.2f} {m.unit}"
         for m in between
@@ -108,7 +113,7 @@ def number_table(form: TableForm, groups: Sequence[Aligned], published: Publishe
         spans=spans,
         header=header,
         rows=rows,
-        notes=(*group_notes([group.runs for group in ours], published), *missing, *deltas),
+        notes=(*group_notes([group.runs for group in ours], published), *missing, *deltas, *form.remarks),
         numbers=(*map(_published_number, theirs), *(_our_number(form.number, m) for m in (*kept, *between))),
         ours=tuple(dict.fromkeys(group.runs.label for group in ours)),
     )
@@ -125,25 +130,27 @@ def _by_method(
 
 
 def _published_lines(form: TableForm, ours: Sequence[_Ours], theirs: Sequence[PublishedRow]) -> list[Line]:
-    matched = {m.method: m.value for group in ours for m in group.measures if m.metric == "step_to_match"}
+    matched = {(m.metric, m.method): m.value for group in ours for m in group.measures if m.of_baseline}
     of_method: dict[str, list[PublishedRow]] = {}
     for row in theirs:
         if not row.metric.endswith("_difference"):
-            of_method.setdefault(row.method, []).append(row)
+            name = f"{row.method} ({row.source})" if form.by_source else row.method
+            of_method.setdefault(name, []).append(row)
     return [
         Line(
-            name=method,
+            name=name,
             ours=False,
-            method=method,
+            method=rows[0].method,
             actor=rows[0].details.get("actor", ""),
             critic=rows[0].details.get("critic", ""),
             note=rows[0].note,
             benchmark=benchmark,
             cells={(row.metric, row.k, row.benchmark, row.reward): Cell(row.value, row.std) for row in rows},
-            matched=matched.get(method),
+            matched=matched.get(("step_to_match", rows[0].method)),
+            matched_first=matched.get((f"step_to_match{FIRST}", rows[0].method)),
         )
         for benchmark in (dict.fromkeys(b for b, _ in form.settings) if form.by_benchmark else [""])
-        for method, rows in of_method.items()
+        for name, rows in of_method.items()
     ]
 
 
@@ -284,7 +291,7 @@ def _our_number(table: str, measure: Measure) -> dict[str, Any]:
     return {
         "table": table,
         "whose": "ours",
-        "method": measure.label if measure.metric != "step_to_match" else measure.method,
+        "method": measure.method if measure.of_baseline else measure.label,
         "benchmark": measure.benchmark,
         "reward": measure.reward,
         "metric": measure.metric,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from toppo.common.names import suggestion
-from toppo_diag.errors import bad_option
+from toppo_diag.errors import UsageError, bad_option
 
 
 def resolve(wanted: Sequence[str], tasks: Sequence[str], where: str) -> list[int]:
@@ -35,6 +35,18 @@ def resolve(wanted: Sequence[str], tasks: Sequence[str], where: str) -> list[int
             raise bad_option("tasks", ",".join(wanted), f"names {tasks[exact[0]]} twice; name each task once", tasks)
         found.append(exact[0])
     return found
+
+
+def shared(of_runs: Sequence[Sequence[str]]) -> list[str]:
+    """The tasks that all runs have, in the order of the first run.
+
+    Raises:
+        UsageError: the runs share no task.
+    """
+    common = [task for task in of_runs[0] if all(task in tasks for tasks in of_runs)]
+    if not common:
+        raise UsageError("the runs share no task, so they cannot be compared; make a report of each")
+    return common
 
 
 def short(task: str) -> str:

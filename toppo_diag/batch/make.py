@@ -15,10 +15,11 @@ from typing import Annotated, Any
 
 from toppo.common.errors import ToppoError, UsageError
 from toppo_diag.batch.manifest import Entry, Manifest, read_manifest
-from toppo_diag.batch.page import PAGE, summary_page
+from toppo_diag.batch.page import PAGE, REPORT, summary_page
 from toppo_diag.batch.result import Result
-from toppo_diag.commands import ALL
+from toppo_diag.commands import ALL, COMMANDS
 from toppo_diag.commands.checking import MOST, Between, checked
+from toppo_diag.commands.report import report
 from toppo_diag.output import chosen_formats, require_writable, to_csv, write_text
 from toppo_diag.product import Product
 from toppo_diag.reading.progress import progress
@@ -41,7 +42,7 @@ def figures(
     out: str | os.PathLike[str] | None = None,
     formats: Texts = "pdf,png",
 ) -> list[Result]:
-    """Make all figures and tables of a manifest, and a page that says which dumps each was made from.
+    """Make all figures and tables of a manifest, a page that says what each was made from, and a report of its dumps.
 
     Args:
         manifest: the TOML file of figures. The default is figures/paper.toml, or, if that does not exist, the paper's
@@ -84,8 +85,20 @@ def make_all(manifest: Manifest, formats: Sequence[str], jobs: int) -> list[Resu
     """The results of making every entry, and then the page. An entry that fails does not stop the others."""
     require_writable(manifest.out)
     results = _each(manifest, jobs, _make, (str(manifest.out), tuple(formats)))
-    write_text(summary_page(manifest, results), manifest.out / PAGE)
+    write_text(summary_page(manifest, results, _report(manifest)), manifest.out / PAGE)
     return results
+
+
+def _report(manifest: Manifest) -> str | None:
+    """The name of the report of every dump that the manifest draws from; None where one report cannot hold them."""
+    drawing = [entry for entry in manifest.entries if entry.command in COMMANDS]
+    dumps = list(dict.fromkeys(source for entry in drawing for source in entry.sources))
+    try:
+        if dumps:
+            report(dumps, out=manifest.out / REPORT)
+        return REPORT if dumps else None
+    except ToppoError:  # a dump that cannot be read failed its entries, and runs may share no task
+        return None
 
 
 def check_all(manifest: Manifest, jobs: int) -> list[Result]:

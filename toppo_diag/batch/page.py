@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from toppo_diag.batch.result import Result
 
 PAGE = "index.html"
+REPORT = "report.html"
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
@@ -25,16 +26,24 @@ text-align: left } code { background: #f4f4f4; padding: 0 .2rem } .failed { colo
 """
 
 
-def summary_page(manifest: Manifest, results: Sequence[Result]) -> str:
+def summary_page(manifest: Manifest, results: Sequence[Result], report: str | None) -> str:
     """The page as HTML. It shows each figure with its command, dumps, options, files, headline numbers and notes.
 
     It holds no dates, so the same dumps give the same page.
+
+    Args:
+        manifest: what was made.
+        results: of its entries.
+        report: the file of the interactive report of all its dumps; None where there is none.
     """
     parts = [
         '<!doctype html><html lang="en"><meta charset="utf-8">',
         f"<title>{escape(manifest.path.name)}</title><style>{_STYLE}</style>",
         f"<h1>What <code>{escape(manifest.path.name)}</code> made</h1>",
     ]
+    if report is not None:
+        about = "what is wrong with these runs, and every view of them"
+        parts.append(f'<p><a href="{escape(report)}">The interactive report</a> shows {about}.</p>')
     for result in results:
         entry = result.entry
         parts.append(f'<h2 id="{escape(entry.name)}">{escape(entry.title)}</h2>')

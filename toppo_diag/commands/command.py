@@ -48,7 +48,7 @@ def _parts(options: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
         if name in (*_NAMED_ALREADY, *_SAME_PICTURE) or not given or given == as_texts(defaults.get(name)):
             continue
         label = [] if name in ("layer", "stage") else [name.replace("_", "-")]  # these two speak for themselves
-        parts.append("-".join([*label, file_part("+".join(given))]))
+        parts.append("-".join([*label, *([] if value is True else [file_part("+".join(given))])]))
     return parts
 
 

@@ -16,14 +16,21 @@ def conflicts(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     """Which tasks pull against each other, how often, and in which layers.
 
     Draws the share of pairs with a negative cosine and the effective rank over training, and how often each pair is in
-    conflict. If the dump holds gradients, also ranks the layers by their share of negative pairs. The figure is not in
-    the paper.
+    conflict. If the dump holds Grams by layer or gradients, also ranks the layers by their share of negative pairs. The
+    figure is not in the paper.
     """
     from toppo_diag.analysis.conflicts import conflict_series, layer_scores
     from toppo_diag.analysis.stages import STAGES
     from toppo_diag.plots.conflicts import conflicts_figure
     from toppo_diag.reading.conditions import run_name, sides
-    from toppo_diag.reading.dumps import chosen_snapshots, chosen_tasks, dropped_note, grams_of_slabs, read_stream
+    from toppo_diag.reading.dumps import (
+        chosen_minibatches,
+        chosen_snapshots,
+        chosen_tasks,
+        dropped_note,
+        layer_grams,
+        read_stream,
+    )
 
     request = Request.of(dumps, **selection)
 
@@ -73,22 +80,19 @@ def conflicts(dumps: Sources, **selection: Unpack[Selection]) -> Product:
                 "worst_pair": " and ".join(tasks[i] for i in worst) if worst else "none",
                 "worst_pair_share": float(found.pair_share[worst]) if worst else float("nan"),
             }
-            if dump.has_slabs and dump.n_snapshots and request.layer is None:
+            if dump.has_layers(side) and dump.n_snapshots and request.layer is None:
                 snapshots = chosen_snapshots(dump, request, STAGES)
-                parts = dump.parameters(side)
-                index = [(n, m) for n in snapshots for m in range(dump.n_minibatches)]
-                of_layers = grams_of_slabs(dump, side, index, [(part.slice,) for part in parts], request.scheduler)
-                layers[side] = list(layer_scores(of_layers, [part.name for part in parts], kept).items())
+                index = [(n, m) for n in snapshots for m in chosen_minibatches(dump, request)]
+                of_layers = layer_grams(dump, side, index, request.scheduler)
+                layers[side] = list(layer_scores(of_layers, dump.layer_names(side), kept).items())
                 by_layer += [
                     {"side": side, "rank": n + 1, "layer": name, "conflict_score": score}
                     for n, (name, score) in enumerate(layers[side])
                 ]
                 numbers["worst_layer"] = layers[side][0][0]
             headline.append(numbers)
-        if not dump.has_slabs:
-            notes.append(
-                f"{dump.path}: holds no gradients (slabs), so layers are left out; give a dump that holds them"
-            )
+        if not any(dump.has_layers(side) for side in dump.sides):
+            notes.append(f"{dump.path}: holds no Grams by layer and no slabs, so layers are left out; record either")
         elif layers and not request.chooses_snapshots:
             notes.append("layers are ranked over the early, mid and late snapshots; choose others with `snapshot`")
         return Product(

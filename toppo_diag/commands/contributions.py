@@ -46,12 +46,20 @@ def contributions(dumps: One, **selection: Unpack[Selection]) -> Product:
     if len(sources) == 2:
         apart = largest_difference(found["raw, FG"].each, found["+PopArt, FG"].each)
         notes.append(f"(c) and (d) differ by at most {apart:.1e} of the largest contribution of a minibatch")
+    spread_rows: list[dict[str, Any]] = [
+        {"condition": name, **grams.where(n), "spread": series.spreads[n]}
+        for name, series in found.items()
+        for n in range(len(grams.values))
+    ]
     lengths = {name: series.lengths for name, series in found.items()}
     spreads = {name: series.spread for name, series in found.items()}
     return Product(
         name=stem("contributions", side, run_name(dump)),
         draw=lambda: contributions_figure(env_steps, lengths, spreads, grams.tasks),
-        rows={"": rows},
-        headline=[{"condition": name, "spread": value} for name, value in spreads.items()],
+        rows={"": rows, "-spreads": spread_rows},
+        headline=[
+            {"condition": name, "minibatches": len(grams.values), **spread.columns("spread")}
+            for name, spread in spreads.items()
+        ],
         notes=notes,
     )

@@ -28,7 +28,7 @@ def curves(
     Args:
         figure: success (the mean over tasks), per-task, worst-k (the k worst tasks) or ladder (the last values of each
             configuration).
-        band: what is drawn around a line: std or sem of the mean, or iqm with its 95 % bootstrap interval.
+        band: what is drawn around a line: std or sem of the mean, iqm with its 95 % bootstrap interval, or iqm-std.
         tasks: only these tasks, separated by commas. No published number is drawn then.
         published: directory of the paper's numbers, in place of the numbers that come with toppo.
     """
@@ -61,6 +61,7 @@ def curves(
 
 def _success(groups: Sequence[Aligned], band: str, paper: Published) -> Product:
     from toppo_diag.analysis import curves as analysis
+    from toppo_diag.analysis.paper_tables import ODD_STEPS
     from toppo_diag.plots.curves import Panel, success_figure
 
     panels: list[Panel] = []
@@ -72,12 +73,18 @@ def _success(groups: Sequence[Aligned], band: str, paper: Published) -> Product:
         members = [group for group in groups if group.setting == setting]
         levels = analysis.baselines(paper, *setting, len(members[0].tasks))
         lines = {g.label: (g.env_steps, analysis.band(g.curves, band)) for g in members}
-        panels.append(Panel(_title(members[0]), lines, {m: analysis.level(row) for m, row in levels.items()}))
+        more = analysis.heavier(paper, members)
+        marks = {f"{m}*" if m in more else m: analysis.level(row) for m, row in levels.items()}
+        panels.append(Panel(_title(members[0]), lines, marks))
         metrics = {row.metric for row in levels.values()}
-        if metrics and ("iqm" in metrics) != (band == "iqm"):
+        if metrics and ("iqm" in metrics) != analysis.is_iqm(band):
             reported, ours = ("IQMs", "means") if "iqm" in metrics else ("means", "IQMs")
             mend = f"`band={'iqm' if 'iqm' in metrics else 'std'}` compares like with like"
             notes.append(f"{' '.join(setting)}: the published baselines are {reported}, the curves {ours}; {mend}")
+        if more & set(levels):
+            notes.append(f"{' '.join(setting)}: * has more parameters than any of these runs")
+        if setting == ("MT50", "v2"):
+            notes.append(ODD_STEPS)
         if not levels:
             notes.append(f"{_where(members[0])} {setting[1]}: no published baselines")
         for g in members:
@@ -106,7 +113,9 @@ def _success(groups: Sequence[Aligned], band: str, paper: Published) -> Product:
                     "published": row.value,
                     "published_std": row.std,
                     "metric": row.metric,
-                    "reached_at": steps[method],
+                    "more_parameters": method in more,
+                    "first_reached_at": steps[method][0],
+                    "reached_for_good_at": steps[method][1],
                 }
                 for method, row in levels.items()
             ]
@@ -118,7 +127,7 @@ def _success(groups: Sequence[Aligned], band: str, paper: Published) -> Product:
                     "final": float(shown.centre[-1]),
                     "low": _known(shown.low[-1]),
                     "high": _known(shown.high[-1]),
-                    "baselines_reached": f"{sum(s is not None for s in steps.values())} of {len(levels)}",
+                    "baselines_reached": f"{sum(s is not None for _, s in steps.values())} of {len(levels)}",
                 }
             )
     return Product(
@@ -174,9 +183,12 @@ def _worst_k(groups: Sequence[Aligned], band: str, paper: Published) -> Product:
     bars = {g.label: analysis.worst_bands(g, band) for g in groups}
     best = analysis.best_worst_k(paper, *groups[0].setting, len(groups[0].tasks))
     levels = {k: (row.method, analysis.level(row)) for k, row in best.items() if k in bars[groups[0].label]}
-    rows = [
+    family = analysis.ars_family(paper, *groups[0].setting, len(groups[0].tasks))
+    more = analysis.heavier(paper, groups)
+    rows: list[Row] = [
         {
             "label": g.label,
+            "whose": "ours",
             "n": len(g.seeds),
             "env_steps": g.last_step,
             "k": k,
@@ -189,10 +201,29 @@ def _worst_k(groups: Sequence[Aligned], band: str, paper: Published) -> Product:
         for g in groups
         for k, found in bars[g.label].items()
     ]
+    rows += [
+        {
+            "label": method,
+            "whose": "published",
+            "n": None,
+            "env_steps": None,
+            "k": k,
+            _centre(band): float(found.centre),
+            "low": _known(found.low),
+            "high": _known(found.high),
+            "best_published": levels[k][0] if k in levels else "",
+            "published": levels[k][1] if k in levels else None,
+        }
+        for method, by_k in family.items()
+        for k, found in by_k.items()
+    ]
+    drawn = {f"{method}*" if method in more else method: by_k for method, by_k in family.items()}
     notes = [] if levels else [f"{_where(groups[0])} {groups[0].reward}: no published worst-k of others"]
+    if more & set(family):
+        notes.append("* has more parameters than any of these runs")
     return Product(
         name="worst-k",
-        draw=lambda: worst_k_figure(bars, levels, _title(groups[0]), band),
+        draw=lambda: worst_k_figure(bars, levels, _title(groups[0]), band, published=drawn),
         rows={"": rows},
         headline=[
             {"label": label, **{f"worst_{k}": float(found.centre) for k, found in by_k.items()}}
@@ -241,7 +272,7 @@ def _ladder(groups: Sequence[Aligned], band: str, paper: Published) -> Product:
 
 
 def _centre(band: str) -> str:
-    return "iqm" if band == "iqm" else "mean"
+    return "iqm" if band.startswith("iqm") else "mean"
 
 
 def _known(value: Any) -> float | None:

@@ -47,29 +47,20 @@ def health(dumps: Sources, **selection: Unpack[Selection]) -> Product:
         grams = condition.grams(side, request)
         notes += dropped_note(condition.dump, side, grams)
         n_tasks = len(grams.tasks)
-        s = found[label] = health_series(grams.env_steps, grams.values, spec)
+        s = found[label] = health_series(grams.values, spec)
         rows += [
             {
                 "condition": label,
                 "run": run_name(condition.dump),
                 "combiner": spec,
-                "env_steps": int(step),
-                "mean_abs_cosine": s.mean_abs_cosine[t],
-                "top_1_mass": s.top_1_mass[t],
+                **grams.where(n),
+                "mean_abs_cosine": s.mean_abs_cosine[n],
+                "top_1_mass": s.top_1_mass[n],
             }
-            for t, step in enumerate(s.env_steps)
+            for n in range(len(grams.values))
         ]
-        cosine, top_1 = s.medians
-        headline.append(
-            {
-                "condition": label,
-                "run": run_name(condition.dump),
-                "mean_abs_cosine": cosine,
-                "mean_abs_cosine_first": float(s.mean_abs_cosine[0]),
-                "top_1_mass": top_1,
-                "top_1_mass_first": float(s.top_1_mass[0]),
-            }
-        )
+        run = run_name(condition.dump)
+        headline.append({"condition": label, "run": run, "minibatches": len(grams.values), **s.columns()})
     cosines = {label: s.mean_abs_cosine for label, s in found.items()}
     masses = {label: s.top_1_mass for label, s in found.items()}
     return Product(

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 def heatmaps(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     """Gram heatmaps: which tasks agree, and how unequal the gradients are (Figures 3, D.1 and D.2).
 
-    Shows the first dumped minibatch of each stage (default: early, mid and late). Off the diagonal are the cosines. On
-    the diagonal is log10 G_ii. Bars above show each ||g_i|| / K, with the spread max / min. On the critic, a run with
-    PopArt gives two columns: without PopArt (its rescaling taken back) and with it.
+    Shows a typical minibatch of each stage (default: early, mid and late): the one whose mean |cos| is the median. Off
+    the diagonal are the cosines. On the diagonal is log10 G_ii. Bars above show each ||g_i|| / K. The number above is
+    the spread max / min: its median over the dumped minibatches, and its range. On the critic, a run with PopArt gives
+    two columns: without PopArt (its rescaling taken back) and with it.
     """
-    from toppo_diag.analysis.heatmap import gram_panel
+    from toppo_diag.analysis.heatmap import typical_panel
     from toppo_diag.analysis.stages import STAGES
     from toppo_diag.plots.heatmap import heatmap_figure
     from toppo_diag.reading.conditions import (
@@ -48,13 +49,28 @@ def heatmaps(dumps: Sources, **selection: Unpack[Selection]) -> Product:
         if absent := [stage for stage in wanted if stage not in grams.stages.values()]:
             notes.append(f"{condition.dump.path}: has too few snapshots for {', '.join(absent)}")
         for snapshot, stage in grams.stages.items():
-            first = grams.first_of(snapshot)
-            panel = gram_panel(grams.values[first], grams.tasks)
+            members = grams.within(snapshot)
+            panel = typical_panel(grams.values[members], grams.tasks)
             panels[stage, condition.label] = panel
-            where = {"stage": stage, "condition": condition.label, "env_steps": int(grams.env_steps[first])}
-            headline.append({**where, "spread": panel.spread, "mean_abs_cosine": panel.mean_abs_cosine})
+            shown = members[panel.shown]
+            where = {"stage": stage, "condition": condition.label, "env_steps": int(grams.env_steps[shown])}
+            minibatch = int(grams.minibatch[shown])
+            numbers = {
+                "minibatches": len(members),
+                "shown": minibatch,
+                **panel.spread.columns("spread"),
+                **panel.mean_abs_cosine.columns("mean_abs_cosine"),
+            }
+            headline.append({**where, **numbers})
             rows += [
-                {**where, "task": a, "task_j": b, "cosine": panel.cosine[i, j], "log10_G_ii": panel.log10_square[i]}
+                {
+                    **where,
+                    "minibatch": minibatch,
+                    "task": a,
+                    "task_j": b,
+                    "cosine": panel.cosine[i, j],
+                    "log10_G_ii": panel.log10_square[i],
+                }
                 for i, a in enumerate(panel.tasks)
                 for j, b in enumerate(panel.tasks)
             ]
@@ -63,7 +79,7 @@ def heatmaps(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     return Product(
         name=stem("heatmaps", side, run_names(opened)),
         draw=lambda: heatmap_figure(panels, labels, [c.label for c in conditions], side),
-        rows={"": rows},
+        rows={"": rows, "-stages": headline},
         headline=headline,
         notes=list(dict.fromkeys(notes)),
     )

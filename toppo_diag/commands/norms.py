@@ -12,21 +12,27 @@ from toppo_diag.request import Request, Selection, Sources, stem
 
 
 @instrument
-def norms(dumps: Sources, **selection: Unpack[Selection]) -> Product:
+def norms(dumps: Sources, *, raw: bool = False, **selection: Unpack[Selection]) -> Product:
     """The length of each task's gradient over training, one panel for each side (Figure 2).
 
     Bold lines show the length of two steps: that of the mean and that of FairGrad. Uses the Gram stream if the dump
     has one.
+
+    Args:
+        raw: take PopArt's rescaling of the critic back, so that its gradients are those of a loss without PopArt.
     """
     from toppo_diag.analysis.norms import norm_series
     from toppo_diag.plots.norms import norms_figure
-    from toppo_diag.reading.conditions import run_name, sides
+    from toppo_diag.reading.conditions import has_popart, run_name, sides
     from toppo_diag.reading.dumps import dropped_note, read_stream
+    from toppo_diag.reading.raw import raw_stream
 
     request = Request.of(dumps, **selection)
 
     def one(dump: Dump) -> Product:
-        notes, series = [], {}
+        notes: list[str] = []
+        taken_back: list[str] = []
+        series = {}
         tasks: tuple[str, ...] = ()
         per_task: list[dict[str, Any]] = []
         aggregates: list[dict[str, Any]] = []
@@ -35,7 +41,15 @@ def norms(dumps: Sources, **selection: Unpack[Selection]) -> Product:
             notes.append(f"{dump.path}: has no Gram stream, so the figure shows its snapshots")
         # Figure 2's order: the critic first.
         for side in sorted(sides(dump, request), key=lambda s: s != "critic"):
-            grams = read_stream(dump, side, request)
+            normalised = side == "critic" and has_popart(dump)
+            if raw and normalised:
+                grams, without_sigma = raw_stream(dump, side, request)
+                taken_back.append(side)
+                notes += without_sigma
+            else:
+                grams = read_stream(dump, side, request)
+            if normalised and not raw:
+                notes.append(f"{dump.path}: the critic's gradients are those under PopArt; `raw` takes it back")
             notes += dropped_note(dump, side, grams)
             tasks = grams.tasks
             s = series[side] = norm_series(grams.env_steps, grams.values)
@@ -43,24 +57,33 @@ def norms(dumps: Sources, **selection: Unpack[Selection]) -> Product:
                 where = {"side": side, "env_steps": steps}
                 per_task += [{**where, "task": task, "norm": s.norms[t, k]} for k, task in enumerate(tasks)]
                 aggregates.append(
-                    {**where, "mean_norm": s.mean_norm[t], "fairgrad_norm": s.fairgrad_norm[t], "spread": s.spread[t]}
+                    {
+                        **where,
+                        "mean_norm": s.mean_norm[t],
+                        "fairgrad_norm": s.fairgrad_norm[t],
+                        "spread": s.spread[t],
+                        "spread_low": s.spread_low[t],
+                        "spread_high": s.spread_high[t],
+                    }
                 )
             headline.append(
                 {
                     "side": side,
                     "minibatches": len(grams.values),
-                    "spread_median": s.median_spread,
-                    "spread_first": float(s.spread[0]),
-                    "spread_last": float(s.spread[-1]),
-                    "mean_norm_last": float(s.mean_norm[-1]),
-                    "fairgrad_norm_last": float(s.fairgrad_norm[-1]),
+                    **s.typical["spread"].columns("spread"),
+                    "spread_first_step": float(s.spread[0]),
+                    "spread_last_step": float(s.spread[-1]),
+                    "mean_norm": s.typical["mean_norm"].median,
+                    "fairgrad_norm": s.typical["fairgrad_norm"].median,
                 }
             )
+        if raw and not taken_back:
+            notes.append(f"{dump.path}: no side of it was trained with PopArt, so nothing was taken back")
         # FG-c is a combiner of the critic, so Figure 2 (b) shows the actor without it.
         fairgrad = [side for side in series if side != "actor"]
         return Product(
             name=stem("norms", request.side or "", run_name(dump)),
-            draw=lambda figure=None: norms_figure(series, tasks, fairgrad, figure=figure),
+            draw=lambda figure=None: norms_figure(series, tasks, fairgrad, raw=taken_back, figure=figure),
             rows={"": per_task, "-aggregators": aggregates},
             headline=headline,
             notes=notes,

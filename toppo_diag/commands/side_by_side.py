@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from toppo.dump import Dump
-from toppo_diag.errors import UsageError
 from toppo_diag.output import Row
 from toppo_diag.product import Product
 from toppo_diag.request import Request, stem
@@ -23,17 +22,12 @@ def side_by_side(command: str, request: Request, one: Callable[[Dump], Product])
         UsageError: a dump is given twice.
     """
     from toppo_diag.plots.stack import stacked_figure
-    from toppo_diag.reading.conditions import run_name, run_names
+    from toppo_diag.reading.conditions import run_names, told_apart
 
     opened = request.open_all()
     if len(opened) == 1:
         return one(opened[0])
-    paths = [dump.path for dump in opened]
-    if twice := next((path for path in paths if paths.count(path) > 1), None):
-        raise UsageError(f"{twice} is given twice; give each run once")
-    names = [run_name(dump) for dump in opened]
-    names = [path if names.count(name) > 1 else name for name, path in zip(names, paths, strict=True)]
-    made = dict(zip(names, map(one, opened), strict=True))
+    made = dict(zip(told_apart(opened), map(one, opened), strict=True))
     draws = {name: product.draw for name, product in made.items() if product.draw is not None}
     suffixes = list(dict.fromkeys(suffix for product in made.values() for suffix in product.rows))
     return Product(

@@ -18,10 +18,12 @@ if TYPE_CHECKING:
 
 @instrument
 def tables(runs: Sources, *, table: Texts = None, published: str | None = None) -> Product:
-    """The paper's result tables with our rows, as Markdown, LaTeX and CSV (Tables 2, 3 and D.1 to D.11).
+    """The paper's result tables with our rows, as Markdown, LaTeX and CSV (Tables 2, 3, B.2 and D.1 to D.11).
+
+    Each table takes the runs of its own benchmarks and rewards.
 
     Args:
-        table: only these tables, such as 2,d5,d10; by default all tables in which the runs belong.
+        table: only these tables, such as 2,d5,d10; by default all tables in which some of the runs belong.
         published: directory of the paper's numbers, in place of the numbers that come with toppo.
     """
     from toppo_diag.analysis.paper_tables import PROTOCOLS
@@ -34,7 +36,7 @@ def tables(runs: Sources, *, table: Texts = None, published: str | None = None) 
     paper = read_published(published)
     found = read_runs(as_paths(runs))
     wanted = as_texts(table)
-    forms, protocols, left_out = _chosen(wanted, found)
+    forms, protocols = _chosen(wanted, found)
     groups = align_each(found)
     made = [number_table(form, groups, paper) for form in forms]
     if wanted and (empty := [t for t in made if not t.ours]):
@@ -49,52 +51,39 @@ def tables(runs: Sources, *, table: Texts = None, published: str | None = None) 
             f"-{t.stem}{kind}": write(t) for t in made for kind, write in ((".md", to_markdown), (".tex", to_latex))
         },
         headline=[{"table": t.number, "title": t.title, "of ours": ", ".join(t.ours)} for t in made],
-        notes=list(dict.fromkeys([*left_out, *(note for t in made for note in t.notes)])),
+        notes=list(dict.fromkeys(note for t in made for note in t.notes)),
     )
 
 
-def _chosen(wanted: Sequence[str], runs: Sequence[Run]) -> tuple[list[TableForm], list[str], list[str]]:
-    """The tables of numbers and of text to make, and a note on tables that are left out.
+def _chosen(wanted: Sequence[str], runs: Sequence[Run]) -> tuple[list[TableForm], list[str]]:
+    """The tables of numbers and of text to make.
 
     Raises:
-        UsageError: no such table, or a run of another benchmark or reward than the table.
+        UsageError: no such table, or a run that belongs in no table.
     """
     from toppo_diag.analysis.paper_tables import PROTOCOLS, TABLE_FORMS
-    from toppo_diag.analysis.runs import one_setting
 
     benchmarks = {benchmark for form in TABLE_FORMS for benchmark, _ in form.settings}
-    stems = {_stem(form.number): form for form in TABLE_FORMS}
-    texts = {_stem(number): number for number in PROTOCOLS}
     for run in runs:
         if run.benchmark not in benchmarks:
             raise UsageError(
                 f"{run.path} is a run on {run.benchmark}, but the paper's tables are about "
                 f"{' and '.join(sorted(benchmarks))}; leave the run out"
             )
-    if wanted:
-        names = [_stem(name) for name in wanted]
-        if unknown := [name for name in names if name not in stems | texts]:
-            raise bad_option("table", unknown[0], f"no such table; give some of {', '.join([*stems, *texts])}")
-        forms = [form for stem, form in stems.items() if stem in names]
-        for form in forms:
-            for run in runs:
-                if run.setting not in form.settings:
-                    about = " and ".join(f"{benchmark} under {reward}" for benchmark, reward in form.settings)
-                    raise UsageError(
-                        f"`table={_stem(form.number)}` is about {about} rewards, but {run.path} is a run on "
-                        f"{run.benchmark} under {run.reward}; leave the run out"
-                    )
-        return forms, [number for stem, number in texts.items() if stem in names], []
+    stems = {_stem(form.number): form for form in TABLE_FORMS}
+    texts = {_stem(number): number for number in PROTOCOLS}
+    names = [_stem(name) for name in wanted] or [*stems, *texts]
+    if unknown := [name for name in names if name not in stems | texts]:
+        raise bad_option("table", unknown[0], f"no such table; give some of {', '.join([*stems, *texts])}")
     settings = {run.setting for run in runs}
-    forms = [form for form in TABLE_FORMS if settings <= set(form.settings)]
-    if not forms:
-        one_setting(runs)
-    partial = [form.number for form in TABLE_FORMS if form not in forms and settings & set(form.settings)]
-    notes = [
-        f"Table {', '.join(partial)}: left out, because some runs have another benchmark or reward; "
-        "give the runs of one benchmark and reward at a time"
-    ] * bool(partial)
-    return forms, list(PROTOCOLS), notes
+    forms = [form for stem, form in stems.items() if stem in names]
+    if wanted and (other := [form for form in forms if not settings & set(form.settings)]):
+        about = " and ".join(f"{benchmark} under {reward}" for benchmark, reward in other[0].settings)
+        given = " and ".join(f"{benchmark} under {reward}" for benchmark, reward in sorted(settings))
+        raise bad_option(
+            "table", _stem(other[0].number), f"is about {about} rewards, but the runs are on {given}; add a run"
+        )
+    return forms, [number for stem, number in texts.items() if stem in names]
 
 
 def _stem(number: str) -> str:

@@ -25,6 +25,7 @@ def weights(
         window: dumped minibatches in the moving average.
     """
     from toppo.combiners import TaskForce
+    from toppo_diag.analysis.typical import typical
     from toppo_diag.analysis.weights import spread_over_phase, stretches, weight_series
     from toppo_diag.plots.style import combiner_label
     from toppo_diag.plots.weights import weights_figure
@@ -56,8 +57,10 @@ def weights(
             given = grams.beside[f"{side}_weights"] if recorded else None
             found = weight_series(given, grams.values, window, starts)
             if found.short:
-                notes.append(f"{dump.path}: no more minibatches than one window, so first, mean and last are the same")
-            place = spread_over_phase(grams.env_steps, grams.minibatch, dump.n_minibatches, dump.env_steps, phase)
+                notes.append(
+                    f"{dump.path}: no more minibatches than one window, so the first and the last share are the same"
+                )
+            place = spread_over_phase(grams.env_steps, grams.minibatch, dump.n_minibatches, dump.steps, phase)
             lines[side] = (place, found.smooth)
             spec = dump.attrs.get("combiners", {}).get(side, "unknown combiner") if recorded else "mean"
             titles[side] = combiner_label(spec) if recorded else "mean, assumed (none recorded)"
@@ -85,7 +88,7 @@ def weights(
                 {
                     "side": side,
                     "task": task,
-                    "share_mean": float(found.shares[:, k].mean()),
+                    **typical(found.shares[:, k]).columns("share"),
                     "share_first": float(found.first[k]),
                     "share_last": float(found.smooth[-1, k]),
                 }

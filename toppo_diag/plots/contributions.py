@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from toppo_diag.analysis.typical import Typical
 from toppo_diag.plots.style import (
     GRADIENT_UNIT,
     PAGE_WIDTH,
@@ -20,6 +21,7 @@ from toppo_diag.plots.style import (
     outstanding,
     paper_style,
     sheet,
+    spread_range,
     steps_axis,
     task_legend,
     times,
@@ -33,7 +35,7 @@ _LENGTH = rf"$\Vert w_i g_i\Vert$ ({GRADIENT_UNIT})"
 def contributions_figure(
     env_steps: Int[np.ndarray, "T"],
     panels: Mapping[str, Float[np.ndarray, "T K"]],
-    spreads: Mapping[str, float],
+    spreads: Mapping[str, Typical],
     tasks: Sequence[str],
     *,
     figure: Target | None = None,
@@ -43,17 +45,18 @@ def contributions_figure(
     Args:
         env_steps: of the T snapshots.
         panels: contributions ||w_i g_i|| by condition.
-        spreads: max / min of the contributions by condition, for the titles.
+        spreads: max / min of the contributions by condition, for the titles: the median and the range.
         tasks: K names.
         figure: Figure or SubFigure to draw on; None makes one.
     """
     named = outstanding(next(iter(panels.values())), tasks)
     labels = [*named, *other_tasks(tasks, named)]
-    target = sheet(figure, PAGE_WIDTH, 1.9 + legend_height(PAGE_WIDTH, labels))
+    target = sheet(figure, PAGE_WIDTH, 2.0 + legend_height(PAGE_WIDTH, labels))
     axes = target.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for letter, ax, (condition, values) in zip("abcd", axes, panels.items(), strict=False):
         draw_contributions(ax, env_steps, values, tasks, named=named)
-        ax.set_title(f"({letter}) {condition}\nspread {times(spreads[condition])}")
+        spread = spreads[condition]
+        ax.set_title(f"({letter}) {condition}\nspread {times(spread.median)}\n{spread_range(spread)}".rstrip())
         ax.set_ylabel(_LENGTH if ax is axes[0] else "")
     dead = [all((values[:, k] == 0).all() for values in panels.values()) for k in range(len(tasks))]
     task_legend(target, tasks, dead, named=named)

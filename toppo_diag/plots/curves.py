@@ -11,6 +11,7 @@ from jaxtyping import Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import blended_transform_factory
 
@@ -37,7 +38,12 @@ Lines = Mapping[str, tuple[Int[np.ndarray, "S"], Band]]
 Styles = Mapping[str, Mapping[str, Any]]
 """Keywords of `Axes.plot` by label."""
 
-_SAID = {"std": "mean \u00b1 std", "sem": "mean \u00b1 SEM", "iqm": "IQM, 95% bootstrap interval"}
+_SAID = {
+    "std": "mean \u00b1 std",
+    "sem": "mean \u00b1 SEM",
+    "iqm": "IQM, 95% bootstrap interval",
+    "iqm-std": "IQM \u00b1 std",
+}
 _RUNG_COLOURS = ("0.45", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#D55E00")
 """Okabe and Ito's scheme, distinct under the common kinds of colour blindness. As in the paper, vanilla is grey and
 TOPPO red."""
@@ -91,7 +97,7 @@ def success_figure(panels: Sequence[Panel], band: str, *, figure: Target | None 
 
     Args:
         panels: the panels to draw.
-        band: "std", "sem" or "iqm", for the label.
+        band: out of `toppo_diag.analysis.curves.BANDS`, for the label.
         figure: Figure or SubFigure to draw on; None makes one.
     """
     labels = list(dict.fromkeys(label for panel in panels for label in panel.lines))
@@ -122,7 +128,7 @@ def draw_success(
     Args:
         ax: to draw on. The names of the baselines stand right of it.
         lines: curves by label.
-        band: "std", "sem" or "iqm", for the label.
+        band: out of `toppo_diag.analysis.curves.BANDS`, for the label.
         baselines: published success in percent, by name of the method.
         styles: looks by label; those of `rung_styles` by default.
     """
@@ -168,7 +174,8 @@ def _mark_baselines(ax: Axes, baselines: Mapping[str, float], high: float) -> No
     heights = np.array(list(baselines.values()))
     gap = 1.25 * _LABEL_POINTS / 72 / high * 104  # a line of text, in percent
     places = spread_out(heights, gap, 0, 100)
-    ax.annotate("published, full budget", (1.02, 1.03), xycoords="axes fraction", fontsize=_LABEL_POINTS, color="0.25")
+    said = "published, full budget" + ("\n* more parameters" if any(name.endswith("*") for name in baselines) else "")
+    ax.annotate(said, (1.02, 1.03), xycoords="axes fraction", fontsize=_LABEL_POINTS, color="0.25")
     at = blended_transform_factory(ax.transAxes, ax.transData)
     for (name, height), place in zip(baselines.items(), places, strict=True):
         ax.plot(
@@ -193,7 +200,7 @@ def per_task_figure(panels: Mapping[str, Lines], title: str, band: str, *, figur
     Args:
         panels: curves by task and label, in the order to draw them.
         title: of the figure.
-        band: "std", "sem" or "iqm", for the label.
+        band: out of `toppo_diag.analysis.curves.BANDS`, for the label.
         figure: Figure or SubFigure to draw on; None makes one.
     """
     labels = list(next(iter(panels.values())))
@@ -238,6 +245,7 @@ def worst_k_figure(
     title: str,
     band: str,
     *,
+    published: Mapping[str, Mapping[int, Band]] = {},
     figure: Target | None = None,
 ) -> Figure:
     """The Figure with the success of the k worst tasks: a group of bars per k, and one bar per label in it.
@@ -248,21 +256,41 @@ def worst_k_figure(
         bars: by label and k.
         best: name and percent of the baseline, by k.
         title: of the figure.
-        band: "std", "sem" or "iqm": what the whiskers show.
+        band: what the whiskers show; see `toppo_diag.analysis.curves.BANDS`.
+        published: hatched bars of other methods beside ours, by name and k, with the published deviation.
         figure: Figure or SubFigure to draw on; None makes one.
     """
-    labels = list(bars)
+    labels = [*bars, *published]
     width = PAGE_WIDTH if len(labels) * len(bars[labels[0]]) > 14 else COLUMN_WIDTH
     target = sheet(figure, width, 2.4 + legend_height(width, labels))
-    ax = draw_worst_k(target.subplots(), bars, best, band)
-    ax.set_title(title + ("\ndashed: strongest published baseline" if best else ""))
-    _legend(target, labels, rung_styles(labels), bars=True)
+    ax = draw_worst_k(target.subplots(), bars, best, band, published=published)
+    ax.set_title(title + _what_is_published(best, published))
+    _legend(target, labels, rung_styles(list(bars)) | _published_styles(published), bars=True)
     return whole(target)
+
+
+def _what_is_published(best: Mapping[int, tuple[str, float]], published: Mapping[str, object]) -> str:
+    said = ["dashed: strongest published baseline"] * bool(best) + ["hatched: published"] * bool(published)
+    said += ["* more parameters"] * any(name.endswith("*") for name in published)
+    return "\n" + "; ".join(said) if said else ""
+
+
+def _published_styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The looks of the bars of published methods: white, with a hatch of their own."""
+    hatches = ("////", "....", "xxxx", "----", "++++")
+    return {
+        name: {"color": "0.35", "fill": "white", "hatch": hatches[i % len(hatches)]} for i, name in enumerate(names)
+    }
 
 
 @paper_style()
 def draw_worst_k(
-    ax: Axes, bars: Mapping[str, Mapping[int, Band]], best: Mapping[int, tuple[str, float]], band: str
+    ax: Axes,
+    bars: Mapping[str, Mapping[int, Band]],
+    best: Mapping[int, tuple[str, float]],
+    band: str,
+    *,
+    published: Mapping[str, Mapping[int, Band]] = {},
 ) -> Axes:
     """The given axes, with a group of bars per k and one bar per label in it. See `worst_k_figure`.
 
@@ -270,25 +298,31 @@ def draw_worst_k(
         ax: to draw on.
         bars: by label and k.
         best: name and percent of the strongest published baseline, by k.
-        band: "std", "sem" or "iqm": what the whiskers show.
+        band: what the whiskers show; see `toppo_diag.analysis.curves.BANDS`.
+        published: hatched bars of other methods beside ours, by name and k.
     """
     dress(ax)
-    labels = list(bars)
+    drawn = {**bars, **published}
+    labels = list(drawn)
     ks = list(bars[labels[0]])
-    looks = rung_styles(labels)
+    looks = rung_styles(list(bars)) | _published_styles(published)
     bar = 0.8 / len(labels)
     for n, label in enumerate(labels):
+        named = False
         for x, k in enumerate(ks):
+            if k not in drawn[label]:
+                continue
             at = x + (n - (len(labels) - 1) / 2) * bar
-            name = label if x == 0 else ""  # once in a legend
-            _bar(ax, at, bars[label][k], 0.9 * bar, looks[label], f"bar {label} {k}", name)
-            if _top(bars[label][k]) == 0:  # a bar that cannot be seen
+            name = "" if named else label  # once in a legend
+            named = True
+            _bar(ax, at, drawn[label][k], 0.9 * bar, looks[label], f"bar {label} {k}", name)
+            if _top(drawn[label][k]) == 0:  # a bar that cannot be seen
                 ax.annotate("0", (at, 0), (0, 2), textcoords="offset points", ha="center", fontsize=5, color="0.3")
     for x, k in enumerate(ks):
         if k in best:
             name, height = best[k]
             ax.hlines(height, x - 0.45, x + 0.45, color="0.15", linestyle=(0, (3, 2)), linewidth=0.8, gid=f"best {k}")
-            top = max(*(_top(bars[label][k]) for label in labels), height)
+            top = max(*(_top(by_k[k]) for by_k in drawn.values() if k in by_k), height)
             said = f"{name} {height:.1f}" if height > 0 else "published 0.0"  # many methods share the floor
             ax.annotate(said, (x, top), (0, 3), textcoords="offset points", ha="center", fontsize=_LABEL_POINTS)
     ax.set_xticks(range(len(ks)), [f"{k} (all)" if k == ks[-1] else str(k) for k in ks])
@@ -317,7 +351,7 @@ def ladder_figure(
         bars: by metric and label.
         best: name and percent of the baseline, by metric.
         title: of the figure.
-        band: "std", "sem" or "iqm": what the whiskers show.
+        band: what the whiskers show; see `toppo_diag.analysis.curves.BANDS`.
         figure: Figure or SubFigure to draw on; None makes one.
     """
     labels = list(next(iter(bars.values())))
@@ -341,7 +375,7 @@ def draw_ladder(ax: Axes, metric: str, by_label: Mapping[str, Band], best: tuple
         metric: name of the numbers, such as "final mean", for the label.
         by_label: bars.
         best: name and percent of the strongest published baseline, or None.
-        band: "std", "sem" or "iqm": what the whiskers show.
+        band: what the whiskers show; see `toppo_diag.analysis.curves.BANDS`.
     """
     _draw_ladder(dress(ax), metric, by_label, best, band)
     ax.set_yticks(range(len(by_label)), list(by_label))
@@ -391,13 +425,19 @@ def _bar(
     """Draw one bar, and its whiskers where there are several seeds."""
     centre, colour = float(found.centre), look["color"]
     draw, whiskers = (ax.bar, ax.vlines) if upright else (ax.barh, ax.hlines)
-    draw(at, centre, thick, color=colour, edgecolor=colour, linewidth=0.4, gid=gid, label=label)
+    filling = {"color": look.get("fill", colour), "edgecolor": colour, "hatch": look.get("hatch")}
+    draw(at, centre, thick, **filling, linewidth=0.4, gid=gid, label=label)
     if not np.isnan(found.low):
         whiskers(at, max(0.0, float(found.low)), float(found.high), color="black", linewidth=0.6)
 
 
 def _legend(target: Target, labels: Sequence[str], looks: Styles, bars: bool = False) -> None:
     thick = {"linewidth": 4, "linestyle": "-", "solid_capstyle": "butt"} if bars else {}
-    handles = [Line2D([], [], label=label, **{**looks[label], **thick}) for label in labels]
+    handles = [
+        Patch(facecolor=look["fill"], edgecolor=look["color"], hatch=look["hatch"], linewidth=0.4, label=label)
+        if "hatch" in look
+        else Line2D([], [], label=label, **{**look, **thick})
+        for label, look in ((label, looks[label]) for label in labels)
+    ]
     columns = min(len(labels), legend_columns(size_inches(target)[0], labels))
     target.legend(handles=handles, loc="outside lower center", ncols=columns)

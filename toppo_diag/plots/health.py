@@ -14,8 +14,8 @@ from toppo_diag.plots.style import COLUMN_WIDTH, Target, dress, paper_style, she
 
 @paper_style()
 def health_figure(
-    cosine: Mapping[str, Float[np.ndarray, "T"]],
-    top_1: Mapping[str, Float[np.ndarray, "T"]],
+    cosine: Mapping[str, Float[np.ndarray, "N"]],
+    top_1: Mapping[str, Float[np.ndarray, "N"]],
     n_tasks: int,
     side: str,
     *,
@@ -23,7 +23,7 @@ def health_figure(
 ) -> Figure:
     """The Figure with two rows of bars, one bar per condition.
 
-    A bar and its number show the median over the snapshots. The dots show the snapshots.
+    A bar and its number show the median over the minibatches. The dots show the minibatches, in the order of training.
 
     Args:
         cosine: mean off-diagonal |cos| by condition.
@@ -46,19 +46,19 @@ def health_figure(
 
 
 @paper_style()
-def draw_medians(ax: Axes, values: Mapping[str, Float[np.ndarray, "T"]]) -> Axes:
-    """The given axes, with one bar per condition at the median over the snapshots, and a dot for each snapshot.
+def draw_medians(ax: Axes, values: Mapping[str, Float[np.ndarray, "N"]]) -> Axes:
+    """The given axes, with one bar per condition at the median, and a dot for each minibatch.
 
     Args:
         ax: to draw on.
-        values: one number per snapshot, by condition.
+        values: one number per minibatch, by condition.
     """
     dress(ax)
     for x, found in enumerate(values.values()):
         middle = float(np.median(found))
         ax.bar(x, middle, width=0.62, color="#88CCEE", gid="median")
         spots = x + np.linspace(-0.2, 0.2, len(found)) if len(found) > 1 else np.array([x])
-        ax.plot(spots, found, ".", color="#332288", markersize=2.5, gid="snapshots")
+        ax.plot(spots, found, ".", color="#332288", markersize=2.5, gid="minibatches")
         ax.annotate(f"{middle:.2f}", (x, max(middle, found.max())), (0, 4), textcoords="offset points", ha="center")
     ax.set_ylim(0, 1.22 * max(float(f.max()) for f in values.values()) + 0.02)
     ax.set_xticks(range(len(values)), [_wrapped(label) for label in values])

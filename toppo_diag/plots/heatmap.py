@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from toppo_diag.analysis.heatmap import Panel
+from toppo_diag.analysis.typical import Typical
 from toppo_diag.plots.names import short
 from toppo_diag.plots.style import (
     COSINE_MAP,
@@ -27,6 +29,7 @@ from toppo_diag.plots.style import (
     name_size,
     paper_style,
     size_inches,
+    spread_range,
     times,
     whole,
 )
@@ -39,7 +42,9 @@ _LINE = 1 / 60
 """Height of a line of text in inches, per point of its font size."""
 _LEAST = 0.4
 """Least width of a grid, in inches."""
-_RIGHT, _GAP, _BAR, _HEAD = 0.75, 0.2, 0.38, 0.3
+_NOTE = 5.5
+"""Font size of the line below the picture, in points."""
+_RIGHT, _GAP, _BAR, _HEAD = 0.75, 0.2, 0.45, 0.3
 """Space in inches for the colour bars, between grids, for the bars above a grid, and for the titles."""
 
 Range = tuple[float, float]
@@ -57,8 +62,9 @@ def heatmap_figure(
     """The Figure with one heatmap for each stage (rows) and condition (columns).
 
     Cosines stand off the diagonal, and log10 G_ii on the diagonal. The bars above show ||g_i|| / K on a log scale, and
-    the number beside them is the spread, max / min. Dead tasks are grey. In a given figure the grids take all the
-    space. If names would touch, the whole picture shrinks with its fonts.
+    the number beside them is the spread, max / min. If a panel stands for several minibatches, the number is their
+    median, with their range, and a line below the picture says so. Dead tasks are grey. In a given figure the grids
+    take all the space. If names would touch, the whole picture shrinks with its fonts.
 
     Args:
         panels: by row and column. Missing cells stay empty.
@@ -69,7 +75,8 @@ def heatmap_figure(
     """
     tasks = next(iter(panels.values())).tasks
     k = len(tasks)
-    at = _place(tasks, len(rows), len(columns), None if figure is None else size_inches(figure))
+    note = _note(max(panel.spread.n for panel in panels.values()))
+    at = _place(tasks, len(rows), len(columns), None if figure is None else size_inches(figure), note)
     target = Figure(figsize=at.space) if figure is None else figure
     diagonal, shares = _diagonal_range(panels.values()), _share_range(panels.values())
     for r, (row, label) in enumerate(rows.items()):
@@ -97,6 +104,9 @@ def heatmap_figure(
                 left, middle, _, _ = at.box(0.01 * at.width, y + at.cell / 2, 0, 0)
                 target.text(left, middle, label, rotation=90, va="center", ha="left", fontsize=7.5 * at.scale)
     _colour_bars(target, at, diagonal, side)
+    if at.note:
+        middle, foot, _, _ = at.box(at.width / 2, 0.02, 0, 0)
+        target.text(middle, foot, at.note, ha="center", va="bottom", fontsize=_NOTE * at.scale, color="0.3")
     return whole(target)
 
 
@@ -123,6 +133,8 @@ def draw_gram(ax: Axes, panel: Panel, *, diagonal: Range | None = None) -> Axes:
 def draw_shares(ax: Axes, panel: Panel, *, limits: Range | None = None) -> Axes:
     """The given axes, with a bar per task for ||g_i|| / K on a log scale, and the spread max / min as a number.
 
+    If the panel stands for several minibatches, the number is the median of their spreads, with their range.
+
     Args:
         ax: to draw on.
         panel: the Gram's numbers, from `toppo_diag.analysis.heatmap.gram_panel`.
@@ -144,6 +156,7 @@ class _Place:
         width, height: size of the picture.
         scale: inches of the figure per inch of the picture, at most 1.
         space: width and height of the figure. The picture stands in its middle.
+        note: what is said below the picture, in lines that fit.
     """
 
     left: float
@@ -153,6 +166,7 @@ class _Place:
     height: float
     scale: float
     space: tuple[float, float]
+    note: str
 
     def box(self, x: float, y: float, width: float, height: float) -> tuple[float, float, float, float]:
         """Left, bottom, width and height as fractions of the figure."""
@@ -166,20 +180,35 @@ class _Place:
         )
 
 
-def _place(tasks: Sequence[str], rows: int, columns: int, space: tuple[float, float] | None) -> _Place:
-    """Places for rows x columns grids in the given space, or in a figure of a page's width."""
+def _place(tasks: Sequence[str], rows: int, columns: int, space: tuple[float, float] | None, note: str) -> _Place:
+    """Places for rows x columns grids in the given space, or in a figure of a page's width, with a note below."""
     names = name_length(tasks)
-    left, bottom = names + 0.35, 0.9 * names + 0.1
+    left = names + 0.35
     across = ((PAGE_WIDTH if space is None else space[0]) - left - _RIGHT - (columns - 1) * _GAP) / columns
     if space is None:
         cell = max(min(across, _WIDEST), _LEAST_PER_TASK * len(tasks))
+        width = left + columns * cell + (columns - 1) * _GAP + _RIGHT
     else:
+        width = space[0]
+    lines = textwrap.wrap(note, int(width * 120 / _NOTE))
+    bottom = 0.9 * names + 0.1 + _LINE * _NOTE * 1.2 * len(lines)
+    if space is not None:
         down = (space[1] - _HEAD - bottom) / rows - _BAR - _GAP
         cell = max(min(across, down), _LINE * name_size(len(tasks)) * len(tasks), _LEAST)
     width = left + columns * cell + (columns - 1) * _GAP + _RIGHT
     height = _HEAD + rows * (cell + _BAR + _GAP) + bottom
     scale = 1.0 if space is None else min(1.0, space[0] / width, space[1] / height)
-    return _Place(left, bottom, cell, width, height, scale, space or (width, height))
+    return _Place(left, bottom, cell, width, height, scale, space or (width, height), "\n".join(lines))
+
+
+def _note(minibatches: int) -> str:
+    """What a picture of several minibatches says about itself."""
+    if minibatches < 2:
+        return ""
+    return (
+        "Each square: the minibatch whose mean |cos| is the median. Each number: the median spread, and its range, of "
+        f"the {minibatches} dumped minibatches."
+    )
 
 
 def _title(column: str, width: float) -> tuple[str, float]:
@@ -226,12 +255,17 @@ def _draw_bars(ax: Axes, panel: Panel, shares: Range, scale: float) -> None:
     floor = 10 ** (shares[0] - 0.3)
     ax.bar(np.arange(k)[live], panel.share[live] - floor, bottom=floor, color="0.35", width=0.8)
     ax.set_yscale("log")
-    ax.set_ylim(floor, floor * (10 ** shares[1] / floor) ** 1.6)  # room for the badge
+    ax.set_ylim(floor, floor * (10 ** shares[1] / floor) ** (1.6 if panel.spread.n < 2 else 2.1))  # room for the badge
     ax.set_xlim(-0.5, k - 0.5)
     ax.set_xticks([])
     ax.tick_params(labelsize=5 * scale, length=1.5, pad=1)
     ax.minorticks_off()
-    ax.text(0.98, 0.97, times(panel.spread), transform=ax.transAxes, ha="right", va="top", fontsize=6 * scale)
+    ax.text(0.98, 0.97, _badge(panel.spread), transform=ax.transAxes, ha="right", va="top", fontsize=5.5 * scale)
+
+
+def _badge(spread: Typical) -> str:
+    """The median of the spread, and its range where there are several minibatches."""
+    return f"{times(spread.median)}\n{spread_range(spread)}".rstrip()
 
 
 def _colour_bars(target: Target, at: _Place, diagonal: Range, side: str) -> None:

@@ -21,6 +21,7 @@ from toppo_diag.plots.style import (
     outstanding,
     paper_style,
     sheet,
+    spread_range,
     steps_axis,
     task_legend,
     times,
@@ -34,16 +35,23 @@ _FAIRGRAD = "FG, \u03b1 = 1: \u221aK"
 
 @paper_style()
 def norms_figure(
-    series: Mapping[str, NormSeries], tasks: Sequence[str], fairgrad: Sequence[str], *, figure: Target | None = None
+    series: Mapping[str, NormSeries],
+    tasks: Sequence[str],
+    fairgrad: Sequence[str],
+    *,
+    raw: Sequence[str] = (),
+    figure: Target | None = None,
 ) -> Figure:
     """The Figure with one panel per side: ||g_i|| per task, and the step of two combiners on the same gradients.
 
-    The bold dashed black line is the mean, the bold red one FairGrad at alpha = 1.
+    The bold dashed black line is the mean, the bold red one FairGrad at alpha = 1. The titles give the median of the
+    spread over all minibatches, and its range.
 
     Args:
         series: by side, that is by named group of shared parameters.
         tasks: K names.
         fairgrad: sides whose panel shows FairGrad's step.
+        raw: sides whose gradients are shown with PopArt's rescaling taken back.
         figure: Figure or SubFigure to draw on; None makes one.
     """
     overlaid = {_MEAN: combiner_style("mean") | _BOLD}
@@ -52,11 +60,13 @@ def norms_figure(
         overlaid[label] = combiner_style("fairgrad:alpha=1") | _BOLD
     named = outstanding(next(iter(series.values())).norms, tasks)
     labels = [*overlaid, *named, *other_tasks(tasks, named)]
-    target = sheet(figure, PAGE_WIDTH, 2.2 + legend_height(PAGE_WIDTH, labels))
+    target = sheet(figure, PAGE_WIDTH, 2.3 + legend_height(PAGE_WIDTH, labels))
     axes = target.subplots(1, len(series), squeeze=False)[0]
     for letter, ax, (side, s) in zip("abcdefgh", axes, series.items(), strict=False):
         draw_norms(ax, s, tasks, fairgrad=side in fairgrad, named=named)
-        ax.set_title(f"({letter}) {side}: spread {times(s.median_spread)}")
+        spread = s.typical["spread"]
+        taken_back = ", raw" if side in raw else ""
+        ax.set_title(f"({letter}) {side}{taken_back}: spread {times(spread.median)}\n{spread_range(spread)}".rstrip())
         ax.set_ylabel(rf"$\Vert g_i\Vert$, {side} ({GRADIENT_UNIT})")
     dead = [all((s.norms[:, k] == 0).all() for s in series.values()) for k in range(len(tasks))]
     task_legend(target, tasks, dead, overlaid, named)

@@ -26,6 +26,7 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocat
 
 from toppo.common.errors import unknown
 from toppo.common.files import write_whole
+from toppo_diag.analysis.typical import Typical
 from toppo_diag.plots.names import FORMATS, METAWORLD, short
 
 Target = Figure | SubFigure
@@ -431,6 +432,11 @@ def legend_columns(width: float, labels: Sequence[str]) -> int:
 def legend_height(width: float, labels: Sequence[str]) -> float:
     """Inches that the legend of these labels takes below a figure of `width` inches."""
     return 0.13 * math.ceil(len(labels) / legend_columns(width, labels)) + 0.1
+
+
+def spread_range(spread: Typical) -> str:
+    """The range of a spread in brackets; "" where there is one minibatch."""
+    return "" if spread.n < 2 else f"({times(spread.low)} to {times(spread.high)})"
 
 
 def times(ratio: float) -> str:

@@ -180,6 +180,19 @@ def run_names(dumps: Sequence[Dump]) -> str:
     return several([run_name(dump) for dump in dumps])
 
 
+def told_apart(dumps: Sequence[Dump]) -> list[str]:
+    """A name for each run: its own, or its path where several have the same name.
+
+    Raises:
+        UsageError: a dump is given twice.
+    """
+    paths = [dump.path for dump in dumps]
+    if twice := next((path for path in paths if paths.count(path) > 1), None):
+        raise UsageError(f"{twice} is given twice; give each run once")
+    names = [run_name(dump) for dump in dumps]
+    return [path if names.count(name) > 1 else name for name, path in zip(names, paths, strict=True)]
+
+
 def run_name(dump: Dump) -> str:
     """The run's name: that of the directory that holds dump.zarr, or that of the archive without its ending."""
     parts = dump.path.rstrip("/").split("/")

@@ -29,7 +29,7 @@ class Grams:
 
     Attributes:
         tasks: K names.
-        values: G, (N, K, K) float64, in squared units of the gradients.
+        values: G, (N, K, K) float64, in squared units of the gradients; 0 in rows and columns of absent tasks.
         env_steps: environment steps at each Gram, (N,).
         snapshot: index of the snapshot in the dump; for the Gram stream, index of the collect, (N,).
         minibatch: index of the minibatch in the snapshot; for the Gram stream, index of the entry in the collect, (N,).
@@ -47,9 +47,9 @@ class Grams:
     beside: dict[str, np.ndarray]
     dropped: int
 
-    def first_of(self, snapshot: int) -> int:
-        """The index of the first Gram of a snapshot."""
-        return int((self.snapshot == snapshot).argmax())
+    def within(self, snapshot: int) -> Int[np.ndarray, "n"]:
+        """The indices of the Grams of a snapshot."""
+        return np.flatnonzero(self.snapshot == snapshot)
 
     def where(self, n: int) -> dict[str, int]:
         """Where Gram n was taken, as the first columns of a table."""
@@ -81,9 +81,25 @@ def chosen_snapshots(dump: Dump, request: Request, default: Sequence[str] = ()) 
     require_snapshots(dump)
     stage = request.stage or (() if request.chooses_snapshots else tuple(default))
     try:
-        return choose_snapshots(dump.env_steps, stage, request.snapshot, request.steps)
+        environment = dump.step.name == "env_steps"
+        return choose_snapshots(dump.steps, stage, request.snapshot, request.steps, paper=environment)
     except ValueError as error:
         raise UsageError(f"{dump.path}: {error}") from None
+
+
+def chosen_minibatches(dump: Dump, request: Request) -> list[int]:
+    """The minibatches of each snapshot that a request chooses; without a choice, all.
+
+    Raises:
+        UsageError: no such minibatch.
+    """
+    n, chosen = dump.n_minibatches, request.minibatch
+    if chosen is None:
+        return list(range(n))
+    if not -n <= chosen < n:
+        held = f"a snapshot of {dump.path} holds {n} minibatches, counted from 0"
+        raise bad_option("minibatch", str(chosen), held)
+    return [chosen % n]
 
 
 def chosen_tasks(dump: Dump, request: Request) -> list[int]:
@@ -95,18 +111,17 @@ def chosen_tasks(dump: Dump, request: Request) -> list[int]:
     return resolve(request.tasks, dump.tasks, dump.path)
 
 
-def layer_cuts(dump: Dump, side: str, layer: str) -> tuple[slice, ...]:
-    """The columns of a layer: of the parameter with this name, or of all parameters named "<layer>.<...>".
+def layer_tensors(dump: Dump, side: str, layer: str) -> tuple[int, ...]:
+    """Indices of the tensors of a layer: of the one with this name, or of all that are named "<layer>.<...>".
 
     Raises:
         DumpError: no such side.
         UsageError: no such layer.
     """
-    parts = dump.parameters(side)
-    found = tuple(part.slice for part in parts if part.name == layer or part.name.startswith(f"{layer}."))
+    names = dump.layer_names(side)
+    found = tuple(i for i, name in enumerate(names) if name == layer or name.startswith(f"{layer}."))
     if not found:
-        names = ", ".join(part.name for part in parts)
-        raise bad_option("layer", layer, f"side {side!r} of {dump.path} has no such layer; it has {names}")
+        raise bad_option("layer", layer, f"side {side!r} of {dump.path} has no such layer; it has {', '.join(names)}")
     return found
 
 
@@ -116,23 +131,23 @@ def read_grams(dump: Dump, side: str, request: Request, default: Sequence[str] =
     Args:
         dump: the dump to read.
         side: the side to read.
-        request: snapshots, tasks, layer and scheduler.
+        request: snapshots, minibatch, tasks, layer and scheduler.
         default: the stages to take if the request chooses no snapshots; () for all snapshots.
 
     Raises:
         DumpError: the dump does not hold what is asked for.
-        UsageError: no such side, stage, snapshot, task or layer.
+        UsageError: no such side, stage, snapshot, minibatch, task or layer.
         DiagnosticError: none of these Grams is finite.
     """
     dump.parameters(side)
     stages = chosen_snapshots(dump, request, default)
-    index = [(s, m) for s in stages for m in range(dump.n_minibatches)]
+    index = [(s, m) for s in stages for m in chosen_minibatches(dump, request)]
     at = np.array(index)
     if request.layer is None:
         values = dump.values(f"{side}_gram")[at[:, 0], at[:, 1]]
     else:
-        cuts = (layer_cuts(dump, side, request.layer),)
-        values = grams_of_slabs(dump, side, index, cuts, request.scheduler)[:, 0]
+        tensors = layer_tensors(dump, side, request.layer)
+        values = layer_grams(dump, side, index, request.scheduler)[:, list(tensors)].sum(axis=1)
     kept = chosen_tasks(dump, request)
     beside = {}
     for name, spec in dump.source.specs.items():
@@ -148,22 +163,35 @@ def read_grams(dump: Dump, side: str, request: Request, default: Sequence[str] =
     grams = Grams(
         tasks=tuple(dump.tasks[i] for i in kept),
         values=values[:, kept][:, :, kept],
-        env_steps=dump.env_steps[at[:, 0]],
+        env_steps=dump.steps[at[:, 0]],
         snapshot=at[:, 0],
         minibatch=at[:, 1],
         stages=stages,
         beside=beside,
         dropped=0,
     )
-    return _finite(grams, dump, side)
+    return _finite(_absent_as_dead(grams), dump, side)
+
+
+def _absent_as_dead(grams: Grams) -> Grams:
+    """The same, with 0 in the rows and columns of absent tasks, so that they count in no spread, mean or step.
+
+    `beside["present"]` tells them from dead tasks.
+    """
+    present = grams.beside.get("present")
+    if present is None:
+        return grams
+    absent = present == 0
+    return replace(grams, values=np.where(absent[:, :, None] | absent[:, None, :], 0.0, grams.values))
 
 
 def read_stream(dump: Dump, side: str, request: Request) -> Grams:
     """The Grams of the Gram stream, which holds some Grams of every collect.
 
-    If the dump has no stream, or the request asks for snapshots or a layer, these are the Grams of `read_grams`.
+    If the dump has no stream, or the request asks for snapshots, a minibatch or a layer, these are the Grams of
+    `read_grams`.
     """
-    if request.chooses_snapshots or request.layer or not dump.n_stream:
+    if request.chooses_snapshots or request.minibatch is not None or request.layer or not dump.n_stream:
         return read_grams(dump, side, request)
     dump.parameters(side)
     stream = dump.values(f"{side}_gram_stream")
@@ -172,7 +200,7 @@ def read_stream(dump: Dump, side: str, request: Request) -> Grams:
     grams = Grams(
         tasks=tuple(dump.tasks[i] for i in kept),
         values=stream.reshape(collects * entries, *stream.shape[2:])[:, kept][:, :, kept],
-        env_steps=np.repeat(dump.values("stream_env_steps"), entries),
+        env_steps=np.repeat(dump.values(f"stream_{dump.step.name}"), entries),
         snapshot=np.repeat(np.arange(collects), entries),
         minibatch=np.tile(np.arange(entries), collects),
         stages={},
@@ -182,37 +210,36 @@ def read_stream(dump: Dump, side: str, request: Request) -> Grams:
     return _finite(grams, dump, side)
 
 
-def grams_of_slabs(
-    dump: Dump,
-    side: str,
-    index: Sequence[tuple[int, int]],
-    layers: Sequence[tuple[slice, ...]],
-    scheduler: str = "serial",
+def layer_grams(
+    dump: Dump, side: str, index: Sequence[tuple[int, int]], scheduler: str = "serial"
 ) -> Float[np.ndarray, "N L K K"]:
-    """Grams of some columns of dumped slabs. Each slab is read once, however many layers are asked for.
+    """The Gram of every layer (one named tensor each), as recorded, or else from slabs. Each slab is read once.
 
     Args:
-        dump: a dump with slabs.
+        dump: a dump with Grams by layer or slabs.
         side: the side to read.
-        index: (snapshot, minibatch) of each slab.
-        layers: the columns of each layer, as slices.
+        index: (snapshot, minibatch) of each of the N.
         scheduler: see `toppo_diag.reading.schedulers.map_on`.
 
     Raises:
-        DumpError: the dump has no slabs, or is damaged.
+        DumpError: the dump has neither Grams by layer nor slabs, or is damaged.
     """
-    dump.require_slabs()
-    work = [(dump.path, dump.n_snapshots, side, s, m, tuple(layers)) for s, m in index]
+    dump.require_layers(side)
+    if f"{side}_layer_gram" in dump:
+        at = np.array(index)
+        steps, place = np.unique(at[:, 0], return_inverse=True)
+        recorded = dump.source.read(f"{side}_layer_gram", (steps, *(slice(None),) * 4))
+        return np.asarray(recorded[place, at[:, 1]])
+    work = [(dump.path, dump.n_snapshots, side, s, m) for s, m in index]
     with progress(f"{side} slabs of {dump.path}") as done:
         return np.stack(map_on(scheduler, _layer_grams, work, done))
 
 
-def _layer_grams(
-    path: str, n_snapshots: int, side: str, snapshot: int, minibatch: int, layers: tuple[tuple[slice, ...], ...]
-) -> Float[np.ndarray, "L K K"]:
-    slab = _opened(path, n_snapshots).slab_values(side, snapshot, minibatch)
+def _layer_grams(path: str, n_snapshots: int, side: str, snapshot: int, minibatch: int) -> Float[np.ndarray, "L K K"]:
+    dump = _opened(path, n_snapshots)
+    slab = dump.slab_values(side, snapshot, minibatch)
     with single_thread():
-        return np.stack([np.sum([gram(slab[:, cut]) for cut in cuts], axis=0) for cuts in layers])
+        return np.stack([gram(slab[:, part.slice]) for part in dump.parameters(side)])
 
 
 @lru_cache(maxsize=4)

@@ -291,5 +291,5 @@ def _last_gram(dump: Dump, side: str) -> np.ndarray | None:
 
 def _last_steps(dump: Dump) -> int | None:
     if dump.n_stream:
-        return int(dump.values("stream_env_steps")[-1])
-    return int(dump.env_steps[-1]) if dump.n_snapshots else None
+        return int(dump.values(f"stream_{dump.step.name}")[-1])
+    return int(dump.steps[-1]) if dump.n_snapshots else None

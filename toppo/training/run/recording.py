@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from toppo.dump import DumpWriter, ScalarSpec
+from toppo.capture.combining import combination_scalars, combination_specs
+from toppo.dump import ENV_STEPS, DumpWriter, ScalarSpec
 from toppo.training.learner.update import PER_TASK, SIDES, Learner, MinibatchUpdate
 from toppo.training.run.schedule import Schedule
 
@@ -28,15 +29,7 @@ def _minibatch_scalars(learner: Learner) -> dict[str, ScalarSpec]:
     specs = {name: ScalarSpec(("task",), "f8", *_PER_TASK_MEANING[name]) for name in PER_TASK}
     specs["clip_factor"] = ScalarSpec((), "f8", "1", "min(1, tau / ||(d^a, d^c)||)")
     for side in SIDES:
-        specs[f"{side}_weights"] = ScalarSpec(("task",), "f8", "1", "combiner weights w on gradient_scale * g_i")
-        specs[f"{side}_residual"] = ScalarSpec((), "f8", "1", "residual of the combiner's own equation")
-        specs[f"{side}_iterations"] = ScalarSpec((), "i8", "1", "iterations of the combiner")
-        specs[f"{side}_status"] = ScalarSpec((), "i8", "1", "toppo.combiners.Status")
-        specs[f"{side}_ridge"] = ScalarSpec((), "f8", "1", "ridge on the correlation matrix")
-        for name, meaning in learner.combiners[side].reports.items():
-            specs[f"{side}_{name}"] = ScalarSpec((), "f8", "1", meaning)
-        if learner.combiners[side].needs_order:
-            specs[f"{side}_order"] = ScalarSpec(("task", "other"), "i8", "1", "random order handed to the combiner")
+        specs |= combination_specs(side, learner.combiners[side])
     return specs
 
 
@@ -112,9 +105,12 @@ class Recorder:
                 keepbits=schedule.config.dump_keepbits,
                 stream=(schedule.collects, len(schedule.streamed_minibatches)),
                 attrs=_attributes(schedule, learner, environment_versions),
+                layer_grams=True,
+                step=ENV_STEPS,
             )
         else:
             self._writer = DumpWriter.resume(path, snapshots=committed[0], stream=committed[1])
+        self._by_layer = self._writer.layer_grams  # a run that an earlier version began keeps to its dump
 
     def begin(self, collect: int) -> None:
         """Start the updates of a collect."""
@@ -131,6 +127,7 @@ class Recorder:
                 self._schedule.dumped_minibatches.index(update.index),
                 slabs={side: self._learner.slabs[side].rows() for side in SIDES if self._schedule.config.dump_slabs},
                 grams={side: update.sides[side].gram for side in SIDES},
+                layer_grams={side: self._learner.slabs[side].layer_grams() for side in SIDES if self._by_layer},
                 scalars=_scalars(update),
             )
         else:
@@ -141,10 +138,10 @@ class Recorder:
         self._writer.record_stream(
             self._collect - 1,
             grams={side: np.stack(grams) for side, grams in self._entries.items()},
-            env_steps=env_steps,
+            step=env_steps,
         )
         if self._collect in self._schedule.snapshots:
-            self._writer.commit_snapshot(env_steps=env_steps, collect=self._collect, scalars=scalars)
+            self._writer.commit_snapshot(step=env_steps, collect=self._collect, scalars=scalars)
 
     def after_commit(self, action: Callable[[], object]) -> None:
         """Run `action` in the background after everything handed over so far is committed."""
@@ -166,15 +163,7 @@ class Recorder:
 def _scalars(update: MinibatchUpdate) -> dict[str, Any]:
     scalars: dict[str, Any] = {**update.per_task, "clip_factor": update.clip_factor}
     for side, s in update.sides.items():
-        record = s.combination.record
-        scalars[f"{side}_weights"] = s.combination.weights
-        scalars[f"{side}_residual"] = record.residual
-        scalars[f"{side}_iterations"] = record.iterations
-        scalars[f"{side}_status"] = int(record.status)
-        scalars[f"{side}_ridge"] = record.ridge
-        scalars |= {f"{side}_{name}": value for name, value in s.combination.reports.items()}
-        if s.order is not None:
-            scalars[f"{side}_order"] = s.order
+        scalars |= combination_scalars(side, s.combination, s.order)
     return scalars
 
 

@@ -1,0 +1,171 @@
+"""What a recorder finds out in its first recorded step: what is shared, and how to get its gradients."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from toppo.capture.combining import combination_specs
+from toppo.capture.errors import CaptureError
+from toppo.capture.graph import reached
+from toppo.capture.losses import TaskLosses
+from toppo.capture.rows import Rows
+from toppo.capture.samples import NotPossibleError, Samples
+from toppo.capture.sharing import Sharing, named_parameters, sort_parameters, sort_sides
+from toppo.capture.walks import walk
+from toppo.capture.ways import Way, WayName, choose
+from toppo.combiners import Combiner, make
+from toppo.dump import ParameterSlice, ScalarSpec
+
+_MOST_NAMED = 6
+"""Parameters of one kind that the summary names. The dump has them all."""
+
+Combiners = str | Combiner | Mapping[str, str | Combiner] | None
+"""A spec or a combiner for every side, or one by side; None for the sum of the losses."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The layout of a recorder's gradients.
+
+    Attributes:
+        tasks: K names.
+        sharing: every parameter, sorted by the tasks that reach it.
+        named: name -> parameter, for those that are recorded, side after side.
+        columns: side -> its part of `named`.
+        outside: name -> parameter, for those that are not recorded and could be reached later.
+        reached: for each task, what its loss depended on in this step.
+        way: how the gradients are computed.
+        combiners: side -> what decides its step.
+    """
+
+    tasks: tuple[str, ...]
+    sharing: Sharing
+    named: Mapping[str, nn.Parameter]
+    columns: Mapping[str, slice]
+    outside: Mapping[str, nn.Parameter]
+    reached: Sequence[set[Tensor]]
+    way: Way
+    combiners: Mapping[str, Combiner]
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The recorded parameters, side after side."""
+        return list(self.named.values())
+
+    def layout(self) -> dict[str, list[ParameterSlice]]:
+        """Side -> name and shape of its parameters, as a dump stores them."""
+        parts = [ParameterSlice(name, tuple(p.shape)) for name, p in self.named.items()]
+        return {side: parts[part] for side, part in self.columns.items()}
+
+    def scalars(self) -> dict[str, ScalarSpec]:
+        """The numbers that every record has: the losses, and what the combiners leave."""
+        specs = {"loss": ScalarSpec(("task",), "f8", "loss", "loss L_i of the task")}
+        for side, combiner in self.combiners.items():
+            specs |= combination_specs(side, combiner)
+        return specs
+
+    def attrs(self) -> dict[str, Any]:
+        """What the dump says about how it was captured."""
+        capture: dict[str, Any] = {"way": self.way.name, "refused": self.way.refused, **self.sharing.to_json()}
+        return {"capture": capture, "combiners": {side: c.spec for side, c in self.combiners.items()}}
+
+    def summary(self) -> list[str]:
+        """What was found, one line per kind of parameter."""
+        sizes = {name: p.numel() for name, p in self.named.items()}
+        lines = []
+        for side, part in self.columns.items():
+            names = list(sizes)[part]
+            lines.append(f"{side}: {sum(sizes[n] for n in names):,} numbers in {len(names)} tensors, {_some(names)}")
+        sharing = self.sharing
+        by_task = {task: [n for n, owner in sharing.task_only.items() if owner == task] for task in self.tasks}
+        lines += [f"only {task} reaches: {_some(names)}" for task, names in by_task.items() if names]
+        unrecorded = [name for name in sharing.shared if name not in self.named]
+        for what, others in (
+            ("shared and in no side, so not recorded", unrecorded),
+            ("no loss reaches", sharing.unused),
+            ("frozen", sharing.frozen),
+            ("tied", [f"{second} = {first}" for second, first in sharing.tied.items()]),
+        ):
+            if others:
+                lines.append(f"{what}: {_some(others)}")
+        times = ", ".join(f"{name} {1e3 * seconds:.1f} ms" for name, seconds in self.way.seconds.items())
+        lines.append(f"way: {self.way.name}{f' ({times} in this step)' if times else ''}")
+        lines += [f"not {name}: {why}" for name, why in self.way.refused.items()]
+        return lines
+
+
+def find(
+    model: nn.Module,
+    tasks: Sequence[str],
+    losses: TaskLosses,
+    samples: Samples | None,
+    *,
+    sides: Mapping[str, nn.Module] | None,
+    combiners: Combiners,
+    way: WayName | None,
+) -> Found:
+    """What one step says about a model. It walks the graph some 3 K times, and the graph stays.
+
+    Args:
+        model: the network.
+        tasks: K names.
+        losses: K losses of this step.
+        samples: the task of each sample, if each task has its own.
+        sides: name -> module; None for one side.
+        combiners: what decides the step.
+        way: the way that the user chose; None for the fastest.
+
+    Raises:
+        CaptureError: nothing is shared, a side is empty or unknown, or the way cannot be used here.
+    """
+    leaves = reached(losses)
+    named, _ = named_parameters(model)
+    several = [name for name, p in named.items() if sum(p in own for own in leaves) > 1]
+    sharing = sort_parameters(model, tasks, leaves, _live(losses, {name: named[name] for name in several}))
+    sorted_sides = sort_sides(model, sharing, sides)
+    recorded = {name: named[name] for names in sorted_sides.values() for name in names}
+    ends = np.cumsum([0, *(len(names) for names in sorted_sides.values())]).tolist()
+    columns = {side: slice(*ends[i : i + 2]) for i, side in enumerate(sorted_sides)}
+    outside = {name: p for name, p in named.items() if p.requires_grad and name not in sharing.shared}
+    try:
+        chosen = choose(losses, list(recorded.values()), samples, way)
+    except NotPossibleError as error:
+        raise CaptureError(f"`way={way}`: cannot be used here: {error}; leave `way` out") from error
+    return Found(
+        tuple(tasks), sharing, recorded, columns, outside, leaves, chosen, _by_side(combiners, sorted_sides, len(tasks))
+    )
+
+
+def _live(losses: TaskLosses, named: Mapping[str, nn.Parameter]) -> dict[str, np.ndarray]:
+    """Parameter -> (K,) whether each task's gradient has a number other than zero."""
+    if not named:
+        return {}
+    rows = Rows(list(named.values()), len(losses.values), keep=False)
+    walk(losses, list(named.values()), rows)
+    squares = torch.diagonal(rows.grams(), dim1=1, dim2=2).cpu().numpy()
+    return dict(zip(named, squares != 0, strict=True))
+
+
+def _by_side(combiners: Combiners, sides: Mapping[str, object], n_tasks: int) -> dict[str, Combiner]:
+    """Side -> a combiner of its own. A side that a mapping leaves out has none: its step is that of the sum."""
+    wanted = combiners if isinstance(combiners, Mapping) else dict.fromkeys(sides, combiners)
+    if unknown := sorted(set(wanted) - set(sides)):
+        raise CaptureError(f"`combiner`: there is no side {unknown[0]!r}; the sides are {', '.join(sides)}")
+    made = {}
+    for side, one in wanted.items():
+        if one is not None:
+            made[side] = make(one) if isinstance(one, str) else copy.deepcopy(one)
+            made[side].check_use(n_tasks)
+    return made
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

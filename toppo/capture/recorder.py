@@ -1,0 +1,397 @@
+"""`toppo.record`: per-task gradients of any training loop, by one call in place of `sum(losses).backward()`."""
+
+from __future__ import annotations
+
+import logging
+import operator
+import os
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch._functorch import config as functorch_config
+
+from toppo.capture.combining import combination_scalars, unsolved_scalars
+from toppo.capture.errors import CaptureError, explained
+from toppo.capture.found import Combiners, Found, find
+from toppo.capture.graph import reached
+from toppo.capture.log import Exist, Log
+from toppo.capture.losses import Losses, TaskLosses, task_losses
+from toppo.capture.ranks import Ranks
+from toppo.capture.rows import Rows
+from toppo.capture.samples import Samples
+from toppo.capture.ways import WAYS, WayName
+from toppo.capture.window import Window
+from toppo.combiners import Combiner, make
+from toppo.common.errors import bad_option
+
+log = logging.getLogger("toppo.capture")
+
+
+class Scaler(Protocol):
+    """What a recorder needs of `torch.amp.GradScaler`."""
+
+    def scale(self, outputs: Tensor) -> Tensor:
+        """A loss, scaled up."""
+
+    def get_scale(self) -> float:
+        """The factor."""
+
+
+def record(
+    path: str | os.PathLike[str],
+    model: nn.Module,
+    *,
+    tasks: Sequence[str],
+    every: int = 100,
+    sides: Mapping[str, nn.Module] | None = None,
+    slabs: bool = False,
+    combiner: Combiners = None,
+    scaler: Scaler | None = None,
+    accumulate: int = 1,
+    way: WayName | None = None,
+    exist: Exist = "error",
+    seed: int = 0,
+    config: Mapping[str, Any] | None = None,
+) -> Recorder:
+    """A recorder of the per-task gradients of a training loop.
+
+    Call its `backward` in place of `sum(losses).backward()`. Every recorded step leaves the Gram of every layer in the
+    dump, for each side. With `slabs` it leaves the gradients too.
+
+    Args:
+        path: the dump to make, such as "dumps/mine"; a local path or an fsspec URL.
+        model: the network, on its own or in `DistributedDataParallel` (then the gradients are means over the ranks, and
+            rank 0 writes). The parameters that two or more tasks reach are found out.
+        tasks: K names.
+        every: steps between two records. The first step is recorded, then each that enters a new multiple of it.
+        sides: name -> module of the model; None for one side "shared" with all that the tasks share.
+        slabs: whether to keep the gradients J (K, P) too, not only their Grams.
+        combiner: spec or combiner that decides the step of the shared parameters, for every side or by side. Then
+            every step needs per-task gradients. None: the step is that of `sum(losses)`.
+        scaler: the loop's `torch.amp.GradScaler`. `backward` scales the losses; recorded gradients are unscaled.
+        accumulate: calls of `backward` for one step of the optimizer. Their gradients are summed before the Gram.
+        way: how gradients are computed (`WayName`); None for the fastest exact way, found in the first recorded step.
+            With several ranks the default is "walks".
+        exist: what to do where the path is taken: "error" refuses, "resume" goes on with it, "new" takes the next free
+            name, such as dumps/mine-2.
+        seed: seed of the random orders that some combiners need.
+        config: what else the dump shall say about the run, in values that JSON can hold.
+
+    Raises:
+        UsageError: an option is out of range.
+        CaptureError: fewer than two tasks, or a model that cannot be recorded.
+        DumpError: the path is taken.
+
+    Example:
+        >>> model = nn.Linear(3, 2)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> path = getfixture("tmp_path") / "mine"
+        >>> with record(path, model, tasks=["left", "right"], every=5) as recorder:
+        ...     for _ in range(20):
+        ...         optimizer.zero_grad()
+        ...         errors = (model(torch.randn(8, 3)) - 1) ** 2
+        ...         recorder.backward(errors.mean(0))
+        ...         optimizer.step()  # doctest: +ELLIPSIS
+        toppo: ...
+    """
+    for name, number in (("every", every), ("accumulate", accumulate)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise bad_option(name, number, "must be a whole number, at least 1")
+    if way not in (None, *WAYS):
+        raise bad_option("way", way, f"must be one of {', '.join(WAYS)}", WAYS)
+    names = list(tasks)
+    if len(names) < 2 or len(set(names)) != len(names) or not all(isinstance(name, str) for name in names):
+        raise CaptureError(f"`tasks={names}`: give two or more distinct names, one for each loss")
+    ranks = Ranks(model)
+    return Recorder(
+        Log(path, exist, ranks.writes),
+        ranks,
+        model,
+        names,
+        Options(every, sides, slabs, _checked(combiner), scaler, accumulate, way, seed, dict(config or {})),
+    )
+
+
+def _checked(combiner: Combiners) -> Combiners:
+    """The same, after a spec that is wrong has raised its error."""
+    for one in combiner.values() if isinstance(combiner, Mapping) else [combiner]:
+        if isinstance(one, str):
+            make(one)
+    return combiner
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `record`, see there."""
+
+    every: int
+    sides: Mapping[str, nn.Module] | None
+    slabs: bool
+    combiner: Combiners
+    scaler: Scaler | None
+    accumulate: int
+    way: WayName | None
+    seed: int
+    config: Mapping[str, Any]
+
+
+class Recorder:
+    """Walks the losses of a training loop and records their per-task gradients. `record` makes it.
+
+    Args:
+        log: where records go.
+        ranks: the processes that train the model.
+        model: the network.
+        tasks: K names.
+        options: see `record`.
+    """
+
+    def __init__(self, log: Log, ranks: Ranks, model: nn.Module, tasks: Sequence[str], options: Options) -> None:
+        self._log, self._ranks, self._model, self._tasks, self._options = log, ranks, model, tasks, options
+        self._orders = np.random.default_rng(options.seed)
+        self._found: Found | None = None
+        self._window: Window | None = None
+        self._calls = 0
+        self._last_step: int | None = None
+        self._ended = False
+        self._said: set[str] = set()
+        # torch.compile plans for one walk of its graph, and reads this when a model is first compiled.
+        functorch_config.donated_buffer = False
+
+    @property
+    def path(self) -> str:
+        """The dump."""
+        return self._log.path
+
+    def backward(
+        self,
+        losses: Losses,
+        *,
+        step: int | None = None,
+        samples: Tensor | None = None,
+        weights: Sequence[float] | Tensor | None = None,
+        **numbers: Any,
+    ) -> None:
+        """Add the gradient of the sum of the losses to `.grad`, and record the per-task gradients if it is time.
+
+        On every step `.grad` has the same bits as after `sum(losses).backward()`, unless weights or a combiner decide.
+
+        Args:
+            losses: K scalar losses: a tensor (K,), a list, or a dict by task name. None or a missing name: the task is
+                absent from this batch.
+            step: number of the step, rising; None counts the steps. A run that is resumed at an earlier step removes
+                what was recorded from there on.
+            samples: the task of every sample in the batch, (n,), if each loss depends on its task's samples alone.
+                Then one backward pass can give all gradients.
+            weights: w (K,), for a step along sum_i w_i g_i. Recorded gradients are those of the losses themselves.
+            numbers: what else to record of the step: a number, (K,) or (K, K). `success`, `accuracy` and
+                `episode_return` are names that toppo-diag looks for.
+
+        Raises:
+            CaptureError: the losses, the step or the graph cannot be used. Nothing is added to `.grad` by losses that
+                are wrong.
+            DumpError: a number cannot be recorded.
+        """
+        if self._ended:
+            raise CaptureError(f"{self.path}: this recorder is closed; call `toppo.record` again with `exist='resume'`")
+        given = task_losses(losses, self._tasks)
+        w = None if weights is None else self._weights(weights)
+        if self._calls % self._options.accumulate == 0:
+            self._begin(step)
+        try:
+            if self._window is None:
+                self._walk(given.total(w))
+            else:
+                self._capture(given, samples, w, numbers)
+        except RuntimeError as error:
+            known = explained(error)
+            if known is None:
+                raise
+            raise known from error
+        self._calls += 1
+        if self._window is not None and self._calls % self._options.accumulate == 0:
+            self._finish(self._window)
+            self._window = None
+
+    def flush(self) -> None:
+        """Wait until every record is on disk. Without this call, records reach the disk in the background."""
+        self._log.flush()
+
+    def close(self) -> None:
+        """Write what is left, mark the dump complete, and print how to look at it. A second call does nothing."""
+        self._end(complete=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._end(complete=error is None)
+
+    def _end(self, complete: bool) -> None:
+        if not self._ended:
+            self._ended = True
+            if self._log.end(complete):
+                print(f"toppo: recorded in {self.path}; look at it with: toppo-diag report {shlex.quote(self.path)}")
+
+    def _begin(self, step: int | None) -> None:
+        """Start a step of the optimizer, and a window if its gradients are wanted."""
+        if step is None:
+            before = self._log.last if self._last_step is None else self._last_step
+            number = 0 if before is None else before + 1
+        else:
+            number = _whole(step)
+        if self._last_step is None:
+            self._log.rewind(number)
+        elif number < self._last_step:
+            raise CaptureError(
+                f"`step={number}`: comes after step {self._last_step}; give rising steps, "
+                "or call `toppo.record` again with `exist='resume'` to go back"
+            )
+        self._last_step = number
+        due = self._log.due(number, self._options.every)
+        if due or self._options.combiner is not None:
+            self._window = Window(number, due)
+
+    def _walk(self, total: Tensor) -> None:
+        scaler = self._options.scaler
+        (total if scaler is None else scaler.scale(total)).backward()
+
+    def _weights(self, weights: Sequence[float] | Tensor) -> Tensor:
+        if self._options.combiner is not None:
+            raise CaptureError("`weights`: a combiner decides the step of this recorder; give one of both")
+        w = torch.as_tensor(weights)
+        if w.shape != (len(self._tasks),):
+            raise CaptureError(f"`weights`: of shape {tuple(w.shape)}; give ({len(self._tasks)},), one per task")
+        return w.detach()
+
+    def _capture(self, given: TaskLosses, samples: Tensor | None, w: Tensor | None, numbers: Mapping[str, Any]) -> None:
+        """Walk the losses of one call in a window."""
+        window, options = self._window, self._options
+        assert window is not None
+        own = None if samples is None else Samples(samples, len(self._tasks))
+        found = self._find(given, own)
+        parameters = found.parameters
+        if window.rows is None:
+            keep = options.slabs or options.combiner is not None or options.accumulate > 1 or self._ranks.several
+            window.rows = Rows(parameters, len(self._tasks), keep)
+            if options.combiner is not None:
+                window.before = [None if p.grad is None else p.grad.detach().clone() for p in parameters]
+        window.scale = 1.0 if options.scaler is None else options.scaler.get_scale()
+        with found.way.capturing(given, parameters, window.rows, own, w, window.scale) as total:
+            self._walk(total)
+        window.add(given, w, numbers)
+
+    def _find(self, given: TaskLosses, samples: Samples | None) -> Found:
+        """What the tasks share, found once; and the dump, made with it."""
+        if self._found is None:
+            options = self._options
+            found = find(
+                self._model,
+                self._tasks,
+                given,
+                samples,
+                sides=options.sides,
+                combiners=options.combiner,
+                way=options.way,
+            )
+            self._log.open(
+                tasks=self._tasks,
+                sides=found.layout(),
+                slabs=options.slabs,
+                scalars=found.scalars(),
+                attrs={**options.config, **found.attrs(), "seed": options.seed},
+            )
+            if self._ranks.writes:
+                print(f"toppo: recording {len(self._tasks)} tasks in {self.path}, every {options.every} steps")
+                print("\n".join(f"  {line}" for line in found.summary()))
+            self._found = found
+        else:
+            self._tell_news(given, self._found)
+        return self._found
+
+    def _tell_news(self, given: TaskLosses, found: Found) -> None:
+        """Say once of each parameter outside the Grams that more tasks reach it than in the first recorded step."""
+        for task, before, now in zip(self._tasks, found.reached, reached(given), strict=True):
+            for name, p in found.outside.items():
+                if p in now and p not in before:
+                    self._say_once(
+                        name,
+                        "%s: parameter %s is now reached by task %r and was not in the first recorded step, so it is "
+                        "not in the Grams; record a new dump to have it",
+                        self.path,
+                        name,
+                        task,
+                    )
+
+    def _say_once(self, about: str, message: str, *values: object) -> None:
+        if about not in self._said:
+            self._said.add(about)
+            log.warning(message, *values)
+
+    def _finish(self, window: Window) -> None:
+        """End a step: the Grams, the combiner's direction, the record."""
+        found, rows = self._found, window.rows
+        assert found is not None and rows is not None
+        if rows.missing:
+            self._say_once(
+                "rows", "step %d: the batch is laid out as in no step before, so it is not recorded", window.step
+            )
+            return
+        self._ranks.average(rows.blocks)
+        device = found.parameters[0].device
+        present = np.array(self._ranks.any(window.present, device))
+        losses = self._ranks.mean(window.losses.to(device))
+        # Everything that the host needs comes in one transfer.
+        host = torch.cat([rows.grams(window.scale).flatten(), losses]).cpu().numpy()
+        K = len(self._tasks)
+        layer_grams, loss = host[:-K].reshape(-1, K, K), host[-K:]
+        by_side = {side: layer_grams[part] for side, part in found.columns.items()}
+        scalars: dict[str, Any] = {"loss": loss, **window.numbers}
+        if window.weights is not None:
+            scalars |= {f"{side}_weights": window.weights for side in found.columns}
+        for side, combiner in found.combiners.items():
+            scalars |= self._combine(side, combiner, by_side[side].sum(axis=0), loss, window)
+        if window.due:
+            grams = {f"{side}_layer_gram": grams for side, grams in by_side.items()}
+            slabs = {side: rows.slab(part, window.scale) for side, part in found.columns.items() if self._options.slabs}
+            self._log.write(window.step, present=present, **grams, **slabs, **scalars)
+
+    def _combine(
+        self, side: str, combiner: Combiner, gram: np.ndarray, loss: np.ndarray, window: Window
+    ) -> dict[str, Any]:
+        """Put a combiner's direction into `.grad` of one side. Return what the dump keeps of it."""
+        found, rows = self._found, window.rows
+        assert found is not None and rows is not None
+        part = found.columns[side]
+        order = combiner.draw_order(self._orders, len(self._tasks))
+        if np.isfinite(gram).all():
+            combination = combiner.combine(gram, losses=loss, order=order)
+        else:
+            self._say_once(side, "step %d: a gradient is not finite, so the step is along their sum", window.step)
+            return unsolved_scalars(side, combiner, order, len(self._tasks))
+        directions = rows.directions(part, torch.as_tensor(combination.weights))
+        for p, before, d in zip(found.parameters[part], window.before[part], directions, strict=True):
+            wanted = d if before is None else before + d
+            if p.grad is None or p.grad.is_sparse:
+                p.grad = wanted
+            else:
+                p.grad.copy_(wanted)
+        return combination_scalars(side, combination, order)
+
+
+def _whole(step: Any) -> int:
+    try:
+        number = operator.index(step)
+    except TypeError:
+        number = -1
+    if number < 0 or isinstance(step, bool):
+        raise CaptureError(f"`step={step!r}`: must be a whole number, 0 or more")
+    return number

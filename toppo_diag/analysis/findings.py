@@ -1,0 +1,431 @@
+"""What is wrong with a run: checks of its gradients against thresholds, each in plain words with its number.
+
+Every number is a median over the minibatches of each step. A finding is a stretch of several steps beyond its
+threshold (`toppo_diag.analysis.spells`), so none rests on a single minibatch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from toppo.combiners import Status, make
+from toppo.combiners.geometry import contributions, cosines, gradient_norms, mean_abs_cosine, spread
+from toppo_diag.analysis.conflicts import effective_rank
+from toppo_diag.analysis.health import direction_shares, top_1_mass
+from toppo_diag.analysis.recorded import Curve, RunRecord, SideRecord
+from toppo_diag.analysis.spells import LEAST_MINIBATCHES, LEAST_STEPS, Spell, enough, last_spells, smooth, typical
+from toppo_diag.analysis.tasks import short
+from toppo_diag.analysis.thresholds import THRESHOLDS, Thresholds
+
+MOST_NAMED = 5
+"""Tasks or pairs that a sentence names."""
+_UNSOLVED = (Status.NOT_CONVERGED, Status.LEAST_SQUARES, Status.UNIFORM)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of one side, and what it found.
+
+    Attributes:
+        kind: which check: spread, starved, top_1, conflict, collapse, dead, not_finite, clipped, clip_factor, solver
+            or popart.
+        side: the side.
+        verdict: "trouble"; "note" for what is over, or is evened out; "fine"; "unknown" if it could not be checked.
+        text: the finding in plain words, or why it could not be checked; "" where all is fine.
+        threshold: the name of the threshold.
+        limit: its value.
+        number: what was compared with it: the median over the stretch; where all is fine, the last typical number.
+            NaN if unknown.
+        since: first steps of the stretch; None where all is fine.
+        until: last steps of it; None if the recording ends within the stretch.
+        steps: recorded steps that the number rests on.
+        minibatches: minibatches that it rests on.
+        tasks: indices of the tasks that it is about, the worst first.
+        pair: the worst pair; None if it is not about pairs.
+        layer: the layer in which the worst pair opposes most; None if unknown.
+    """
+
+    kind: str
+    side: str
+    verdict: str
+    text: str
+    threshold: str
+    limit: float
+    number: float
+    since: int | None = None
+    until: int | None = None
+    steps: int = 0
+    minibatches: int = 0
+    tasks: tuple[int, ...] = ()
+    pair: tuple[int, int] | None = None
+    layer: str | None = None
+
+
+def checks(run: RunRecord, thresholds: Thresholds) -> list[Check]:
+    """Every check of every side of a run: trouble first, then notes, what is fine, and what could not be checked.
+
+    Args:
+        run: what the run recorded.
+        thresholds: the value of every threshold, from `thresholds_of`.
+    """
+    every = [
+        check
+        for side, record in run.sides.items()
+        for of_kind in _CHECKS
+        for check in of_kind(_Asked(run, side, record, thresholds))
+    ]
+    order = ("trouble", "note", "fine", "unknown")
+    return sorted(every, key=lambda check: order.index(check.verdict))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One side of a run, and the thresholds. The parts of a check that all checks have."""
+
+    run: RunRecord
+    side: str
+    record: SideRecord
+    thresholds: Thresholds
+
+    @property
+    def direction(self) -> Float[np.ndarray, "M K"]:
+        """Training's weights; where they were not recorded, those of a plain sum of the losses."""
+        used = self.record.weights
+        return make("sum").solve_many(self.record.dumped).weights if used is None else used
+
+    @property
+    def assumed(self) -> str:
+        """What has to be said where the weights were not recorded."""
+        if self.record.weights is not None:
+            return ""
+        return " The run recorded no weights, so this is for a plain sum of the losses."
+
+    def names(self, tasks: tuple[int, ...]) -> str:
+        """The tasks as text, the first few by name."""
+        return _listing([short(self.run.tasks[i]) for i in tasks])
+
+    def blank(self, kind: str, threshold: str = "") -> Check:
+        """The check before it has found anything."""
+        name = threshold or kind
+        return Check(kind, self.side, "fine", "", name, self.thresholds[name], float("nan"))
+
+    def unknown(self, kind: str, why: str, threshold: str = "") -> Check:
+        """A check that could not be made."""
+        return replace(self.blank(kind, threshold), verdict="unknown", text=why)
+
+    def one(self, blank: Check, steps: np.ndarray, values: Float[np.ndarray, "N"]) -> tuple[Check, Spell | None]:
+        """A check of one number for each minibatch, and the stretch beyond the threshold."""
+        check, found = self.each(blank, steps, values[:, None])
+        return check, found.get(0)
+
+    def each(self, blank: Check, steps: np.ndarray, values: Float[np.ndarray, "N J"]) -> tuple[Check, dict[int, Spell]]:
+        """A check of J numbers for each minibatch, such as one for each task, and the stretches by index.
+
+        The worst stretch comes first.
+        """
+        if not enough(steps):
+            return self.too_few(blank, steps), {}
+        at, level = typical(steps, values)
+        above = THRESHOLDS[blank.threshold].above
+        found = last_spells(at, level, blank.limit, above)
+        last = smooth(level)[-1]
+        known = last[np.isfinite(last)]
+        extreme = float("nan") if not known.size else float(known.max() if above else known.min())
+        made = replace(blank, number=extreme, steps=len(at), minibatches=len(steps))
+        if not found and (extreme > blank.limit if above else extreme < blank.limit):
+            made = replace(made, text="Beyond the threshold at the last step alone, which does not count")
+        return (_beyond(made, *found.values()) if found else made), found
+
+    def too_few(self, blank: Check, steps: np.ndarray) -> Check:
+        """A check with too little to rest on."""
+        held = f"{len(steps)} minibatches at {len(np.unique(steps))} steps"
+        least = f"a judgement needs {LEAST_MINIBATCHES} at {LEAST_STEPS} steps"
+        return replace(blank, verdict="unknown", text=f"Too little is recorded ({held}); {least}.")
+
+
+def _beyond(made: Check, *found: Spell) -> Check:
+    """The check with its stretch. Of several, the earliest start and the worst number count."""
+    lasts = [spell.until for spell in found if spell.until is not None]
+    until = max(lasts) if len(lasts) == len(found) else None
+    return replace(
+        made,
+        verdict="trouble" if until is None else "note",
+        number=found[0].value,
+        since=min(spell.since for spell in found),
+        until=until,
+        steps=max(spell.steps for spell in found),
+    )
+
+
+def _spread(asked: _Asked) -> Iterator[Check]:
+    record = asked.record
+    check, found = asked.one(asked.blank("spread"), record.steps, spread(gradient_norms(record.gram)))
+    if found is None:
+        yield check
+        return
+    norms = gradient_norms(record.gram)
+    at, level = typical(record.steps, np.where(norms > 0, norms, np.nan))
+    within = typical(np.zeros(int((at >= found.since).sum())), level[at >= found.since])[1][0]
+    most, least = int(np.nanargmax(within)), int(np.nanargmin(within))
+    text = (
+        f"The longest gradient is typically {_number(check.number)} times the shortest. "
+        f"{asked.names((most,))} is the longest, {asked.names((least,))} the shortest."
+    )
+    apart = float("nan") if not len(record.at) else _last_typical(asked, contributions(record.dumped, asked.direction))
+    if record.weights is not None and apart < asked.thresholds["evened"]:
+        text += (
+            f" The combiner ({record.spec or 'unknown'}) evens this out: contributions differ {_number(apart)} times."
+        )
+        check = replace(check, verdict="note")
+    elif np.isfinite(apart):
+        text += f" Contributions to the step differ {_number(apart)} times.{asked.assumed}"
+    yield replace(check, text=text, tasks=(least, most))
+
+
+def _last_typical(asked: _Asked, lengths: Float[np.ndarray, "M K"]) -> float:
+    return float(smooth(typical(asked.record.at, spread(lengths))[1])[-1])
+
+
+def _starved(asked: _Asked) -> Iterator[Check]:
+    record, k = asked.record, len(asked.run.tasks)
+    if k < 2:
+        yield asked.unknown("starved", "There is one task.")
+        return
+    shares = k * direction_shares(record.dumped, asked.direction)
+    shares[gradient_norms(record.dumped) == 0] = np.nan  # a dead task is a finding of its own, an absent one is none
+    check, found = asked.each(asked.blank("starved"), record.at, shares)
+    if not found:
+        yield check
+        return
+    still = {task: _stands_still(asked, task, spell) for task, spell in found.items()}
+    stuck = tuple(task for task, stands in still.items() if stands is not False)
+    if not stuck:
+        text = f"The step holds little of {asked.names(tuple(found))}, but these tasks still learn."
+        yield replace(check, verdict="note", text=text + asked.assumed, tasks=tuple(found))
+        return
+    check = _beyond(check, *(found[task] for task in stuck))
+    known = [task for task in stuck if still[task]]
+    what = (
+        "Their success (or loss) stands still."
+        if known
+        else "Neither success nor loss of these tasks was recorded, so it is not known whether they learn."
+    )
+    text = f"The step holds little or nothing of {asked.names(stuck)}. {what}{asked.assumed}"
+    verdict = check.verdict if known else "note"
+    yield replace(check, verdict=verdict, text=text, tasks=stuck)
+
+
+def _stands_still(asked: _Asked, task: int, spell: Spell) -> bool | None:
+    """Whether a task has not improved since a stretch began; None if that is not known."""
+    success = asked.run.success
+    if success is not None and (ends := _ends_of(success, task, spell)):
+        return ends[1] < 1 - asked.thresholds["success_gain"] and ends[1] - ends[0] < asked.thresholds["success_gain"]
+    losses = [c for c in asked.run.curves if c.name in (f"loss_{asked.side}", "loss")]
+    if losses and (ends := _ends_of(losses[0], task, spell)):
+        return ends[0] - ends[1] < asked.thresholds["loss_drop"] * abs(ends[0])
+    return None
+
+
+def _ends_of(curve: Curve, task: int, spell: Spell) -> tuple[float, float] | None:
+    """The first and the last smoothed value of a curve within a stretch; None with fewer than two values."""
+    until = np.inf if spell.until is None else spell.until
+    within = (curve.steps >= spell.since) & (curve.steps <= until) & np.isfinite(curve.values[:, task])
+    values = curve.values[within, task]
+    if len(values) < 2:
+        return None
+    level = smooth(values)
+    return float(level[0]), float(level[-1])
+
+
+def _top_1(asked: _Asked) -> Iterator[Check]:
+    record = asked.record
+    if len(asked.run.tasks) < 2:
+        yield asked.unknown("top_1", "There is one task.")
+        return
+    check, found = asked.one(asked.blank("top_1"), record.at, top_1_mass(record.dumped, asked.direction))
+    if found is None:
+        yield check
+        return
+    at, lengths = typical(record.at, contributions(record.dumped, asked.direction))
+    holder = (int(np.argmax(np.median(lengths[at >= found.since], axis=0))),)
+    text = f"One task makes {100 * check.number:.0f}% of the step, most often {asked.names(holder)}.{asked.assumed}"
+    yield replace(check, text=text, tasks=holder)
+
+
+def _conflict(asked: _Asked) -> Iterator[Check]:
+    k = len(asked.run.tasks)
+    if k < 2:
+        yield asked.unknown("conflict", "There is one task.")
+        return
+    record = asked.record
+    i, j = np.triu_indices(k, 1)
+    norms = gradient_norms(record.gram)
+    cosine = np.where((norms[:, i] > 0) & (norms[:, j] > 0), cosines(record.gram)[:, i, j], np.nan)
+    check, found = asked.each(asked.blank("conflict"), record.steps, cosine)
+    if not found:
+        yield check
+        return
+    worst = next(iter(found))
+    pair = int(i[worst]), int(j[worst])
+    listed = _listing([f"{short(asked.run.tasks[i[p]])} against {short(asked.run.tasks[j[p]])}" for p in found])
+    pairs = "One pair opposes" if len(found) == 1 else f"{len(found)} of {len(i)} pairs oppose"
+    text = f"{pairs} each other in most minibatches: {listed}. The worst has a typical cosine of {check.number:.2f}."
+    layer = _worst_layer(record, pair)
+    if layer is not None:
+        text += f" This pair opposes most in the layer {layer}."
+    tasks = tuple(dict.fromkeys(int(t) for p in found for t in (i[p], j[p])))
+    yield replace(check, text=text, tasks=tasks, pair=pair, layer=layer)
+
+
+def _worst_layer(record: SideRecord, pair: tuple[int, int]) -> str | None:
+    """The layer with the lowest median cosine of a pair; None if the layers are not known or none is negative."""
+    if record.layers is None:
+        return None
+    G = record.layers.values[:, :, pair][:, :, :, pair]
+    cosine = typical(np.zeros(len(G)), cosines(G)[:, :, 0, 1])[1][0]
+    least = int(np.argmin(np.nan_to_num(cosine, nan=np.inf)))
+    return record.layers.names[least] if cosine[least] < 0 else None
+
+
+def _collapse(asked: _Asked) -> Iterator[Check]:
+    record = asked.record
+    if len(asked.run.tasks) < 2:
+        yield asked.unknown("collapse", "There is one task.", "cosine")
+        return
+    live = (gradient_norms(record.gram) > 0).sum(axis=1)
+    for name, values, words in (
+        ("cosine", mean_abs_cosine(record.gram), "the mean |cos| of two tasks is {:.2f}"),
+        (
+            "rank",
+            effective_rank(record.gram) / np.maximum(live, 1),
+            "they span {:.0%} as many directions as there are tasks",
+        ),
+    ):
+        check, found = asked.one(asked.blank("collapse", name), record.steps, values)
+        if found is not None:
+            text = f"The gradients point along few common directions: {words.format(check.number)}."
+            check = replace(check, text=text)
+        yield check
+
+
+def _dead(asked: _Asked) -> Iterator[Check]:
+    record = asked.record
+    norms = gradient_norms(record.gram)
+    # The share of a step's minibatches is the number here, so its mean takes the place of the median.
+    at = np.unique(record.steps)
+    dead = np.where(record.present, norms == 0, np.nan)
+    share = np.stack([_mean(dead[record.steps == t]) for t in at])
+    check = asked.blank("dead")
+    if not enough(record.steps):
+        yield asked.too_few(check, record.steps)
+        return
+    found = last_spells(at, share, check.limit, above=True)
+    check = replace(check, number=float(np.nanmax(share[-1])), steps=len(at), minibatches=len(record.steps))
+    if found:
+        tasks = tuple(found)
+        text = f"{asked.names(tasks)}: no gradient in most minibatches, so the loss does not reach the {asked.side}."
+        check = replace(_beyond(check, *found.values()), text=text, tasks=tasks)
+    yield check
+
+
+def _not_finite(asked: _Asked) -> Iterator[Check]:
+    record = asked.record
+    check = replace(asked.blank("not_finite"), minibatches=len(record.finite), steps=len(np.unique(record.finite_at)))
+    bad = record.finite == 0
+    share = bad.mean(axis=0) if len(bad) else np.zeros(len(asked.run.tasks))
+    check = replace(check, number=float(share.max()))
+    if check.number <= check.limit:
+        yield check
+        return
+    tasks = tuple(int(t) for t in np.argsort(-share, kind="stable") if share[t] > 0)
+    text = (
+        f"The gradient of {asked.names(tasks)} is not finite in {int(bad.any(axis=1).sum())} of {len(bad)} minibatches."
+    )
+    several = bad.any(axis=1).sum() > 1
+    since = int(record.finite_at[bad.any(axis=1)].min())
+    yield replace(check, verdict="trouble" if several else "note", text=text, since=since, tasks=tasks)
+
+
+def _clipped(asked: _Asked) -> Iterator[Check]:
+    record = asked.record
+    name = {"actor": "ratio_clip_fraction", "critic": "value_clip_fraction"}.get(asked.side, "")
+    if name in record.per_task:
+        check, found = asked.each(asked.blank("clipped"), record.at, record.per_task[name])
+        if found:
+            tasks = tuple(found)
+            text = (
+                f"PPO's clip removes {100 * check.number:.0f}% of the samples of {asked.names(tasks)}. "
+                "What it removes has no gradient, so these tasks are silenced."
+            )
+            check = replace(check, text=text, tasks=tasks)
+        yield check
+    if "clip_factor" in record.single:
+        check, spell = asked.one(asked.blank("clip_factor"), record.at, record.single["clip_factor"])
+        if spell is not None:
+            text = f"The clip of the gradient norm shortens every step to {_number(check.number)} of its length."
+            check = replace(check, text=text)
+        yield check
+
+
+def _solver(asked: _Asked) -> Iterator[Check]:
+    record = asked.record
+    if record.status is None:
+        return
+    unsolved = np.isin(record.status, _UNSOLVED)
+    at = np.unique(record.at)
+    check = asked.blank("solver")
+    if not enough(record.at):
+        yield asked.too_few(check, record.at)
+        return
+    share = np.array([[unsolved[record.at == t].mean()] for t in at])
+    check = replace(check, number=float(unsolved.mean()), steps=len(at), minibatches=len(unsolved))
+    found = last_spells(at, share, check.limit, above=True).get(0)
+    if found is not None:
+        text = f"The combiner ({record.spec or 'unknown'}) did not solve {100 * found.value:.0f}% of the minibatches."
+        check = replace(_beyond(check, found), text=text)
+    yield check
+
+
+def _popart(asked: _Asked) -> Iterator[Check]:
+    record = asked.record
+    loss = record.per_task.get(f"loss_{asked.side}")
+    if record.sigma is None or loss is None:
+        return
+    check, found = asked.each(asked.blank("popart"), record.at, loss)
+    if found:
+        tasks = tuple(found)
+        text = (
+            f"PopArt's statistics lag behind {asked.names(tasks)}: the value loss is {_number(check.number)} in "
+            "normalised units. Predicting the mean would give 1."
+        )
+        check = replace(check, text=text, tasks=tasks)
+    yield check
+
+
+_CHECKS: tuple[Callable[[_Asked], Iterator[Check]], ...] = (
+    *(_starved, _top_1, _spread, _conflict, _collapse),
+    *(_dead, _not_finite, _clipped, _solver, _popart),
+)
+
+
+def _mean(values: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "K"]:
+    """The mean of what is not NaN; 0 where all is."""
+    n = (~np.isnan(values)).sum(axis=0)
+    mean: np.ndarray = np.nansum(values, axis=0) / np.maximum(n, 1)
+    return mean
+
+
+def _listing(names: list[str]) -> str:
+    """Names as a text: the first few, and how many more."""
+    shown, more = names[:MOST_NAMED], len(names) - MOST_NAMED
+    text = ", ".join(shown)
+    return f"{text} and {more} more" if more > 0 else text
+
+
+def _number(value: float) -> str:
+    """A number with two or three digits."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2g}"

@@ -1,0 +1,53 @@
+"""What is typical of several minibatches: a median with its range, and the minibatch that a picture shows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from toppo.combiners.geometry import mean_abs_cosine
+
+
+@dataclass(frozen=True)
+class Typical:
+    """The median of one number over n minibatches, and its range.
+
+    Attributes:
+        median: the middle value; the mean of the two middle ones for an even n. NaN if n = 0.
+        low: the least value.
+        high: the greatest value.
+        n: minibatches whose number is finite. The others do not count.
+    """
+
+    median: float
+    low: float
+    high: float
+    n: int
+
+    def columns(self, name: str) -> dict[str, float]:
+        """The columns of a table: the median under this name, then `_low` and `_high`."""
+        return {name: self.median, f"{name}_low": self.low, f"{name}_high": self.high}
+
+
+def typical(values: Float[np.ndarray, "N"]) -> Typical:
+    """The median of one number over N minibatches, with its range."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return Typical(np.nan, np.nan, np.nan, 0)
+    return Typical(float(np.median(finite)), float(finite.min()), float(finite.max()), len(finite))
+
+
+def typical_minibatch(gram: Float[np.ndarray, "N K K"]) -> int:
+    """The index of the Gram that a picture of N minibatches shows: the one whose mean |cos| is the median.
+
+    For an even N it is the lower of the two middle ones. Of several equal ones it is the first. PopArt, and any other
+    rescaling of the tasks, leaves the cosines as they are. So every condition of a run shows the same minibatch.
+
+    Args:
+        gram: G of the minibatches of one snapshot.
+    """
+    cosine = mean_abs_cosine(gram)
+    known = int(np.isfinite(cosine).sum())  # others come last in the order
+    return int(np.argsort(cosine, kind="stable")[max(known - 1, 0) // 2])

@@ -1,0 +1,121 @@
+"""What other combiners would do with the recorded gradients: a first-order statement, and no promise about training.
+
+Every number is a median over the same dumped minibatches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from toppo.combiners import Combiner, make, names
+from toppo.combiners.geometry import gradient_norms
+from toppo_diag.analysis.recorded import SideRecord
+from toppo_diag.analysis.replay import Replay, replay
+from toppo_diag.analysis.scale import scaled, without_popart
+from toppo_diag.analysis.typical import typical
+
+MOST_GRAMS = 20
+"""Minibatches that are combined again, spread evenly over the run. More would take longer and say the same."""
+
+
+ROUNDING = 1e-9
+"""A cosine with the step that is closer to 0 counts as 0."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """What one combiner would do with the same gradients.
+
+    Attributes:
+        combiner: its spec.
+        popart: whether the gradients have PopArt's rescaling, or have it taken back; None where there is no PopArt.
+        used: whether training used it, as recorded.
+        worst_progress: min_i <g_i, d> / ||d|| over the live tasks: the first-order decrease of the worst task's loss
+            for each unit of length of the step. Comparable only among options with the same gradients.
+        worst_cosine: min_i cos(g_i, d) over the live tasks. Comparable among all options.
+        spread: largest over smallest contribution ||w_i g_i||.
+        opposed: live tasks with <g_i, d> < 0 beyond rounding, whose loss rises to first order.
+        minibatches: Grams behind the medians.
+    """
+
+    combiner: str
+    popart: bool | None
+    used: bool
+    worst_progress: float
+    worst_cosine: float
+    spread: float
+    opposed: float
+    minibatches: int
+
+
+def what_if(record: SideRecord, done: Callable[[int, int], object] | None = None) -> tuple[list[Option], list[str]]:
+    """Every combiner that needs Grams alone, on the dumped minibatches of a side; the kindest to the worst task first.
+
+    Before the first snapshot, these are minibatches of the Gram stream.
+
+    Args:
+        record: what the run recorded of a side.
+        done: called with the number of combiners that are done, and of all.
+
+    Returns:
+        The options, and notes on combiners that are left out.
+    """
+    source = record.dumped if len(record.at) else scaled(record.gram, record.scale)
+    chosen = np.unique(np.linspace(0, len(source) - 1, min(MOST_GRAMS, len(source))).round().astype(int))
+    grams: dict[bool | None, Float[np.ndarray, "N K K"]] = {None: source[chosen]}
+    if record.sigma is not None:
+        grams = {True: source[chosen], False: without_popart(source[chosen], record.sigma[chosen])}
+    candidates, notes = _candidates(record.spec)
+    found: list[Option] = []
+    for n, (spec, combiner) in enumerate(candidates.items()):
+        if done is not None:
+            done(n, len(candidates))
+        for popart, gram in grams.items():
+            try:
+                replayed = replay(combiner, gram)
+            except ValueError as error:
+                notes.append(f"{spec} is left out: {error}")
+                break
+            used = spec == record.spec and popart is not False
+            found.append(_summary(spec, popart, used, gram, replayed))
+    return sorted(found, key=lambda option: -np.nan_to_num(option.worst_cosine, nan=-2)), notes
+
+
+def _candidates(used: str | None) -> tuple[dict[str, Combiner], list[str]]:
+    """The combiners that answer from a Gram alone, by spec: at their defaults, and the one of training."""
+    found: dict[str, Combiner] = {}
+    left_out = []
+    for spec in names(torch_free=True):
+        combiner = make(spec)
+        if combiner.needs_losses or combiner.state_names:
+            left_out.append(spec)
+        else:
+            found[combiner.spec if combiner.spec == used else spec] = combiner
+    notes = [f"{', '.join(left_out)}: left out, because they need losses or a memory of the minibatches between"]
+    if used is not None and used not in found:
+        try:
+            combiner = make(used)
+            if not (combiner.needs_losses or combiner.state_names or combiner.needs_torch):
+                found[used] = combiner
+        except ValueError:
+            notes.append(f"{used}: left out, because this toppo has no such combiner")
+    return found, notes * bool(left_out)
+
+
+def _summary(spec: str, popart: bool | None, used: bool, gram: Float[np.ndarray, "N K K"], found: Replay) -> Option:
+    live = gradient_norms(gram) > 0
+    unit = np.divide(found.worst_progress, found.norm, out=np.zeros_like(found.norm), where=found.norm > 0)
+    return Option(
+        combiner=spec,
+        popart=popart,
+        used=used,
+        worst_progress=float(np.median(unit)),
+        worst_cosine=typical(found.worst_cosine).median,
+        spread=float(np.median(found.spread)),
+        opposed=float(np.median(((found.cosine < -ROUNDING) & live).sum(axis=1))),
+        minibatches=len(gram),
+    )

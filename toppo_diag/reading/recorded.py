@@ -1,0 +1,229 @@
+"""Reads what a run recorded, for the report: Grams of every side, weights, layers, and its curves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from toppo.dump import Dump, DumpError, run_logs
+from toppo_diag.analysis.recorded import Curve, LayerGrams, RunRecord, SideRecord
+from toppo_diag.analysis.scale import scaled
+from toppo_diag.errors import DiagnosticError
+from toppo_diag.reading.conditions import SUCCESS, gradient_scale, has_popart
+from toppo_diag.reading.dumps import Grams, layer_grams, read_grams, read_stream
+from toppo_diag.request import Request
+
+MOST_SLAB_BYTES = 4e9
+"""Gradients that are read for the layers of a run without layer Grams. More would take minutes."""
+_LEAST_SNAPSHOTS = 3
+_PROGRESS = {"success": "success (training)", "episode_return": "return", "loss_actor": "", "loss_critic": ""}
+"""Numbers of each task in a run's log, and how the report calls them."""
+
+
+def read_record(dump: Dump, name: str, scheduler: str = "serial") -> RunRecord:
+    """Everything that the report shows of a run.
+
+    Args:
+        dump: the run's dump or archive.
+        name: how the report calls the run.
+        scheduler: where gradients are read, as in `toppo_diag.reading.schedulers`.
+
+    Raises:
+        DumpError: the dump is damaged.
+    """
+    missing: list[str] = []
+    sides = {}
+    for side in dump.sides:
+        record = _side(dump, side, scheduler, missing)
+        if record is not None:
+            sides[side] = record
+    if not sides:
+        missing.append("No gradients are recorded yet: wait for the first snapshot, or record with one.")
+    elif not dump.n_snapshots:
+        missing.append("No snapshot yet, so weights, layers and conditions are missing. Record with snapshots.")
+    elif not dump.n_stream:
+        missing.append("No Gram stream, so the views show snapshots only. Record with a stream to see every collect.")
+    curves = _curves(dump)
+    if not any(curve.name.startswith("success") for curve in curves):
+        missing.append('No success was recorded. Record a scalar "success" with one number for each task.')
+    if not any(curve.name.startswith("loss") for curve in curves):
+        missing.append('No losses were recorded. Record a scalar "loss" with one number for each task.')
+    return RunRecord(
+        name=name,
+        path=dump.path,
+        tasks=dump.tasks,
+        step_label=dump.step.label,
+        step_name=dump.step.name,
+        sides=sides,
+        curves=curves,
+        facts=_facts(dump),
+        group=_group(dump.attrs),
+        complete=dump.complete,
+        missing=tuple(missing),
+    )
+
+
+def _side(dump: Dump, side: str, scheduler: str, missing: list[str]) -> SideRecord | None:
+    request = Request.of(dump, scheduler=scheduler)
+    if not dump.n_snapshots and not dump.n_stream:
+        return None
+    try:
+        dumped = read_grams(dump, side, request) if dump.n_snapshots else None
+        stream = read_stream(dump, side, request)
+    except DiagnosticError as error:
+        missing.append(str(error))
+        return None
+    scale = gradient_scale(dump, side)
+    beside = {} if dumped is None else dumped.beside
+    k = len(dump.tasks)
+    n = 0 if dumped is None else len(dumped.values)
+    per_task = {name: v.astype(float) for name, v in beside.items() if v.shape == (n, k) and v.dtype.kind in "fi"}
+    single = {name: v.astype(float) for name, v in beside.items() if v.shape == (n,) and v.dtype.kind in "fi"}
+    weights = per_task.get(f"{side}_weights")
+    if weights is None and dumped is not None:
+        missing.append(f"The {side}'s weights were not recorded, so its step is taken as a plain sum of the losses.")
+    status = single.get(f"{side}_status")
+    finite, at = _finite(dump, side)
+    layers = _layers(dump, side, scheduler, missing) if dump.n_snapshots else None
+    return SideRecord(
+        steps=stream.env_steps,
+        gram=stream.values,
+        dropped=stream.dropped,
+        present=_present(stream),
+        at=np.empty(0, dtype=np.int64) if dumped is None else dumped.env_steps,
+        dumped=np.empty((0, k, k)) if dumped is None else scaled(dumped.values, scale),
+        there=np.empty((0, k), dtype=bool) if dumped is None else _present(dumped),
+        scale=scale,
+        weights=weights,
+        spec=_text(dump.attrs.get("combiners", {}), side),
+        status=None if status is None else status.astype(np.int64),
+        sigma=_sigma(dump, side, dumped),
+        finite=finite,
+        finite_at=at,
+        per_task=per_task,
+        single=single,
+        layers=layers,
+    )
+
+
+def _present(grams: Grams) -> Bool[np.ndarray, "N K"]:
+    """Whether each task took part in each minibatch."""
+    present: np.ndarray = grams.beside.get("present", np.ones(grams.values.shape[:2])) != 0
+    return present
+
+
+def _text(values: Any, key: str) -> str | None:
+    found = values.get(key) if isinstance(values, Mapping) else None
+    return found if isinstance(found, str) else None
+
+
+def _sigma(dump: Dump, side: str, dumped: Grams | None) -> Float[np.ndarray, "M K"] | None:
+    if dumped is None or side != "critic" or not has_popart(dump):
+        return None
+    return np.asarray(dumped.beside["popart_sigma"])
+
+
+def _finite(dump: Dump, side: str) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each gradient is finite, for each dumped minibatch, and the steps of each."""
+    if not dump.n_snapshots:
+        return np.empty((0, len(dump.tasks))), np.empty(0, dtype=np.int64)
+    finite = dump.values(f"{side}_finite").reshape(-1, len(dump.tasks)) != 0  # -1 for an absent task
+    return finite, np.repeat(dump.steps, dump.n_minibatches)
+
+
+def _layers(dump: Dump, side: str, scheduler: str, missing: list[str]) -> LayerGrams | None:
+    """The Grams of the layers: as recorded, or from the dumped gradients. Of many gradients, of some snapshots."""
+    if not dump.has_layers(side):
+        missing.append(f"The {side} has no layers: record Grams by layer, or gradients (slabs).")
+        return None
+    chosen = np.arange(dump.n_snapshots)
+    if f"{side}_layer_gram" not in dump:
+        size = 4 * len(dump.tasks) * sum(part.size for part in dump.parameters(side)) * dump.n_minibatches
+        n = min(dump.n_snapshots, max(_LEAST_SNAPSHOTS, int(MOST_SLAB_BYTES // max(size, 1))))
+        chosen = np.unique(np.linspace(0, dump.n_snapshots - 1, n).round().astype(int))
+        if len(chosen) < dump.n_snapshots:
+            missing.append(f"The layers of the {side} are shown at {len(chosen)} of {dump.n_snapshots} snapshots.")
+    index = [(s, m) for s in chosen.tolist() for m in range(dump.n_minibatches)]
+    values = layer_grams(dump, side, index, scheduler)
+    absent = ~dump.present[chosen].reshape(len(index), 1, -1)
+    values = np.where(absent[..., :, None] | absent[..., None, :], 0.0, values)
+    steps = np.repeat(dump.steps[chosen], dump.n_minibatches)
+    good = np.isfinite(values).all(axis=(1, 2, 3))
+    return LayerGrams(tuple(dump.layer_names(side)), steps[good], values[good]) if good.any() else None
+
+
+def _curves(dump: Dump) -> tuple[Curve, ...]:
+    """Success, returns and losses: of the run's logs, and of the dump where the logs have none."""
+    try:
+        logs = run_logs(dump.path)
+    except DumpError:  # a dump without a run around it
+        logs = {}
+    found = [
+        *_logged(logs.get("evaluation.jsonl", ""), dump.tasks, {"success": "success (evaluation)"}),
+        *_logged(logs.get("progress.jsonl", ""), dump.tasks, _PROGRESS),
+    ]
+    have = {curve.name for curve in found}
+    if dump.n_snapshots:
+        for name, spec in dump.source.specs.items():
+            wanted = name in (*SUCCESS, "episode_return", "loss") or name.startswith("loss_")
+            label = {"episode_return": "return", "success": "success (training)"}.get(name, name)
+            if not wanted or label in have or spec.dims[-1] != "task" or spec.dims[0] != "snapshot":
+                continue
+            values = dump.values(name).astype(float)
+            if values.ndim == 3:
+                values = np.median(values, axis=1)
+            found.append(Curve(label, spec.units, dump.steps, values))
+    return tuple(sorted(found, key=lambda curve: not curve.name.startswith("success")))
+
+
+def _logged(text: str, tasks: Sequence[str], wanted: Mapping[str, str]) -> list[Curve]:
+    """Numbers of each task in a log, as far as its lines are sound. Other commands report damage."""
+    steps: list[int] = []
+    rows: dict[str, list[list[float]]] = {name: [] for name in wanted}
+    for line in text.split("\n")[:-1]:
+        try:
+            record = json.loads(line)
+            at, of_task = int(record["env_steps"]), record["tasks"]
+            row = {name: [_real(of_task[task].get(name)) for task in tasks] for name in wanted}
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            continue
+        steps.append(at)
+        for name in wanted:
+            rows[name].append(row[name])
+    curves = [
+        Curve(label or name, "return" if name == "episode_return" else "1", np.array(steps), np.array(rows[name]))
+        for name, label in wanted.items()
+        if steps
+    ]
+    return [curve for curve in curves if np.isfinite(curve.values).any()]
+
+
+def _real(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else float("nan")
+
+
+def _facts(dump: Dump) -> dict[str, str]:
+    """What the run is, in few words."""
+    attrs, facts = dump.attrs, {}
+    config = attrs.get("config", {})
+    for key in ("benchmark", "reward", "popart", "layernorm", "seed"):
+        if isinstance(config, Mapping) and key in config:
+            facts[key] = str(config[key])
+    combiners = attrs.get("combiners", {})
+    for side in dump.sides:
+        if (spec := _text(combiners, side)) is not None:
+            facts[f"{side} combiner"] = spec
+    return facts
+
+
+def _group(attrs: Mapping[str, Any]) -> str:
+    """The settings of a run without its seed, as a text. Runs that recorded no settings are each their own."""
+    config = attrs.get("config")
+    if not isinstance(config, Mapping) or not config:
+        return ""
+    same = {key: value for key, value in config.items() if key not in ("seed", "workers", "device")}
+    return json.dumps([same, attrs.get("combiners")], sort_keys=True, default=str)
