@@ -78,7 +78,7 @@ def write_figure(figure: Figure, stem: Path, formats: Sequence[str]) -> list[Pat
 
 
 def write_csv(rows: Iterable[Row], path: Path) -> Path:
-    """Write rows of equal keys as a CSV file.
+    """Write rows as a CSV file.
 
     Raises:
         OutputError: the place cannot be written.
@@ -87,10 +87,11 @@ def write_csv(rows: Iterable[Row], path: Path) -> Path:
 
 
 def to_csv(rows: Iterable[Row]) -> str:
-    """Rows of equal keys as CSV, with all digits of the floats."""
+    """Rows as CSV, with all digits of the floats. A cell is blank where a row lacks the column."""
     rows = list(rows)
+    columns = list(dict.fromkeys(column for row in rows for column in row))
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else [], lineterminator="\n")
+    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

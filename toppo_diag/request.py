@@ -28,7 +28,7 @@ class Selection(TypedDict, total=False):
     """The options of every command that reads dumps. Give at most one of `stage`, `snapshot` and `steps`.
 
     Attributes:
-        side: the group of parameters to look at: actor, critic, or another side of the dump.
+        side: the group of parameters to look at, by its name in the dump. `info` lists them.
         stage: early, mid, late, separated by commas.
         snapshot: snapshots counted from 0, such as 0,3,-1, or a range with both ends, such as 2:5.
         steps: the snapshots nearest to these steps, such as 500000,4500000, or all in a range, such as 500000:8000000.

@@ -22,7 +22,7 @@ def screen(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _row(run: Mapping[str, Any]) -> dict[str, str]:
-    steps, planned, mean = run["env_steps"], run["planned_steps"], run["mean_success"]
+    steps, planned, mean = run["steps"], run["planned_steps"], run["mean_success"]
     share = f" of {planned:,} ({100 * (steps or 0) / planned:.0f}%)" if planned else ""
     return {
         "run": run["run"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ from hypothesis import strategies as st
 
 from tests.combiners.gradients import PROPERTY, gram_of, independent, well_conditioned
 from toppo.combiners import FairGrad, make
+from toppo.combiners.geometry import mean_abs_cosine
 from toppo_diag.analysis.conflicts import (
+    ROUNDING,
     conflict_score,
-    conflicts,
+    conflict_series,
     effective_rank,
-    ranked_layers,
-    ranked_pairs,
+    heads,
+    layer_conflicts,
 )
 from toppo_diag.analysis.health import direction_shares, top_1_mass
 from toppo_diag.analysis.invariance import (
@@ -26,11 +29,11 @@ from toppo_diag.analysis.invariance import (
     single_task_sweep,
 )
 from toppo_diag.analysis.norms import norm_series
-from toppo_diag.analysis.replay import relative_distance, replay
+from toppo_diag.analysis.replay import direction_cosine, relative_distance, replay
 from toppo_diag.analysis.scale import without_popart
-from toppo_diag.analysis.series import Steps
+from toppo_diag.analysis.series import BAND, Steps
 from toppo_diag.analysis.stages import choose_snapshots
-from toppo_diag.analysis.trap import starved_for
+from toppo_diag.analysis.trap import starved_for, trap
 
 RNG = np.random.default_rng(3)
 J = RNG.standard_normal((5, 30)) * np.array([1e-2, 1, 20, 0, 3])[:, None]  # task 3 is dead
@@ -148,6 +151,16 @@ def test_replay_is_what_the_vectors_give(spec: str):
         assert found.worst_cosine[n] == min(found.cosine[n, live])
 
 
+def test_a_sum_and_a_mean_have_one_direction():
+    ones = np.ones((1, 5))
+    assert direction_cosine(G[None], ones, ones / 5) == pytest.approx(1)
+    assert relative_distance(G[None], ones / 5, ones) == pytest.approx(0.8)
+    a, b = RNG.standard_normal((2, 1, 5))
+    u, v = a[0] @ J, b[0] @ J
+    assert direction_cosine(G[None], a, b)[0] == pytest.approx(dot(u, v) / (norm(u) * norm(v)))
+    assert np.isnan(direction_cosine(G[None], 0 * ones, ones)[0])
+
+
 def test_replay_of_the_papers_ten_to_one():
     gram = np.diag([100.0, 1.0])[None]
     assert round(100 * float(replay(make("mean"), gram).cosine[0, 0]), 1) == 99.5
@@ -221,20 +234,106 @@ def test_a_singular_gram_is_not_held_to_theorem_1():
 
 
 def test_conflicts_are_what_the_vectors_give():
+    """Without noise, a conflict is the negative part of the cosine beyond rounding."""
     stack = np.stack([G, gram_of(independent(np.random.default_rng(1), 5))])
-    found = conflicts(stack)
+    s = conflict_series(np.array([10, 20]), stack)
     for n in range(2):
         pairs = [(i, j) for i in range(5) for j in range(i + 1, 5) if stack[n, i, i] > 0 and stack[n, j, j] > 0]
-        assert found.share[n] == pytest.approx(sum(stack[n, i, j] < 0 for i, j in pairs) / len(pairs))
-    assert found.pair_share[0, 3] == float(stack[1, 0, 3] < 0)  # task 3 is alive in the second alone
+        assert s.negative[n] == pytest.approx(sum(stack[n, i, j] < 0 for i, j in pairs) / len(pairs))
+        assert s.share[n] == s.negative[n]  # two steps cannot tell noise
+    found = s.found
+    assert not found.noise_known
+    assert found.share[0, 3] == float(stack[1, 0, 3] < 0)  # task 3 is alive in the second alone
     both = [stack[n, 0, 1] / math.sqrt(stack[n, 0, 0] * stack[n, 1, 1]) for n in range(2)]
-    assert found.pair_share[0, 1] == np.mean([c < 0 for c in both])
-    assert found.pair_cosine[0, 1] == pytest.approx(np.mean(both))
-    assert np.isnan(np.diag(found.pair_share)).all()
-    ranked = ranked_pairs(found)
-    assert len(ranked) == 10
-    shares = [found.pair_share[p] for p in ranked]
-    assert shares == sorted(shares, reverse=True)
+    assert found.share[0, 1] == np.mean([c < 0 for c in both])
+    assert found.cosine[0, 1] == pytest.approx(np.mean(both))
+    assert found.strength[0, 1] == pytest.approx(np.mean([max(0, -c - ROUNDING) for c in both]))
+    assert np.isnan(np.diag(found.share)).all()
+    assert len(s.pairs) == 10
+    strengths = [found.strength[p] for p in s.pairs]
+    assert strengths == sorted(strengths, reverse=True)
+
+
+@pytest.mark.parametrize("minibatches", [1, 5])
+def test_independent_gradients_are_in_conflict_no_more_often_than_the_band_lets_through(minibatches: int):
+    """Half of the signs are negative; beyond two standard errors lie 2.3 % of a normal distribution."""
+    rng = np.random.default_rng(0)
+    J = rng.standard_normal((60 * minibatches, 8, 400))
+    s = conflict_series(np.repeat(np.arange(60), minibatches), J @ J.swapaxes(1, 2))
+    assert s.found.noise_known
+    assert s.mean_negative == pytest.approx(0.5, abs=0.05)  # four standard deviations of 1,680 draws
+    assert s.mean_share == pytest.approx(0.023, abs=0.015)  # likewise
+    assert np.nanmax(s.found.strength) < 0.01  # against a mean |cos| of 0.04
+
+
+def test_a_conflict_beyond_noise_is_found_with_its_size():
+    rng = np.random.default_rng(1)
+    J = rng.standard_normal((40, 3, 400))
+    J[:, 1] -= 0.75 * J[:, 0]  # cos(g_0, g_1) = -0.6
+    s = conflict_series(np.repeat(np.arange(20), 2), J @ J.swapaxes(1, 2))
+    assert s.worst == (0, 1)
+    assert s.found.share[0, 1] == 1
+    assert s.found.strength[0, 1] == pytest.approx(0.6 - np.nanmedian(s.found.noise[0, 1]), abs=0.02)
+    assert s.found.strength[0, 2] < 0.01
+
+
+def test_noise_is_pooled_within_steps_or_taken_from_step_to_step():
+    rng = np.random.default_rng(2)
+    drift = np.linspace(0, 10, 200)
+    alone = Steps.of(np.arange(200))
+    assert alone.noise(drift + 0.3 * rng.standard_normal(200)) == pytest.approx(0.3, rel=0.15)
+    several = Steps.of(np.repeat(np.arange(50), 4))
+    values = np.repeat(10 * rng.standard_normal(50), 4) + 0.3 * rng.standard_normal(200)
+    assert several.noise(values) == pytest.approx(0.3, rel=0.15)
+    assert several.band(values)[0] == pytest.approx(BAND * several.noise(values) / 2)
+    assert np.isnan(Steps.of(np.array([1, 2])).noise(np.array([1.0, 2.0])))
+    assert Steps.of(np.array([1, 2])).band(np.array([1.0, 2.0]), 0.1).tolist() == [0.1, 0.1]
+
+
+def test_steps_leave_out_what_is_not_there():
+    steps = Steps.of(np.array([1, 1, 2]))
+    values = np.array([[1.0, np.nan], [3.0, 4.0], [5.0, np.nan]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(steps.mean(values), [[2, 4], [5, np.nan]])
+        np.testing.assert_array_equal(steps.median(values), [[2, 4], [5, np.nan]])
+        np.testing.assert_array_equal(steps.count(values), [[2, 1], [1, 0]])
+        steps.band(values)
+
+
+def layered(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Twelve minibatches of a trunk in conflict, a bias of rounding noise alone, and a head for each of three tasks."""
+    J = rng.standard_normal((12, 3, 200))
+    J[:, 1] -= 0.75 * J[:, 0]
+    noise = 1e-9 * rng.standard_normal((12, 3, 8))
+    noise[:, 1] = -noise[:, 0]
+    heads = [30 * np.eye(3)[:, [k]] * rng.standard_normal((12, 1, 1)) for k in range(3)]
+    parts = {"trunk": J, "bias": noise, **{f"head.{k}": head for k, head in enumerate(heads)}}
+    return {name: part @ part.swapaxes(1, 2) for name, part in parts.items()}
+
+
+def test_a_layer_of_rounding_noise_is_not_in_conflict():
+    layers = layered(np.random.default_rng(3))
+    assert conflict_score(layers["bias"]).mean() >= 1 / 3  # tasks 0 and 1 are opposed in it
+    found = layer_conflicts(np.arange(12), layers)
+    assert found[0].name == "trunk"
+    by_name = {layer.name: layer for layer in found}
+    assert by_name["trunk"].conflict > 0
+    assert by_name["bias"].conflict == 0
+    assert by_name["bias"].norm_share < 1e-15
+    assert sum(layer.norm_share for layer in found) == pytest.approx(1)
+    assert by_name["head.2"].reached == (2,)
+
+
+def test_heads_hide_how_tasks_meet():
+    layers = layered(np.random.default_rng(3))
+    found = heads(layers, layer_conflicts(np.arange(12), layers))
+    assert found is not None
+    assert found.layers == {0: ["head.0"], 1: ["head.1"], 2: ["head.2"]}
+    assert found.without_heads == pytest.approx(float(np.median(mean_abs_cosine(layers["trunk"]))), rel=1e-6)
+    assert found.with_heads < found.without_heads
+    trunk = {"trunk": layers["trunk"]}
+    assert heads(trunk, layer_conflicts(np.arange(12), trunk)) is None
 
 
 def test_closed_forms_of_conflict():
@@ -251,17 +350,50 @@ def test_closed_forms_of_conflict():
     assert effective_rank(np.array([[4.0, 1.2], [1.2, 1.0]])) == pytest.approx(expected)
 
 
-def test_layers_are_ranked_by_their_mean_score():
-    assert ranked_layers(np.array([[0.1, 0.5, 0.3], [0.1, 0.7, 0.3]])).tolist() == [1, 2, 0]
-
-
 # --- trap, steps, snapshots
 
 
-def test_starved_for_counts_the_longest_run():
-    shares = np.array([[0, 1, 0], [0, 1, 1], [1, 0, 0], [0, 0, 0], [0, 0, 0]], dtype=float)
-    assert starved_for(shares, 0.5).tolist() == [2, 3, 3]
-    assert starved_for(shares, 0.0).tolist() == [0, 0, 0]
+def test_starved_for_counts_the_snapshots_at_the_end():
+    starved = np.array([[1, 0, 1], [1, 0, 0], [0, 1, 0], [1, 1, 1], [1, 1, 1]], dtype=bool)
+    known = np.ones_like(starved)
+    assert starved_for(starved, known).tolist() == [2, 3, 2]
+    known[2, 0] = known[1, 2] = known[2, 2] = False  # absent: skipped, neither counted nor a break
+    assert starved_for(starved, known).tolist() == [4, 3, 3]
+
+
+def shares_at(shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Grams and weights of tasks with these shares of the direction: orthogonal gradients, weights of 1."""
+    return np.stack([np.diag(row) for row in shares]), np.ones_like(shares)
+
+
+def test_three_noisy_snapshots_do_not_starve_a_task():
+    rng = np.random.default_rng(0)
+    noisy = np.abs(0.03 * rng.standard_normal(30))
+    noisy[-3:] = 0.004, 0.001, 0.006  # below the threshold by chance, among shares of 0.02
+    starving = np.where(np.arange(30) < 20, 0.2, 0.002 * rng.uniform(0.5, 1.5, 30))
+    shares = np.stack([noisy, starving, 1 - noisy - starving], axis=1)
+    found = trap(np.arange(30), *shares_at(shares), None, 0.01)
+    np.testing.assert_allclose(found.shares, shares, rtol=1e-12)
+    assert found.starved_for[0] < 3
+    assert found.starved_for[1] >= 7  # of ten; the jump into them is no noise
+    assert found.starved_for[2] == 0
+
+
+def test_a_task_that_now_makes_most_of_the_step_is_not_starved():
+    first = np.concatenate([np.full(10, 0.001), np.full(5, 0.85)])
+    found = trap(np.arange(15), *shares_at(np.stack([first, 1 - first], axis=1)), None, 0.05)
+    assert found.starved[:8, 0].all()
+    assert found.starved_for.tolist() == [0, 0]
+
+
+def test_noise_of_a_share_is_that_of_its_minibatches():
+    """A mean share below the threshold is no starvation where the minibatches are far apart."""
+    apart = np.tile([-0.4, 0.4], 10)
+    near = np.full(20, 0.001)
+    shares = np.stack([apart, near, 1 - apart - near], axis=1)
+    found = trap(np.repeat(np.arange(10), 2), *shares_at(np.abs(shares)), None, 0.01)
+    assert found.starved_for[1] == 10
+    assert Steps.of(np.repeat(np.arange(10), 2)).band(shares, near=True)[0, 0] > 0.5
 
 
 def test_steps_gather_minibatches():

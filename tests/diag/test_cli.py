@@ -66,10 +66,12 @@ def test_every_command_writes_its_figure_and_its_numbers(diag, run, command):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_draws_what_it_can_of_an_archive_and_of_a_bare_dump(diag, archive, bare_run, command):
     for path in (archive, bare_run):
+        if command == "weights" and path == bare_run:
+            continue  # which has none
         code, out, err = diag(command, path, "--format", "svg", *QUICK.get(command, ()))
         assert (code, err) == (0, "")
         assert ".svg" in out
-    assert "note: " in out or command in ("replay", "heatmaps", "health")
+    assert "note: " in out or command in ("replay", "heatmaps", "health", "contributions", "weights")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -171,10 +173,14 @@ def test_conflicts_rank_layers_where_there_are_any(diag, run, archive, tmp_path)
     _, out, _ = diag("conflicts", run, "--format", "svg", "--json")
     rows = table("figures/out/conflicts-fg-layers.csv")
     assert {r["layer"] for r in rows} == {"trunk.0.weight", "trunk.0.bias", "out"}
-    scores = [float(r["conflict_score"]) for r in rows if r["side"] == "critic"]
+    scores = [float(r["conflict"]) for r in rows if r["side"] == "critic"]
     assert scores == sorted(scores, reverse=True)
-    diag("conflicts", archive, "--format", "svg", "--out", "o", "--json")
-    assert table("o/conflicts-fg-layers.csv") == rows
+    assert any("ranked over 3 snapshots; choose others with --snapshot" in note for note in json.loads(out)["notes"])
+    for path, out in ((run, "a"), (archive, "b")):  # slabs, and Grams by layer
+        diag("conflicts", path, "--snapshot", "0:4", "--name", "all", "--format", "svg", "--out", out)
+    assert table("a/all-layers.csv") == table("b/all-layers.csv")
+    _, out, _ = diag("conflicts", archive, "--format", "svg", "--out", "o", "--json")
+    assert any(note.endswith("are ranked over 5 snapshots") for note in json.loads(out)["notes"])
     bare = runs.record(tmp_path / "bare", slabs=False, snapshots=1)
     _, out, _ = diag("conflicts", bare, "--format", "svg", "--out", "o", "--json")
     assert any("holds no Grams by layer and no slabs" in note for note in json.loads(out)["notes"])

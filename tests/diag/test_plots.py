@@ -24,6 +24,7 @@ from matplotlib.text import Text
 import toppo_diag
 from tests.diag import runs
 from toppo_diag import plots
+from toppo_diag.analysis.conflicts import ConflictSeries, LayerConflict, conflict_series
 from toppo_diag.analysis.curves import Band
 from toppo_diag.analysis.heatmap import Panel, gram_panel, typical_panel
 from toppo_diag.analysis.invariance import Perturbation, Sweep
@@ -187,22 +188,34 @@ def test_replay(k: int):
     assert_legible(figure)
 
 
+LAYERS = [
+    LayerConflict("encoder.layers.11.self_attention.projection.weight", 0.5, 0.2, 0.5, (0, 1)),
+    LayerConflict("0.bias", 0.25, 1e-9, 0.5, (0, 1)),
+    LayerConflict("head", 0.0, 0.4, 0.0, (1,)),
+]
+
+
+def conflicting(k: int) -> ConflictSeries:
+    J = np.random.default_rng(0).standard_normal((12, k, 60))
+    return conflict_series(np.repeat(STEPS, 2), J @ J.swapaxes(1, 2))
+
+
 @pytest.mark.parametrize("k", [4, 50])
 def test_conflicts(k: int):
-    rng = np.random.default_rng(0)
-    pairs = rng.random((k, k))
-    np.fill_diagonal(pairs, np.nan)
-    sides = {side: (STEPS, rng.random(6), k * rng.random(6)) for side in ("actor", "critic")}
-    layers = {"critic": [("trunk.0.weight", 0.5), ("trunk.0.bias", 0.25)]}
-    figure = conflicts_figure(sides, dict.fromkeys(sides, pairs), layers, names(k))
+    found = conflicting(k)
+    figure = conflicts_figure(dict.fromkeys(("actor", "critic"), found), {"critic": LAYERS}, names(k), axis="batches")
     share, rank = figure.axes[:2]
-    np.testing.assert_array_equal(line(share, "critic"), sides["critic"][1])
-    np.testing.assert_array_equal(line(rank, "actor"), sides["actor"][2])
+    np.testing.assert_array_equal(line(share, "critic"), found.share)
+    np.testing.assert_array_equal(line(share, "critic by sign"), found.negative)
+    np.testing.assert_array_equal(line(rank, "actor"), found.effective_rank)
+    assert share.get_xlabel() == "batches"
     grids = [ax for ax in figure.axes if ax.images and ax.images[0].get_array().shape == (k, k)]
     assert len(grids) == 2
-    np.testing.assert_array_equal(grids[0].images[0].get_array().compressed(), pairs[np.isfinite(pairs)])
-    bars = [ax for ax in figure.axes if "conflict score" in ax.get_xlabel()]
-    assert [bar.get_width() for bar in bars[0].patches] == [0.5, 0.25]
+    drawn = found.found.share
+    np.testing.assert_array_equal(grids[0].images[0].get_array().compressed(), drawn[np.isfinite(drawn)])
+    (bars,) = (ax for ax in figure.axes if "conflict that a layer brings" in ax.get_xlabel())
+    assert [bar.get_width() for bar in bars.patches] == [0.5, 0.25]  # no head: one task alone reaches it
+    assert bars.get_window_extent().width > figure.bbox.width / 2  # whatever the length of the names
     assert_legible(figure)
 
 
@@ -256,7 +269,6 @@ def pictures(k: int) -> dict[str, Callable[..., Figure]]:
     rng = np.random.default_rng(0)
     tasks, sides = names(k), ("critic", "actor")
     shares = rng.dirichlet(np.ones(k), 6)
-    pairs = np.where(np.eye(k, dtype=bool), np.nan, rng.random((k, k)))
     flat = np.ones(len(SIGMAS))
     specs = ["fairgrad:alpha=1", "mean", "pcgrad"]
     panel = a_panel(k)
@@ -285,9 +297,8 @@ def pictures(k: int) -> dict[str, Callable[..., Figure]]:
         ),
         "replay_figure": (specs, tasks, rng.uniform(-1, 1, (3, k)), list(rng.uniform(-1, 1, (3, 7))), "critic"),
         "conflicts_figure": (
-            {side: (STEPS, rng.random(6), k * rng.random(6)) for side in sides},
-            dict.fromkeys(sides, pairs),
-            {"critic": [("trunk.0.weight", 0.5), ("trunk.0.bias", 0.25)]},
+            dict.fromkeys(sides, conflicting(k)),
+            {"critic": LAYERS},
             tasks,
         ),
         "trap_figure": (STEPS, shares - 0.1, shares, tasks[:2], 0.1 / k, tasks, "critic"),
@@ -321,7 +332,7 @@ def draws(k: int) -> dict[str, Callable[[Axes], Axes]]:
         "draw_cosines": (specs, tasks, values[:2]),
         "draw_worst_cosines": (specs, list(values[:2])),
         "draw_pairs": (rng.random((k, k)), tasks),
-        "draw_layers": ([("trunk.0.weight", 0.5), ("trunk.0.bias", 0.25)],),
+        "draw_layers": (LAYERS,),
         "draw_direction_shares": (STEPS, values, tasks[:1], 0.1 / k, tasks),
         "draw_weights": (STEPS, values, tasks),
         "draw_success": (lines, "std", {"MOORE": 86.0}),
@@ -609,9 +620,7 @@ def test_the_names_of_many_conditions_do_not_overprint():
 
 
 def test_the_page_of_one_side_is_filled():
-    pairs = np.where(np.eye(4, dtype=bool), np.nan, 0.5)
-    series = {"critic": (np.arange(3), np.full(3, 0.2), np.full(3, 2.0))}
-    figure = conflicts_figure(series, {"critic": pairs}, {"critic": [("out", 0.3)]}, ["a", "b", "c", "d"])
+    figure = conflicts_figure({"critic": conflicting(4)}, {"critic": LAYERS}, ["a", "b", "c", "d"])
     figure.canvas.draw()
     assert all(ax.axison for part in figure.subfigs for ax in part.axes)
     grid = next(ax for ax in every_axes(figure) if ax.images)

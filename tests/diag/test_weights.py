@@ -126,9 +126,11 @@ def test_successive_collects_are_one_stretch():
     assert stretches(steps, snapshot, None) == [0, 2, 4]
 
 
-def test_weights_that_were_not_recorded_are_called_assumed_in_the_picture(bare_run, run):
-    titles = [ax.get_title() for ax in toppo_diag.weights(bare_run).figure().axes]
-    assert titles == [f"{side}: mean, assumed (none recorded)" for side in ("actor", "critic")]
+def test_weights_that_were_not_recorded_are_not_drawn(bare_run, run):
+    with pytest.raises(toppo_diag.DiagnosticError, match="record them under actor_weights and critic_weights"):
+        toppo_diag.weights(bare_run)
+    product = toppo_diag.trap(bare_run, starved_snapshots=1, starved_share=1.0)
+    assert set(product.numbers["flag"]) == {""}
     assert "assumed" in toppo_diag.trap(bare_run).figure().axes[0].get_title()
     assert "assumed" not in toppo_diag.trap(run).figure().axes[0].get_title()
 
@@ -136,8 +138,32 @@ def test_weights_that_were_not_recorded_are_called_assumed_in_the_picture(bare_r
 def test_trap_states_its_rule_and_that_lines_coincide(run, ln_run):
     title = toppo_diag.trap(run, starved_snapshots=4).figure().axes[0].get_title()
     assert title.splitlines() == [
-        "starved = in the grey band for 4 snapshots in a row:",
+        "starved = in the grey band in the last 4 snapshots, beyond noise:",
         "no task",
         "all lines coincide (FairGrad, \u03b1 = 1: Theorem 1)",
     ]
     assert "coincide" not in toppo_diag.trap(ln_run).figure().axes[0].get_title()
+
+
+@pytest.mark.parametrize(
+    ("name", "units", "column", "label"),
+    [
+        ("episode_return", "points", "episode_return", "episode return (points)"),
+        ("loss", "nats", "loss", "loss (nats)"),
+        ("loss_trunk", "1", "loss", "loss"),
+        ("accuracy", "1", "accuracy", "accuracy"),
+    ],
+)
+def test_trap_shows_what_was_recorded_on_its_own_scale(tmp_path, name, units, column, label):
+    values = np.array([200.0, 3000.0, 0.5])
+    scalars = {name: ScalarSpec(("task",), units=units)}
+    with DumpWriter.create(tmp_path / "a.zarr", tasks=list("abc"), sides={"trunk": 5}, minibatch_scalars=scalars) as w:
+        for step in range(4):
+            slab = np.random.default_rng(step).standard_normal((3, 5)).astype(np.float32)
+            w.record(step=step, trunk=slab, **{name: values / 3000 if name == "accuracy" else values})
+    product = toppo_diag.trap(str(tmp_path / "a.zarr"))
+    assert list(product.tables["main"].columns)[-1] == column
+    beside = product.figure().axes[1]
+    assert beside.get_ylabel() == label
+    assert beside.get_yscale() == ("log" if column == "loss" else "linear")
+    assert (beside.get_ylim()[1] < 1.1) == (column == "accuracy")

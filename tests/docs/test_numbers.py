@@ -1,22 +1,162 @@
-"""The numbers that the README states of its picture are those of the shipped archive."""
+"""The numbers that README.md, docs/ and figures/README.md state of the shipped archives are those of the archives."""
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
+import toppo_diag
 from tests.docs.pages import ROOT
 from toppo.dump import open_dump
 
+DATA = ROOT / "figures" / "data"
 
-def test_the_readme_states_the_ratios_of_its_picture_and_their_medians():
-    dump = open_dump(ROOT / "figures" / "data" / "toppo.h5")
+
+def text(page: str) -> str:
+    """A page without its line breaks."""
+    return " ".join((ROOT / page).read_text(encoding="utf-8").split())
+
+
+@cache
+def spreads(run: str, side: str = "critic", raw: bool = False) -> np.ndarray:
+    """Longest gradient over the shortest of each dumped minibatch, (snapshot, minibatch), in plain numpy."""
+    dump = open_dump(DATA / f"{run}.h5")
+    length = np.sqrt(np.diagonal(dump.values(f"{side}_gram"), axis1=2, axis2=3))
+    if raw:
+        length = length * dump.values("popart_sigma")[:, None] ** 2
+    ratio: np.ndarray = length.max(axis=2) / length.min(axis=2)
+    return ratio
+
+
+@cache
+def cosines(run: str, side: str = "critic") -> np.ndarray:
+    """Mean |cos| over the pairs of tasks of each dumped minibatch, (snapshot, minibatch), in plain numpy."""
+    gram = open_dump(DATA / f"{run}.h5").values(f"{side}_gram")
+    length = np.sqrt(np.diagonal(gram, axis1=2, axis2=3))
+    cosine = np.abs(gram / (length[..., :, None] * length[..., None, :]))
+    mean: np.ndarray = cosine[..., ~np.eye(gram.shape[-1], dtype=bool)].mean(axis=-1)
+    return mean
+
+
+def x(ratio: float, sign: str = "x") -> str:
+    return f"{ratio:,.0f}{sign}" if ratio >= 100 else f"{ratio:.3g}{sign}"
+
+
+def ranged(values: np.ndarray, sign: str = "x") -> str:
+    return f"({x(values.min(), sign)} to {x(values.max(), sign)})"
+
+
+EARLY, MID, LATE = range(3)
+
+
+def test_the_readme_states_the_medians_and_ranges_of_its_picture():
+    dump = open_dump(DATA / "toppo.h5")
     length = np.sqrt(np.diagonal(dump.values("critic_gram")[0], axis1=1, axis2=2))
     without_popart = length * dump.values("popart_sigma")[0] ** 2
-    ratios = [values.max(axis=1) / values.min(axis=1) for values in (without_popart, length)]
-    first, typical = ([f"{of(ratio):,.0f}" for ratio in ratios] for of in (lambda ratio: ratio[0], np.median))
-
-    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
-    assert f"a ratio of {first[0]} without PopArt and {first[1]} with it" in readme
-    assert f"medians are {typical[0]} and {typical[1]}" in readme
+    raw, trained = spreads("toppo", raw=True)[0], spreads("toppo")[0]
+    readme, page = text("README.md"), text("docs/tutorials/read-a-heatmap.md")
+    assert f"a median of {np.median(raw):,.0f} without PopArt and {np.median(trained):,.0f} with it" in readme
+    assert f"range from {raw.min():,.0f} to {raw.max():,.0f} without it" in readme
+    assert f"and from {trained.min():,.0f} to {trained.max():,.0f} with it" in readme
+    assert f"spreads from {raw.min():,.0f} to {raw.max():,.0f} without PopArt" in page
+    assert f"The medians are {np.median(raw):,.0f} and {np.median(trained):,.0f}." in page
     quietest = {dump.tasks[i] for i in without_popart.argmin(axis=1)}
     assert quietest == {"pick-place-v3"}
+    shown = length[int(np.argsort(cosines("toppo")[0])[2])]
+    assert dump.tasks[int(shown.argmax())] == "peg-insert-side-v3"
+    assert f"peg-insert-side alone has {100 * shown.max() / shown.sum():.0f} % of the summed length" in page
+
+
+def test_figures_readme_states_medians_of_stages():
+    page = text("figures/README.md")
+    none, ln = spreads("mean", raw=True), spreads("mean-ln", raw=True)
+    popart, ln_popart = spreads("mean"), spreads("mean-ln")
+    abs_cos, abs_cos_ln = cosines("mean"), cosines("mean-ln")
+
+    def m(values: np.ndarray) -> str:
+        return x(float(np.median(values)))
+
+    early = [abs_cos[EARLY], abs_cos_ln[EARLY]]
+    assert " and ".join(f"{np.median(v):.2f} ({v.min():.2f} to {v.max():.2f})" for v in early) in page
+    assert max(early[0]) < 0.34  # "the paper's 0.34 lies above all five minibatches"
+    assert f"{m(none[EARLY])} without LN {ranged(none[EARLY])}, {m(ln[EARLY])} with {ranged(ln[EARLY])}" in page
+    assert f"{m(none[MID])} mid {ranged(none[MID])}, then {m(none[LATE])} {ranged(none[LATE])}" in page
+    for stage, name in ((MID, "mid"), (LATE, "late")):
+        assert f"from {np.median(abs_cos[stage]):.2f} to {np.median(abs_cos_ln[stage]):.2f} {name}" in page
+    for stage in (EARLY, MID):
+        from_to = f"({m(none[stage])} to {m(popart[stage])}, with LN {m(ln[stage])} to {m(ln_popart[stage])})"
+        assert from_to in page
+    assert f"it widens: from {m(none[LATE])} to {m(popart[LATE])}" in page
+    assert f"with LN from {m(ln[LATE])} to {m(ln_popart[LATE])}**" in page
+    assert ln[LATE].max() < ln_popart[LATE].min() and none[LATE].max() > popart[LATE].min()  # "the ranges overlap"
+    actor, actor_cos = spreads("mean-ln", "actor"), cosines("mean-ln", "actor")
+    per_stage = ", ".join(m(v) for v in actor)
+    assert f"{per_stage}; abs. cosine {', '.join(f'{np.median(v):.2f}' for v in actor_cos)}" in page
+
+
+def test_figures_readme_states_medians_of_runs():
+    page = text("figures/README.md")
+    plain, raw = (
+        toppo_diag.norms(str(DATA / "mean-ln.h5"), raw=raw).numbers.set_index("side") for raw in (False, True)
+    )
+
+    def of(numbers, side: str) -> str:
+        row = numbers.loc[side]
+        return ranged(np.array([row["spread_low"], row["spread_high"]]))
+
+    assert f"critic {x(plain.loc['critic', 'spread'])} under PopArt {of(plain, 'critic')}" in page
+    assert f"and {x(raw.loc['critic', 'spread'])} raw {of(raw, 'critic')}" in page
+    assert f"actor {x(plain.loc['actor', 'spread'])} {of(plain, 'actor')}, of 240 minibatches" in page
+    assert set(plain["minibatches"]) == {240}
+    health = toppo_diag.health([str(DATA / "fg.h5"), str(DATA / "mean-ln.h5")]).numbers.set_index("condition")
+    cosine, mass = health["mean_abs_cosine"], health["top_1_mass"]
+    assert (
+        f"{cosine['+PopArt']:.2f} to {cosine['+PopArt+LN']:.2f}; {mass['+PopArt']:.2f} to {mass['+PopArt+LN']:.2f}; "
+        f"{mass['+PopArt+LN+FG']:.2f} | agree"
+    ) in page
+    shares = toppo_diag.contributions(str(DATA / "fg.h5")).numbers.set_index("condition")
+    said = [
+        f"{x(row['spread'])} {ranged(np.array([row['spread_low'], row['spread_high']]))}"
+        for _, row in shares.loc[["raw, mean", "+PopArt, mean", "+PopArt, FG"]].iterrows()
+    ]
+    assert f"{said[0]}, {said[1]}, {said[2]} on both" in page
+
+
+def test_the_results_page_states_medians():
+    page = text("docs/results.md")
+    none = spreads("mean", raw=True)[EARLY]
+    assert f"without LayerNorm | {np.median(cosines('mean')[EARLY]):.2f} | 0.34 |" in page
+    assert f"the same with LayerNorm | {np.median(cosines('mean-ln')[EARLY]):.2f} | 0.20 |" in page
+    assert f"before PopArt | {np.median(none):,.0f} | 9,864 |" in page
+    assert f"the five ratios lie between {none.min():,.0f} and {none.max():,.0f}" in page
+    early = cosines("mean")[EARLY]
+    assert f"between {early.min():.2f} and {early.max():.2f}" in page
+    assert int(early.argmax()) == int(cosines("mean-ln")[EARLY].argmax()) == 0  # the first is not typical
+
+
+def test_the_instrument_pages_state_medians():
+    sign = "\N{MULTIPLICATION SIGN}"
+
+    def m(values: np.ndarray) -> str:
+        return x(float(np.median(values)), sign)
+
+    heatmaps, norms = text("docs/instruments/heatmaps.md"), text("docs/instruments/norms.md")
+    none, ln = spreads("mean", raw=True), spreads("mean-ln", raw=True)
+    popart, ln_popart = spreads("mean"), spreads("mean-ln")
+    assert f"Top left: {m(none[EARLY])}." in heatmaps
+    assert f"narrows the spread early ({m(none[EARLY])} to {m(popart[EARLY])})" in heatmaps
+    assert f"from {m(none[LATE])} to {m(popart[LATE])} without LayerNorm" in heatmaps
+    assert f"from {m(ln[LATE])} to {m(ln_popart[LATE])} with it" in heatmaps
+    late = [float(np.median(cosines(run)[LATE])) for run in ("mean", "mean-ln")]
+    assert f"mean $|\\cos|$ is {late[0]:.2f}; with LayerNorm, at the same step, it is {late[1]:.2f}" in heatmaps
+    assert all(4 <= np.median(v) <= 6 for v in spreads("mean-ln", "actor"))
+    for raw in (False, True):
+        critic = toppo_diag.norms(str(DATA / "mean-ln.h5"), raw=raw).numbers.set_index("side").loc["critic"]
+        first, last = (x(critic[f"spread_{end}_step"], sign) for end in ("first", "last"))
+        if raw:
+            assert f"{x(critic['spread'], sign)} in the median, and falls from {first}" in norms
+            assert f"to {last} in the last" in norms
+        else:
+            assert f"{x(critic['spread'], sign)} in the median over {critic['minibatches']:.0f} minibatches" in norms
+            assert f"{first} in the median of the first collect and {last} in that of the last" in norms

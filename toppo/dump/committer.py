@@ -64,6 +64,7 @@ class Committer:
         self._room = header.allocated
         self._specs = manifest.stored(header, self._room)
         self._documents = zarr_store.read_documents(files, self._specs)
+        self._said: set[str] = set()  # sides whose first gradients that are not finite were logged
         self._sums: dict[str, bytes] = {}  # key of a chunk that is written and not committed -> its checksums
 
     def write_minibatches(self, snapshot: int, waiting: dict[int, Minibatch], written: Written) -> None:
@@ -187,12 +188,20 @@ class Committer:
             if layout.absences:
                 finite[small["present"] == 0] = ABSENT
             small[f"{side}_finite"] = finite
-            for bad in np.flatnonzero(finite == 0):
-                what = f"snapshot {snapshot}, minibatch {minibatch}: the {side} gradient of {layout.tasks[bad]}"
-                log.warning("%s: %s is not finite; recorded and flagged", self._files.where, what)
+            self._say_once(side, f"snapshot {snapshot}, minibatch {minibatch}", np.flatnonzero(finite == 0))
         if given.slot:
             self._give_back(given.slot)
         return small
+
+    def _say_once(self, side: str, place: str, bad: npt.NDArray[np.intp]) -> None:
+        """Log the first gradients of a side that are not finite. A run that diverges has no others from then on."""
+        if not len(bad) or side in self._said:
+            return
+        self._said.add(side)
+        names = [self.header.layout.tasks[i] for i in bad]
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        what = f"{place}: the {side} gradient of {shown}"
+        log.warning("%s: %s is not finite; recorded and flagged, as are later ones", self._files.where, what)
 
     def _add_grams(self, side: str, slab: npt.NDArray[np.float32], small: Values) -> None:
         """Compute the Grams of a side that the dump keeps and that were not given."""

@@ -1,43 +1,22 @@
-"""Which tasks pull against each other, how often, and in which layers (not in the paper)."""
+"""Which tasks pull against each other, how often, and in which layers (not in the paper).
+
+A conflict is a negative cosine beyond the noise band. By its sign alone, noise would be in conflict half of the time.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from toppo.combiners.geometry import cosines, gradient_norms
+from toppo.combiners.geometry import cosines, gradient_norms, mean_abs_cosine
 from toppo_diag.analysis.series import Steps
+from toppo_diag.analysis.typical import Typical, typical
 
-
-@dataclass(frozen=True)
-class Conflicts:
-    """Conflicts in N Grams G = J J'. Two tasks are in conflict where cos(g_i, g_j) < 0.
-
-    Attributes:
-        share: pairs in conflict over pairs of live tasks (tasks with a gradient), for each Gram, (N,); 0 without pairs.
-        effective_rank: see `effective_rank`, for each Gram, (N,).
-        pair_share: share of the Grams in which a pair is in conflict, out of those where both tasks are alive, (K, K);
-            NaN on the diagonal, and for a pair that is never alive together.
-        pair_cosine: mean cosine over the same Grams, (K, K); NaN in the same places.
-    """
-
-    share: Float[np.ndarray, "N"]
-    effective_rank: Float[np.ndarray, "N"]
-    pair_share: Float[np.ndarray, "K K"]
-    pair_cosine: Float[np.ndarray, "K K"]
-
-
-def conflicts(gram: Float[np.ndarray, "N K K"]) -> Conflicts:
-    """The conflicts in N Grams, for each Gram and for each pair of tasks."""
-    cosine, pairs = cosines(gram), live_pairs(gram)
-    met = pairs.sum(axis=0)
-    with np.errstate(invalid="ignore"):
-        pair_share = np.where(met > 0, ((cosine < 0) & pairs).sum(axis=0) / met, np.nan)
-        pair_cosine = np.where(met > 0, (cosine * pairs).sum(axis=0) / met, np.nan)
-    return Conflicts(conflict_score(gram), effective_rank(gram), pair_share, pair_cosine)
+ROUNDING = 1e-5
+"""Least noise band of a cosine. Rounding to fp32 alone can change a cosine by so much (tolerance of the format)."""
 
 
 def live_pairs(gram: Float[np.ndarray, "*n K K"]) -> np.ndarray:
@@ -51,7 +30,7 @@ def conflict_score(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n"]
     """Share of the pairs of live tasks with cos(g_i, g_j) < 0; 0 where there is no pair.
 
     For the Gram of one layer this is Recon's conflict score at threshold S = 0, divided by the number of pairs (Shi et
-    al., Recon, ICLR 2023). Recon gives each task its own copy of the layers with the highest scores.
+    al., Recon, ICLR 2023). It counts signs, also those of noise.
     """
     pairs = live_pairs(gram)
     n = pairs.sum(axis=(-2, -1))
@@ -74,24 +53,71 @@ def effective_rank(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n"]
     return rank
 
 
-def ranked_pairs(found: Conflicts) -> list[tuple[int, int]]:
-    """Pairs i < j that are alive together in some Gram, most often in conflict first.
+@dataclass(frozen=True)
+class Conflicts:
+    """Conflicts of every two tasks at T steps. Two tasks are in conflict where their mean cosine is below the band.
 
-    Among equals, the lower mean cosine comes first.
+    Attributes:
+        beyond: max(0, -cos - band), (T, K, K); NaN where the pair is never alive together, and on the diagonal.
+        share: share of the steps at which a pair is in conflict, (K, K).
+        strength: mean over the steps of `beyond`, (K, K).
+        cosine: mean cosine over the steps, (K, K).
+        noise: half width of the band, median over the steps, (K, K).
+        noise_known: whether there are enough Grams to tell noise. If not, the band is that of rounding.
     """
-    k = len(found.pair_share)
-    pairs = [(i, j) for i in range(k) for j in range(i + 1, k) if np.isfinite(found.pair_share[i, j])]
-    return sorted(pairs, key=lambda p: (-found.pair_share[p], found.pair_cosine[p]))
+
+    beyond: Float[np.ndarray, "T K K"]
+    share: Float[np.ndarray, "K K"]
+    strength: Float[np.ndarray, "K K"]
+    cosine: Float[np.ndarray, "K K"]
+    noise: Float[np.ndarray, "K K"]
+    noise_known: bool
+
+    @property
+    def pair_share(self) -> Float[np.ndarray, "T"]:
+        """Pairs in conflict over the pairs of live tasks, for each step; NaN without pairs."""
+        n = np.isfinite(self.beyond).sum(axis=(1, 2))
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.where(n > 0, (self.beyond > 0).sum(axis=(1, 2)) / n, np.nan))
 
 
-def ranked_layers(scores: Float[np.ndarray, "N L"]) -> Int[np.ndarray, "L"]:
-    """Indices of the layers, highest mean conflict score first.
+def conflicts(steps: Steps, cosine: Float[np.ndarray, "N K K"], rounding: float = ROUNDING) -> Conflicts:
+    """The conflicts of every two tasks.
 
     Args:
-        scores: `conflict_score` of each layer of N minibatches.
+        steps: of the N Grams.
+        cosine: of each Gram, or the part of it that one layer makes; NaN where a pair is not alive together.
+        rounding: least half width of the band.
     """
-    order: np.ndarray = np.argsort(-scores.mean(axis=0), kind="stable")
-    return order
+    mean, band = steps.mean(cosine), steps.band(cosine, rounding)
+    beyond = np.maximum(0.0, -mean - band)
+    known = np.isfinite(mean)
+    n = known.sum(axis=0)
+
+    def over_steps(values: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.where(n > 0, np.where(known, values, 0.0).sum(axis=0) / n, np.nan))
+
+    return Conflicts(
+        beyond=beyond,
+        share=over_steps(beyond > 0),
+        strength=over_steps(beyond),
+        cosine=over_steps(mean),
+        noise=np.where(n > 0, np.median(band, axis=0), np.nan),
+        noise_known=steps.noise_known(cosine),
+    )
+
+
+def pair_cosines(gram: Float[np.ndarray, "N K K"]) -> Float[np.ndarray, "N K K"]:
+    """Cosine of every two live tasks; NaN on the diagonal and for a pair that is not alive together."""
+    return np.where(live_pairs(gram), cosines(gram), np.nan)
+
+
+def ranked_pairs(found: Conflicts) -> list[tuple[int, int]]:
+    """Pairs i < j that are alive together at some step, the strongest conflict first, then the lower mean cosine."""
+    k = len(found.share)
+    pairs = [(i, j) for i in range(k) for j in range(i + 1, k) if np.isfinite(found.share[i, j])]
+    return sorted(pairs, key=lambda p: (-found.strength[p], found.cosine[p]))
 
 
 @dataclass(frozen=True)
@@ -100,44 +126,149 @@ class ConflictSeries:
 
     Attributes:
         env_steps: T distinct steps, (T,).
-        share: pairs in conflict over pairs of live tasks, mean over the minibatches of each step, (T,).
+        share: pairs in conflict over pairs of live tasks, (T,).
+        negative: pairs with a negative cosine over pairs of live tasks, by sign alone, mean over the minibatches, (T,).
         effective_rank: mean over the minibatches of each step, (T,).
-        mean_share, mean_rank: the means over all Grams.
-        pairs: pairs i < j, the most often in conflict first.
-        found: the conflicts in all Grams.
+        mean_share, mean_negative: the means over the steps, that is, shares of all pairs at all steps.
+        typical_rank: effective rank, median and range over all Grams.
+        mean_abs_cosine: mean |cos|, median and range over all Grams.
+        pairs: pairs i < j, the strongest conflict first.
+        found: the conflicts of every two tasks.
     """
 
     env_steps: Int[np.ndarray, "T"]
     share: Float[np.ndarray, "T"]
+    negative: Float[np.ndarray, "T"]
     effective_rank: Float[np.ndarray, "T"]
     mean_share: float
-    mean_rank: float
+    mean_negative: float
+    typical_rank: Typical
+    mean_abs_cosine: Typical
     pairs: list[tuple[int, int]]
     found: Conflicts
 
+    @property
+    def worst(self) -> tuple[int, int] | None:
+        """The pair with the strongest conflict; None where no pair is in conflict."""
+        return self.pairs[0] if self.pairs and self.found.strength[self.pairs[0]] > 0 else None
 
-def conflict_series(env_steps: Int[np.ndarray, "N"], gram: Float[np.ndarray, "N K K"]) -> ConflictSeries:
-    """The conflicts in N Grams over training, from the environment steps at which each Gram was taken."""
-    found = conflicts(gram)
+
+def conflict_series(
+    env_steps: Int[np.ndarray, "N"], gram: Float[np.ndarray, "N K K"], rounding: float = ROUNDING
+) -> ConflictSeries:
+    """The conflicts in N Grams over training, from the steps at which each Gram was taken."""
     steps = Steps.of(env_steps)
+    found = conflicts(steps, pair_cosines(gram), rounding)
+    share, negative, ranks = found.pair_share, steps.mean(conflict_score(gram)), effective_rank(gram)
     return ConflictSeries(
         env_steps=steps.env_steps,
-        share=steps.mean(found.share),
-        effective_rank=steps.mean(found.effective_rank),
-        mean_share=float(found.share.mean()),
-        mean_rank=float(found.effective_rank.mean()),
+        share=share,
+        negative=negative,
+        effective_rank=steps.mean(ranks),
+        mean_share=_mean(share),
+        mean_negative=_mean(negative),
+        typical_rank=typical(ranks),
+        mean_abs_cosine=typical(mean_abs_cosine(gram)),
         pairs=ranked_pairs(found),
         found=found,
     )
 
 
-def layer_scores(gram: Float[np.ndarray, "N L K K"], names: Sequence[str], kept: Sequence[int]) -> dict[str, float]:
-    """Mean conflict score of each layer, the highest first.
+@dataclass(frozen=True)
+class LayerConflict:
+    """The conflicts of one layer (a named tensor) of a side.
+
+    Attributes:
+        name: of the layer.
+        conflict: how much negative cosine the layer brings to the side, beyond noise, mean over pairs and steps. A
+            layer brings G^layer_ij / sqrt(G_ii G_jj). Over the layers these parts sum to the cosine of the side. So a
+            layer weighs as much as its part of the gradients' length.
+        norm_share: G^layer_ii / G_ii, mean over the tasks and Grams. Over the layers it sums to 1.
+        negative: share of the pairs with a negative cosine in the layer, by sign alone (Recon's conflict score).
+        reached: indices of the tasks that have a gradient in the layer.
+    """
+
+    name: str
+    conflict: float
+    norm_share: float
+    negative: float
+    reached: tuple[int, ...]
+
+
+def layer_conflicts(
+    env_steps: Int[np.ndarray, "N"], layers: Mapping[str, Float[np.ndarray, "N K K"]], rounding: float = ROUNDING
+) -> list[LayerConflict]:
+    """The conflicts of each layer, the strongest first; among equals the one with the larger part of the norm.
 
     Args:
-        gram: G of every layer of N minibatches.
-        names: names of the L layers.
-        kept: indices of the tasks to count.
+        env_steps: of the N minibatches.
+        layers: G of the columns of each layer, by name. Together they are all columns of the side.
+        rounding: least half width of the noise band.
     """
-    scores = conflict_score(gram[:, :, kept][:, :, :, kept])
-    return {names[n]: float(scores[:, n].mean()) for n in ranked_layers(scores)}
+    steps = Steps.of(env_steps)
+    lengths = gradient_norms(np.sum(list(layers.values()), axis=0))
+    live = lengths > 0
+    product = lengths[:, :, None] * lengths[:, None, :]
+    pairs = live[:, :, None] & live[:, None, :] & ~np.eye(lengths.shape[1], dtype=bool)
+    rows = []
+    for name, gram in layers.items():
+        part = np.divide(gram, product, out=np.full_like(gram, np.nan), where=pairs)
+        strength = conflicts(steps, part, rounding).strength
+        own = np.diagonal(gram, axis1=1, axis2=2)
+        share = np.divide(own, lengths**2, out=np.full_like(own, np.nan), where=live)
+        rows.append(
+            LayerConflict(
+                name,
+                _mean(strength),
+                _mean(share),
+                _mean(conflict_score(gram)),
+                tuple(np.flatnonzero((own > 0).any(axis=0)).tolist()),
+            )
+        )
+    return sorted(rows, key=lambda layer: (-layer.conflict, -layer.norm_share))
+
+
+@dataclass(frozen=True)
+class Heads:
+    """The layers of a side that one task alone reaches. They lower its cosines, because no other task moves them.
+
+    Attributes:
+        layers: names of these layers, by the index of their task.
+        norm_share: their part of the squared length of the gradients, mean over the tasks and Grams.
+        with_heads: mean |cos| over the pairs of live tasks, median over the Grams.
+        without_heads: the same over the other layers.
+    """
+
+    layers: dict[int, list[str]]
+    norm_share: float
+    with_heads: float
+    without_heads: float
+
+
+def heads(layers: Mapping[str, Float[np.ndarray, "N K K"]], found: Sequence[LayerConflict]) -> Heads | None:
+    """The layers that one task alone reaches; None where every layer is reached by several, or by none.
+
+    Args:
+        layers: G of the columns of each layer, by name.
+        found: `layer_conflicts` of them.
+    """
+    alone = {layer.name: layer.reached[0] for layer in found if len(layer.reached) == 1}
+    shared = [gram for name, gram in layers.items() if name not in alone]
+    if not alone or not shared or next(iter(layers.values())).shape[-1] < 2:
+        return None
+    by_task: dict[int, list[str]] = {}
+    for name in layers:
+        if name in alone:
+            by_task.setdefault(alone[name], []).append(name)
+    return Heads(
+        layers=by_task,
+        norm_share=sum(layer.norm_share for layer in found if layer.name in alone),
+        with_heads=float(np.median(mean_abs_cosine(np.sum(list(layers.values()), axis=0)))),
+        without_heads=float(np.median(mean_abs_cosine(np.sum(shared, axis=0)))),
+    )
+
+
+def _mean(values: np.ndarray) -> float:
+    """The mean of the numbers that are there; NaN where none is."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if known.size else float("nan")

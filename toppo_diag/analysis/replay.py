@@ -107,6 +107,24 @@ def relative_distance(
     return ratio
 
 
+def direction_cosine(
+    gram: Float[np.ndarray, "N K K"], weights: Float[np.ndarray, "N K"], reference: Float[np.ndarray, "N K"]
+) -> Float[np.ndarray, "N"]:
+    """The cosine cos(d, d_ref) of two steps on the same gradients. NaN if one of the steps is 0.
+
+    A step and a multiple of it have the same direction, so the sum of the gradients and their mean have cosine 1.
+
+    Args:
+        gram: G of the gradients.
+        weights: the weights of d.
+        reference: the weights of d_ref.
+    """
+    inner = np.einsum("ni,nij,nj->n", weights, gram, reference)
+    lengths = direction_norm(gram, weights) * direction_norm(gram, reference)
+    cosine = np.divide(inner, lengths, out=np.full_like(lengths, np.nan), where=lengths > 0)
+    return np.asarray(np.clip(cosine, -1, 1))
+
+
 def drawn_orders(combiner: Combiner, n_grams: int, n_tasks: int, seed: int = 0) -> Int[np.ndarray, "N ..."]:
     """Random orders for a combiner that needs them, one for each of N Grams."""
     rng = np.random.default_rng(seed)
@@ -120,34 +138,40 @@ class Agreement:
 
     Attributes:
         apart: ||d - d_training|| / ||d_training||, (N,); NaN if training's weights are not known.
+        aligned: cos(d, d_training), (N,); NaN like `apart`.
         headline: medians and ranges over the Grams, as columns of a table.
         cosine: median cosine of each task with d, (K,); NaN for a task that is always dead.
     """
 
     apart: Float[np.ndarray, "N"]
+    aligned: Float[np.ndarray, "N"]
     headline: dict[str, float]
     cosine: Float[np.ndarray, "K"]
 
 
 def agreement(found: Replay, gram: Float[np.ndarray, "N K K"], used: Float[np.ndarray, "N K"] | None) -> Agreement:
-    """A summary of a replay, with its distance to the step that training took.
+    """A summary of a replay, with its direction and distance from the step that training took.
 
     Args:
         found: the replay of these Grams.
         gram: G of the gradients that the combiner saw.
         used: training's weights on these gradients; None if they are not known.
     """
-    apart = np.full(len(gram), np.nan) if used is None else relative_distance(gram, found.weights, used)
+    apart = aligned = np.full(len(gram), np.nan)
+    if used is not None:
+        apart = relative_distance(gram, found.weights, used)
+        aligned = direction_cosine(gram, found.weights, used)
     headline = {
         "norm": typical(found.norm).median,
         **typical(found.spread).columns("spread"),
         "top_1_mass": typical(found.top_1).median,
         "worst_progress": typical(found.worst_progress).median,
         **typical(found.worst_cosine).columns("worst_cosine"),
+        "cosine_to_training": typical(aligned).median,
         "distance_to_training": typical(apart).median,
         "worst_distance": float(np.max(apart)),
     }
-    return Agreement(apart, headline, np.array([typical(column).median for column in found.cosine.T]))
+    return Agreement(apart, aligned, headline, np.array([typical(column).median for column in found.cosine.T]))
 
 
 def cosine_table(found: Iterable[Agreement]) -> Float[np.ndarray, "C K"]:

@@ -1,4 +1,4 @@
-"""Numbers of minibatches, grouped by the environment steps at which each minibatch was taken."""
+"""Numbers of minibatches, grouped by the steps at which each minibatch was taken. NaN is no number."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+BAND = 2.0
+"""Standard errors to each side of a mean that count as noise. Of numbers that are noise alone, 2 % lie below."""
+NEAR = 2
+"""Steps to each side that count as near a step."""
+_JUMP = 0.9539
+"""Median of |x - y| for independent standard normal x and y."""
+
 
 @dataclass(frozen=True)
 class Steps:
-    """The distinct environment steps of N minibatches, and which minibatches belong to each.
+    """The distinct steps of N minibatches, and which minibatches belong to each.
 
     Attributes:
         env_steps: increasing, (T,).
@@ -28,19 +35,97 @@ class Steps:
         return cls(distinct, member)
 
     def mean(self, values: Float[np.ndarray, "N *k"]) -> Float[np.ndarray, "T *k"]:
-        """Mean over the minibatches of each step."""
-        return self._each(values, np.mean)
+        """Mean over the minibatches of each step; NaN where a step has no number."""
+        return self._each(values, np.mean, np.nanmean)
 
     def median(self, values: Float[np.ndarray, "N *k"]) -> Float[np.ndarray, "T *k"]:
-        """Median over the minibatches of each step.
+        """Median over the minibatches of each step; NaN where a step has no number.
 
         This is for ratios. One minibatch with a nearly dead task would dominate their mean.
         """
-        return self._each(values, np.median)
+        return self._each(values, np.median, np.nanmedian)
 
     def range(self, values: Float[np.ndarray, "N *k"]) -> tuple[Float[np.ndarray, "T *k"], Float[np.ndarray, "T *k"]]:
-        """Least and greatest value over the minibatches of each step."""
-        return self._each(values, np.min), self._each(values, np.max)
+        """Least and greatest value over the minibatches of each step; NaN where a step has no number."""
+        return self._each(values, np.min, np.nanmin), self._each(values, np.max, np.nanmax)
 
-    def _each(self, values: np.ndarray, gather: Callable[..., np.ndarray]) -> np.ndarray:
-        return np.stack([gather(values[self.member == t], axis=0) for t in range(len(self.env_steps))])
+    def count(self, values: Float[np.ndarray, "N *k"]) -> Int[np.ndarray, "T *k"]:
+        """How many minibatches of each step have a number."""
+        known = np.isfinite(values)
+        return np.stack([known[self.member == t].sum(axis=0) for t in range(len(self.env_steps))])
+
+    def _each(
+        self, values: np.ndarray, gather: Callable[..., np.ndarray], of_known: Callable[..., np.ndarray]
+    ) -> np.ndarray:
+        if not np.isnan(values).any():
+            return np.stack([gather(values[self.member == t], axis=0) for t in range(len(self.env_steps))])
+        found = np.full((len(self.env_steps), *values.shape[1:]), np.nan)
+        for t in range(len(self.env_steps)):
+            own = values[self.member == t]
+            there = ~np.isnan(own).all(axis=0)
+            if there.any():
+                found[t, there] = of_known(own[:, there], axis=0)
+        return found
+
+    def noise(self, values: Float[np.ndarray, "N *k"]) -> Float[np.ndarray, "*k"]:
+        """Standard deviation of the number of one minibatch, without what changes over training.
+
+        It is pooled over the steps that have several minibatches. Where no step has two, it comes from the
+        differences between successive steps, sqrt(mean((x_t+1 - x_t)^2) / 2) (von Neumann et al., 1941). NaN where
+        there is neither.
+        """
+        squares, freedom = self._within(values)
+        steps = np.diff(self.mean(values), axis=0)
+        known = np.isfinite(steps)
+        n = known.sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            within = squares.sum(axis=0) / freedom.sum(axis=0)
+            between = np.where(n > 1, np.where(known, steps**2, 0.0).sum(axis=0) / (2 * n), np.nan)
+            return np.asarray(np.sqrt(np.where(freedom.sum(axis=0) > 0, within, between)))
+
+    def noise_near(self, values: Float[np.ndarray, "N *k"]) -> Float[np.ndarray, "T *k"]:
+        """`noise` around each step: of the minibatches of this step and of `NEAR` steps to each side.
+
+        Where these steps have one minibatch each, it is the median of |x_t+1 - x_t| over them, divided by that of a
+        normal distribution. So one jump, such as the start of a new phase, is not noise.
+        """
+        squares, freedom = (self._window(part, 2 * NEAR + 1, 0.0).sum(axis=1) for part in self._within(values))
+        jumps = self._window(np.abs(np.diff(self.mean(values), axis=0)), 2 * NEAR, np.nan)
+        known = np.isfinite(jumps)
+        order = np.sort(np.where(known, jumps, np.inf), axis=1)
+        n = known.sum(axis=1)
+        middle = [np.take_along_axis(order, np.maximum(at, 0)[:, None], axis=1)[:, 0] for at in ((n - 1) // 2, n // 2)]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            between = np.where(n > 1, (middle[0] + middle[1]) / 2 / _JUMP, np.nan)
+            return np.asarray(np.where(freedom > 0, np.sqrt(squares / freedom), between))
+
+    def band(self, values: Float[np.ndarray, "N *k"], least: float = 0.0, *, near: bool = False) -> np.ndarray:
+        """How far noise alone may move the mean of each step: `BAND` standard errors, each `noise` / sqrt(n).
+
+        Args:
+            values: a number for each minibatch, (N, ...).
+            least: of the band, such as that of rounding. Where the noise is not known, the band is this.
+            near: whether to tell the noise around each step alone, by `noise_near`.
+
+        Returns:
+            Half the width of the band, (T, ...).
+        """
+        noise = np.nan_to_num(self.noise_near(values) if near else self.noise(values), nan=0.0)
+        count: np.ndarray = np.maximum(self.count(values), 1)
+        return np.asarray(np.maximum(BAND * noise / np.sqrt(count), least))
+
+    def noise_known(self, values: Float[np.ndarray, "N *k"]) -> bool:
+        """Whether there are enough numbers to tell noise: two at one step, or three steps."""
+        return bool(np.isfinite(self.noise(values)).any())
+
+    def _within(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sum of the squared distances from the mean of a step, and degrees of freedom, both (T, ...)."""
+        squares = np.where(np.isfinite(values), (values - self.mean(values)[self.member]) ** 2, 0.0)
+        summed = np.stack([squares[self.member == t].sum(axis=0) for t in range(len(self.env_steps))])
+        return summed, np.maximum(self.count(values) - 1, 0)
+
+    def _window(self, values: np.ndarray, length: int, beyond: float) -> np.ndarray:
+        """The `length` rows around each step, (T, length, ...), with rows of `beyond` before the first and after."""
+        edge = np.full((NEAR, *values.shape[1:]), beyond)
+        padded = np.concatenate([edge, values, edge])
+        return np.stack([padded[n : n + len(self.env_steps)] for n in range(length)], axis=1)

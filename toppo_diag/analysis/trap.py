@@ -1,4 +1,4 @@
-"""Each task's share of the step beside its success: the self-reinforcing tail trap of Section 3.
+"""Each task's share of the step beside its success, return or loss: the self-reinforcing tail trap of Section 3.
 
 The paper describes the trap, and does not measure it in this way.
 """
@@ -8,46 +8,47 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from toppo.combiners import make
 from toppo_diag.analysis.health import direction_shares
 from toppo_diag.analysis.series import Steps
+from toppo_diag.analysis.typical import Typical, typical
 
 
-def starved_for(shares: Float[np.ndarray, "T K"], threshold: float) -> Int[np.ndarray, "K"]:
-    """Longest run of successive snapshots in which a task's share of the direction stays below a threshold.
+def starved_for(starved: Bool[np.ndarray, "T K"], known: Bool[np.ndarray, "T K"]) -> Int[np.ndarray, "K"]:
+    """For how many snapshots, up to the last one, each task has been starved without a break.
 
     Args:
-        shares: w_i <g_i, d> / ||d||^2, by snapshot and task.
-        threshold: the share below which a task is starved.
+        starved: whether a task is starved at each of T snapshots.
+        known: whether the task took part in the snapshot. If not, the snapshot is skipped.
 
     Returns:
-        Number of snapshots, (K,).
+        Number of snapshots, (K,); 0 for a task that is not starved at the last snapshot.
     """
-    longest = np.zeros(shares.shape[1], dtype=np.int64)
-    current = np.zeros_like(longest)
-    for row in shares:
-        current = np.where(row < threshold, current + 1, 0)
-        longest = np.maximum(longest, current)
-    return longest
+    without_a_break = np.logical_and.accumulate((starved | ~known)[::-1], axis=0)
+    return np.asarray((without_a_break & (starved & known)[::-1]).sum(axis=0))
 
 
 @dataclass(frozen=True)
 class Trap:
-    """Each task's share of the direction beside its success, at T steps.
+    """Each task's share of the direction beside its outcome, at T steps.
 
     Attributes:
         env_steps: (T,).
-        shares: w_i <g_i, d> / ||d||^2, mean over the minibatches of each step, (T, K).
-        success: 0 to 1, mean over the minibatches of each step, (T, K); None if it was not recorded.
-        starved_for: longest run of successive snapshots in which a task's share lies below the threshold, (K,).
+        shares: w_i <g_i, d> / ||d||^2, mean over the minibatches of each step, (T, K); NaN where a task was absent.
+        outcome: success, return or loss, mean over the minibatches of each step, (T, K); None if none was recorded.
+        starved: whether the share lies below the threshold by more than the noise around this step, (T, K).
+        starved_for: snapshots at the end of the run at which a task is starved without a break, (K,).
+        typical_shares: of each task, the median and range of its share over the N minibatches.
     """
 
     env_steps: Int[np.ndarray, "T"]
     shares: Float[np.ndarray, "T K"]
-    success: Float[np.ndarray, "T K"] | None
+    outcome: Float[np.ndarray, "T K"] | None
+    starved: Bool[np.ndarray, "T K"]
     starved_for: Int[np.ndarray, "K"]
+    typical_shares: tuple[Typical, ...]
 
     @property
     def coincide(self) -> bool:
@@ -57,34 +58,38 @@ class Trap:
         apart = np.nanmax(known, axis=1, initial=-np.inf) - np.nanmin(known, axis=1, initial=np.inf)
         return bool(len(known) and self.shares.shape[1] > 1 and (np.abs(apart) < 1e-3 / self.shares.shape[1]).all())
 
-    @property
-    def median_shares(self) -> Float[np.ndarray, "K"]:
-        """The median of each task's share over the steps, (K,)."""
-        return np.asarray(np.median(self.shares, axis=0))
-
 
 def trap(
     env_steps: Int[np.ndarray, "N"],
     gram: Float[np.ndarray, "N K K"],
     weights: Float[np.ndarray, "N K"] | None,
-    success: Float[np.ndarray, "N K"] | None,
+    outcome: Float[np.ndarray, "N K"] | None,
     threshold: float,
 ) -> Trap:
     """Each task's share of the direction d = J'w over N Grams, and for how long it is starved.
 
     Args:
-        env_steps: environment steps at which each Gram was taken.
+        env_steps: steps at which each Gram was taken.
         gram: G.
         weights: w, for each Gram; None takes the weights of a mean.
-        success: success of each task at the time of each Gram; None if it was not recorded.
+        outcome: success, return or loss of each task at the time of each Gram; None if none was recorded.
         threshold: the share below which a task is starved.
     """
     if weights is None:
         weights = make("mean").solve_many(gram).weights
     steps = Steps.of(env_steps)
-    shares = steps.mean(direction_shares(gram, weights))
-    averaged = None if success is None else steps.mean(success)
-    return Trap(steps.env_steps, shares, averaged, starved_for(shares, threshold))
+    each = direction_shares(gram, weights)
+    shares = steps.mean(each)
+    starved = shares + steps.band(each, near=True) < threshold
+    averaged = None if outcome is None else steps.mean(outcome)
+    return Trap(
+        env_steps=steps.env_steps,
+        shares=shares,
+        outcome=averaged,
+        starved=starved,
+        starved_for=starved_for(starved, np.isfinite(shares)),
+        typical_shares=tuple(typical(share) for share in each.T),
+    )
 
 
 def is_fairgrad_one(spec: object) -> bool:

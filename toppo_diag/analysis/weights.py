@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from toppo.combiners import make
-
 
 def weight_shares(weights: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:
     """Each task's share of the weights, w_i / sum_j |w_j|.
@@ -63,21 +61,17 @@ class WeightSeries:
 
 
 def weight_series(
-    weights: Float[np.ndarray, "N K"] | None,
-    gram: Float[np.ndarray, "N K K"],
+    weights: Float[np.ndarray, "N K"],
     window: int,
     starts: Sequence[int] = (0,),
 ) -> WeightSeries:
     """Each task's share of the weights, and its moving average.
 
     Args:
-        weights: w; None takes the weights of a mean.
-        gram: G of the same minibatches.
+        weights: w.
         window: minibatches in the moving average.
         starts: minibatches at which the average begins anew, from `stretches`.
     """
-    if weights is None:
-        weights = make("mean").solve_many(gram).weights
     shares = weight_shares(weights)
     smooth = moving_average(shares, window, starts)
     length = starts[1] if len(starts) > 1 else len(smooth)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Unpack
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Unpack
 
 from toppo.dump import Dump
 from toppo_diag.commands.command import instrument
@@ -10,54 +11,47 @@ from toppo_diag.commands.side_by_side import side_by_side
 from toppo_diag.product import Product
 from toppo_diag.request import Request, Selection, Sources, stem
 
+if TYPE_CHECKING:
+    from toppo_diag.analysis.conflicts import Heads
+
 
 @instrument
 def conflicts(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     """Which tasks pull against each other, how often, and in which layers.
 
-    Draws the share of pairs with a negative cosine and the effective rank over training, and how often each pair is in
-    conflict. If the dump holds Grams by layer or gradients, also ranks the layers by their share of negative pairs. The
-    figure is not in the paper.
+    Two tasks are in conflict where the cosine of their gradients is negative beyond noise. Noise is told from the
+    minibatches of one snapshot, or else from one snapshot to the next. Draws the share of pairs in conflict and the
+    effective rank over training, and how often each pair is in conflict. If the dump holds Grams of layers or
+    gradients, also ranks the layers by the conflict that they bring. The figure is not in the paper.
     """
-    from toppo_diag.analysis.conflicts import conflict_series, layer_scores
+    from toppo_diag.analysis.conflicts import conflict_series, heads, layer_conflicts
     from toppo_diag.analysis.stages import STAGES
     from toppo_diag.plots.conflicts import conflicts_figure
-    from toppo_diag.reading.conditions import run_name, sides
-    from toppo_diag.reading.dumps import (
-        chosen_minibatches,
-        chosen_snapshots,
-        chosen_tasks,
-        dropped_note,
-        layer_grams,
-        read_stream,
-    )
+    from toppo_diag.reading.conditions import rounding, run_name, sides
+    from toppo_diag.reading.dumps import dropped_note, read_layers, read_stream, stream_note
 
     request = Request.of(dumps, **selection)
 
     def one(dump: Dump) -> Product:
-        kept = chosen_tasks(dump, request)
-        series, pairs = {}, {}
-        layers: dict[str, list[tuple[str, float]]] = {}
+        series, layers = {}, {}
         tasks: tuple[str, ...] = ()
-        notes: list[str] = []
+        notes = stream_note(dump)
         over_time: list[dict[str, Any]] = []
         by_pair: list[dict[str, Any]] = []
         by_layer: list[dict[str, Any]] = []
         headline: list[dict[str, Any]] = []
-        if not dump.n_stream:
-            notes.append(f"{dump.path}: has no Gram stream, so the figure shows its snapshots")
         for side in sides(dump, request):
             grams = read_stream(dump, side, request)
             notes += dropped_note(dump, side, grams)
             tasks = grams.tasks
-            s = conflict_series(grams.env_steps, grams.values)
+            s = series[side] = conflict_series(grams.env_steps, grams.values, rounding(dump))
             found = s.found
-            series[side], pairs[side] = (s.env_steps, s.share, s.effective_rank), found.pair_share
             over_time += [
                 {
                     "side": side,
-                    "env_steps": int(step),
-                    "negative_share": s.share[t],
+                    grams.step.name: int(step),
+                    "conflict_share": s.share[t],
+                    "negative_share": s.negative[t],
                     "effective_rank": s.effective_rank[t],
                 }
                 for t, step in enumerate(s.env_steps)
@@ -67,40 +61,71 @@ def conflicts(dumps: Sources, **selection: Unpack[Selection]) -> Product:
                     "side": side,
                     "task": tasks[i],
                     "task_j": tasks[j],
-                    "negative_share": found.pair_share[i, j],
-                    "mean_cosine": found.pair_cosine[i, j],
+                    "conflict": found.strength[i, j],
+                    "conflict_share": found.share[i, j],
+                    "mean_cosine": found.cosine[i, j],
+                    "noise_band": found.noise[i, j],
                 }
                 for i, j in s.pairs
             ]
-            worst = s.pairs[0] if s.pairs else None
+            worst = s.worst
             numbers = {
                 "side": side,
-                "negative_share": s.mean_share,
-                "effective_rank": s.mean_rank,
+                "snapshots": len(s.env_steps),
+                "minibatches": len(grams.values),
+                "conflict_share": s.mean_share,
+                "negative_share": s.mean_negative,
+                **s.mean_abs_cosine.columns("mean_abs_cosine"),
+                **s.typical_rank.columns("effective_rank"),
                 "worst_pair": " and ".join(tasks[i] for i in worst) if worst else "none",
-                "worst_pair_share": float(found.pair_share[worst]) if worst else float("nan"),
+                "worst_pair_share": float(found.share[worst]) if worst else 0.0,
             }
-            if dump.has_layers(side) and dump.n_snapshots and request.layer is None:
-                snapshots = chosen_snapshots(dump, request, STAGES)
-                index = [(n, m) for n in snapshots for m in chosen_minibatches(dump, request)]
-                of_layers = layer_grams(dump, side, index, request.scheduler)
-                layers[side] = list(layer_scores(of_layers, dump.layer_names(side), kept).items())
+            if not found.noise_known:
+                notes.append(
+                    f"{dump.path}: {len(grams.values)} Grams of the {side} are too few to tell noise, so signs count; "
+                    "record three snapshots, or two minibatches in a snapshot"
+                )
+            of_layers = read_layers(dump, side, request, STAGES) if request.layer is None else None
+            if of_layers is not None:
+                ranked = layers[side] = layer_conflicts(of_layers.env_steps, of_layers.values, rounding(dump))
                 by_layer += [
-                    {"side": side, "rank": n + 1, "layer": name, "conflict_score": score}
-                    for n, (name, score) in enumerate(layers[side])
+                    {
+                        "side": side,
+                        "rank": n + 1,
+                        "layer": layer.name,
+                        "conflict": layer.conflict,
+                        "norm_share": layer.norm_share,
+                        "negative_share": layer.negative,
+                        "tasks": len(layer.reached),
+                        "only_task": tasks[layer.reached[0]] if len(layer.reached) == 1 else "",
+                    }
+                    for n, layer in enumerate(ranked)
                 ]
-                numbers["worst_layer"] = layers[side][0][0]
+                numbers["worst_layer"] = ranked[0].name if ranked[0].conflict > 0 else "none"
+                over = f"the layers of the {side} are ranked over {of_layers.n_snapshots} snapshots"
+                more = "" if of_layers.all_snapshots or request.chooses_snapshots else "; choose others with `snapshot`"
+                notes.append(f"{over}{more}")
+                if (single := heads(of_layers.values, ranked)) is not None:
+                    notes.append(heads_note(side, single, tasks))
             headline.append(numbers)
         if not any(dump.has_layers(side) for side in dump.sides):
             notes.append(f"{dump.path}: holds no Grams by layer and no slabs, so layers are left out; record either")
-        elif layers and not request.chooses_snapshots:
-            notes.append("layers are ranked over the early, mid and late snapshots; choose others with `snapshot`")
         return Product(
             name=stem("conflicts", request.side or "", run_name(dump)),
-            draw=lambda figure=None: conflicts_figure(series, pairs, layers, tasks, figure=figure),
+            draw=lambda figure=None: conflicts_figure(series, layers, tasks, axis=dump.step.label, figure=figure),
             rows={"": over_time, "-pairs": by_pair} | ({"-layers": by_layer} if by_layer else {}),
             headline=headline,
             notes=notes,
         )
 
     return side_by_side("conflicts", request, one)
+
+
+def heads_note(side: str, heads: Heads, tasks: Sequence[str]) -> str:
+    """What a side hides because some of its layers are reached by one task alone."""
+    names = [f"{name} ({tasks[task]})" for task, layers in heads.layers.items() for name in layers]
+    shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    return (
+        f"{side}: one task alone reaches {shown}. They hold {100 * heads.norm_share:.0f}% of the squared norm and hide "
+        f"how tasks meet: mean |cos| is {heads.with_heads:.2f} with them, {heads.without_heads:.2f} without"
+    )

@@ -13,32 +13,33 @@ from toppo_diag.request import One, Request, Selection, stem
 def contributions(dumps: One, **selection: Unpack[Selection]) -> Product:
     """How much each task contributes to the step, ||w_i g_i||, over training (Figure D.4).
 
-    Four panels: (a) without PopArt, mean; (b) with PopArt, mean; (c) without PopArt, FairGrad; (d) with PopArt,
-    FairGrad. Panels (c) and (d) coincide by Corollary 1. All four need a run trained with PopArt.
+    Two panels, for the mean and for FairGrad. A run of TOPPO's trainer that normalised its value targets has two of
+    each: with the normalisation taken back, and with it. By Corollary 1, those of FairGrad coincide.
     """
     from toppo_diag.analysis.contributions import contribution_series, largest_difference
     from toppo_diag.plots.contributions import contributions_figure
-    from toppo_diag.reading.conditions import default_side, has_popart, raw, run_name
+    from toppo_diag.reading.conditions import chosen_side, has_popart, of_trainer, raw, run_name
     from toppo_diag.reading.dumps import dropped_note, read_grams
 
     request = Request.of(dumps, **selection)
     dump = request.open_one("contributions")
-    side = request.side or default_side(dump)
+    side, notes = chosen_side(dump, request)
     grams = read_grams(dump, side, request)
-    notes = dropped_note(dump, side, grams)
-    sources = {"raw": grams}
+    notes += dropped_note(dump, side, grams)
+    sources = {"": grams}
     if side == "critic" and has_popart(dump):
-        sources = {"raw": raw(grams), "+PopArt": grams}
-    else:
+        sources = {"raw, ": raw(grams), "+PopArt, ": grams}
+    elif of_trainer(dump):
         notes.append(f"{dump.path}: no PopArt on the {side}, so only the panels of the recorded gradients are drawn")
+    fairgrad = "FG" if of_trainer(dump) else "FairGrad"
     found = {
-        f"{source}, {aggregator}": contribution_series(g.env_steps, g.values, spec)
-        for aggregator, spec in (("mean", "mean"), ("FG", "fairgrad:alpha=1"))
+        f"{source}{aggregator}": contribution_series(g.env_steps, g.values, spec)
+        for aggregator, spec in (("mean", "mean"), (fairgrad, "fairgrad:alpha=1"))
         for source, g in sources.items()
     }
     env_steps = next(iter(found.values())).env_steps
     rows: list[dict[str, Any]] = [
-        {"condition": name, "env_steps": int(s), "task": task, "contribution": series.lengths[t, k]}
+        {"condition": name, grams.step.name: int(s), "task": task, "contribution": series.lengths[t, k]}
         for name, series in found.items()
         for t, s in enumerate(env_steps)
         for k, task in enumerate(grams.tasks)
@@ -55,7 +56,7 @@ def contributions(dumps: One, **selection: Unpack[Selection]) -> Product:
     spreads = {name: series.spread for name, series in found.items()}
     return Product(
         name=stem("contributions", side, run_name(dump)),
-        draw=lambda: contributions_figure(env_steps, lengths, spreads, grams.tasks),
+        draw=lambda: contributions_figure(env_steps, lengths, spreads, grams.tasks, axis=dump.step.label),
         rows={"": rows, "-spreads": spread_rows},
         headline=[
             {"condition": name, "minibatches": len(grams.values), **spread.columns("spread")}

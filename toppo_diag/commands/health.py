@@ -18,27 +18,21 @@ def health(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     """
     from toppo_diag.analysis.health import HealthSeries, health_series
     from toppo_diag.plots.health import health_figure
-    from toppo_diag.reading.conditions import (
-        critic_conditions,
-        default_side,
-        missing_conditions,
-        open_alike,
-        plain_conditions,
-        run_name,
-        run_names,
-    )
+    from toppo_diag.reading.conditions import chosen_side, conditions_of, of_trainer, open_alike, run_name, run_names
     from toppo_diag.reading.dumps import dropped_note
 
     request = Request.of(dumps, **selection)
     opened = open_alike(request)
-    side = request.side or default_side(opened[0])
-    conditions = critic_conditions(opened) if side == "critic" else plain_conditions(opened)
-    notes = missing_conditions(conditions) if side == "critic" else []
+    side, notes = chosen_side(opened[0], request)
+    conditions, missing = conditions_of(opened, side)
+    notes += missing
     if any(c.label.startswith("+PopArt+LN") for c in conditions):
         # The cumulative ladder of Figure D.3: vanilla, +PopArt, +PopArt+LN, +PopArt+LN+FG.
         conditions = [c for c in conditions if not (c.label.split(" ")[0] == "+LN" and c.invert_popart)]
     bars = [(c.label, c, "mean") for c in conditions]
-    bars.append((f"{conditions[-1].label}+FG", conditions[-1], "fairgrad:alpha=1"))
+    last = conditions[-1]
+    again = "+FG" if of_trainer(last.dump) else " (FairGrad)"
+    bars.append((f"{last.label}{again}", last, "fairgrad:alpha=1"))
     found: dict[str, HealthSeries] = {}
     rows: list[dict[str, Any]] = []
     headline: list[dict[str, Any]] = []

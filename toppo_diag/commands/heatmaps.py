@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
 from toppo_diag.commands.command import instrument
+from toppo_diag.plots.names import short_steps
 from toppo_diag.product import Product
 from toppo_diag.request import Request, Selection, Sources, stem
 
@@ -18,28 +20,22 @@ def heatmaps(dumps: Sources, **selection: Unpack[Selection]) -> Product:
 
     Shows a typical minibatch of each stage (default: early, mid and late): the one whose mean |cos| is the median. Off
     the diagonal are the cosines. On the diagonal is log10 G_ii. Dots above show each ||g_i|| / K. The number above is
-    the spread max / min: its median over the dumped minibatches, and its range. On the critic, a run with PopArt gives
-    two columns: without PopArt (its rescaling taken back) and with it.
+    the spread max / min: its median over the dumped minibatches, and its range. A run of TOPPO's trainer that
+    normalised its value targets gives two columns: with the normalisation taken back, and with it.
     """
     from toppo_diag.analysis.heatmap import typical_panel
     from toppo_diag.analysis.stages import STAGES
     from toppo_diag.plots.heatmap import heatmap_figure
-    from toppo_diag.reading.conditions import (
-        critic_conditions,
-        default_side,
-        missing_conditions,
-        open_alike,
-        plain_conditions,
-        run_names,
-    )
+    from toppo_diag.reading.conditions import chosen_side, conditions_of, open_alike, run_names
     from toppo_diag.reading.dumps import dropped_note
 
     request = Request.of(dumps, **selection)
     opened = open_alike(request)
-    side = request.side or default_side(opened[0])
-    conditions = critic_conditions(opened) if side == "critic" else plain_conditions(opened)
-    notes = missing_conditions(conditions) if side == "critic" else []
+    side, notes = chosen_side(opened[0], request)
+    conditions, missing = conditions_of(opened, side)
+    notes += missing
     panels: dict[tuple[str, str], Panel] = {}
+    at: dict[str, list[int]] = {}
     headline: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     for condition in conditions:
@@ -53,7 +49,8 @@ def heatmaps(dumps: Sources, **selection: Unpack[Selection]) -> Product:
             panel = typical_panel(grams.values[members], grams.tasks)
             panels[stage, condition.label] = panel
             shown = members[panel.shown]
-            where = {"stage": stage, "condition": condition.label, "env_steps": int(grams.env_steps[shown])}
+            where = {"stage": stage, "condition": condition.label, grams.step.name: int(grams.env_steps[shown])}
+            at.setdefault(stage, []).append(int(grams.env_steps[shown]))
             minibatch = int(grams.minibatch[shown])
             numbers = {
                 "minibatches": len(members),
@@ -74,8 +71,7 @@ def heatmaps(dumps: Sources, **selection: Unpack[Selection]) -> Product:
                 for i, a in enumerate(panel.tasks)
                 for j, b in enumerate(panel.tasks)
             ]
-    stages = list(dict.fromkeys(stage for stage, _ in panels))
-    labels = {stage: _label(stage, {n["env_steps"] for n in headline if n["stage"] == stage}) for stage in stages}
+    labels = {stage: _label(stage, steps, opened[0].step.units) for stage, steps in at.items()}
     return Product(
         name=stem("heatmaps", side, run_names(opened)),
         draw=lambda: heatmap_figure(panels, labels, [c.label for c in conditions], side),
@@ -85,11 +81,7 @@ def heatmaps(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     )
 
 
-def _label(stage: str, steps: set[int]) -> str:
+def _label(stage: str, steps: Sequence[int], units: str) -> str:
     """The label of a row, with its steps, or their range where the dumps differ."""
-    ends = dict.fromkeys([_short_number(min(steps)), _short_number(max(steps))])
-    return f"{stage}, {' to '.join(ends)} steps"
-
-
-def _short_number(steps: int) -> str:
-    return f"{steps / 1e6:.3g}M" if steps >= 100_000 else f"{steps / 1e3:.3g}k"
+    ends = dict.fromkeys([short_steps(min(steps)), short_steps(max(steps))])
+    return f"{stage}, {' to '.join(ends)} {units}"

@@ -30,7 +30,7 @@ def invariance(
     from toppo_diag.analysis.invariance import judge, realised_rows, synthetic
     from toppo_diag.commands.options import chosen_combiners
     from toppo_diag.plots.invariance import invariance_figure
-    from toppo_diag.reading.conditions import as_combined, default_side, has_popart, raw, run_name, run_names
+    from toppo_diag.reading.conditions import as_combined, chosen_side, has_popart, of_trainer, raw, run_name, run_names
     from toppo_diag.reading.dumps import dropped_note, read_grams
     from toppo_diag.reading.progress import tracked
 
@@ -40,11 +40,12 @@ def invariance(
     notes: list[str] = []
     minibatches: list[dict[str, Any]] = []
     for dump in opened:
-        side = request.side or default_side(dump)
+        side, of_side = chosen_side(dump, request)
+        notes += of_side
         grams = read_grams(dump, side, request)
         notes += dropped_note(dump, side, grams)
         popart = side == "critic" and has_popart(dump)
-        if not popart:
+        if not popart and of_trainer(dump):
             notes.append(f"{dump.path}: no PopArt on the {side}, so only the norm of FairGrad's step is checked")
         # In the combiner's units: the paper's solver has an absolute tolerance.
         grams = as_combined(dump, side, grams)

@@ -19,28 +19,25 @@ def norms(dumps: Sources, *, raw: bool = False, **selection: Unpack[Selection]) 
     has one.
 
     Args:
-        raw: take PopArt's rescaling of the critic back, so that its gradients are those of a loss without PopArt.
+        raw: show the gradients of a loss without normalised value targets (runs of TOPPO's trainer).
     """
     from toppo_diag.analysis.norms import norm_series
     from toppo_diag.plots.norms import norms_figure
-    from toppo_diag.reading.conditions import has_popart, run_name, sides
-    from toppo_diag.reading.dumps import dropped_note, read_stream
+    from toppo_diag.reading.conditions import has_popart, in_order, run_name, sides, with_fairgrad
+    from toppo_diag.reading.dumps import dropped_note, read_stream, stream_note
     from toppo_diag.reading.raw import raw_stream
 
     request = Request.of(dumps, **selection)
 
     def one(dump: Dump) -> Product:
-        notes: list[str] = []
+        notes = stream_note(dump)
         taken_back: list[str] = []
         series = {}
         tasks: tuple[str, ...] = ()
         per_task: list[dict[str, Any]] = []
         aggregates: list[dict[str, Any]] = []
         headline: list[dict[str, Any]] = []
-        if not dump.n_stream:
-            notes.append(f"{dump.path}: has no Gram stream, so the figure shows its snapshots")
-        # Figure 2's order: the critic first.
-        for side in sorted(sides(dump, request), key=lambda s: s != "critic"):
+        for side in in_order(sides(dump, request)):
             normalised = side == "critic" and has_popart(dump)
             if raw and normalised:
                 grams, without_sigma = raw_stream(dump, side, request)
@@ -54,7 +51,7 @@ def norms(dumps: Sources, *, raw: bool = False, **selection: Unpack[Selection]) 
             tasks = grams.tasks
             s = series[side] = norm_series(grams.env_steps, grams.values)
             for t, steps in enumerate(s.env_steps.tolist()):
-                where = {"side": side, "env_steps": steps}
+                where = {"side": side, grams.step.name: steps}
                 per_task += [{**where, "task": task, "norm": s.norms[t, k]} for k, task in enumerate(tasks)]
                 aggregates.append(
                     {
@@ -79,11 +76,12 @@ def norms(dumps: Sources, *, raw: bool = False, **selection: Unpack[Selection]) 
             )
         if raw and not taken_back:
             notes.append(f"{dump.path}: no side of it was trained with PopArt, so nothing was taken back")
-        # FG-c is a combiner of the critic, so Figure 2 (b) shows the actor without it.
-        fairgrad = [side for side in series if side != "actor"]
+        fairgrad = [side for side in series if with_fairgrad(dump, side)]
         return Product(
             name=stem("norms", request.side or "", run_name(dump)),
-            draw=lambda figure=None: norms_figure(series, tasks, fairgrad, raw=taken_back, figure=figure),
+            draw=lambda figure=None: norms_figure(
+                series, tasks, fairgrad, raw=taken_back, axis=dump.step.label, figure=figure
+            ),
             rows={"": per_task, "-aggregators": aggregates},
             headline=headline,
             notes=notes,

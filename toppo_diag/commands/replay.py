@@ -14,7 +14,7 @@ def replay(dumps: One, *, combiners: Texts = ("fairgrad:alpha=1", "mean"), **sel
     """What other combiners would have done with the recorded gradients (Section D.2).
 
     Combines every dumped Gram again. For each task, shows its weight, contribution, progress g_i'd and cosine with the
-    step. For each step, shows its worst-off task and its distance from the step that training took.
+    step. For each step, shows its worst-off task, and its direction and distance from the step that training took.
 
     Args:
         combiners: combiners with their options, separated by commas, such as 'mean,cagrad:c=0.4'; or all.
@@ -23,15 +23,15 @@ def replay(dumps: One, *, combiners: Texts = ("fairgrad:alpha=1", "mean"), **sel
     from toppo_diag.analysis.replay import replay as again
     from toppo_diag.commands.options import chosen_combiners
     from toppo_diag.plots.replay import replay_figure
-    from toppo_diag.reading.conditions import as_combined, default_side, of_each_task, run_name
+    from toppo_diag.reading.conditions import as_combined, chosen_side, of_each_task, run_name
     from toppo_diag.reading.dumps import dropped_note, read_grams
     from toppo_diag.reading.progress import tracked
 
     request = Request.of(dumps, **selection)
     dump = request.open_one("replay")
-    side = request.side or default_side(dump)
+    side, notes = chosen_side(dump, request)
     grams = as_combined(dump, side, read_grams(dump, side, request))
-    notes = dropped_note(dump, side, grams)
+    notes += dropped_note(dump, side, grams)
     whole = not request.tasks and request.layer is None
     used = of_each_task(grams, f"{side}_weights") if whole else None
     if used is None:
@@ -82,6 +82,7 @@ def replay(dumps: One, *, combiners: Texts = ("fairgrad:alpha=1", "mean"), **sel
                     "top_1_mass": r.top_1[n],
                     "residual": r.residual[n],
                     "status": int(r.status[n]),
+                    "cosine_to_training": summed[spec].aligned[n],
                     "distance_to_training": summed[spec].apart[n],
                 }
             )

@@ -22,54 +22,67 @@ def trap(
 ) -> Product:
     """The self-reinforcing tail trap: tasks that do not succeed and get almost no share of the step (Section 3).
 
-    Draws each task's share of the critic's combined direction beside its success, and flags the tasks that are starved
-    for some snapshots in a row. The figure is not in the paper.
+    Draws each task's share of the combined direction beside its success, return or loss, and flags the tasks that are
+    starved in the last snapshots. The figure is not in the paper.
 
     Args:
-        starved_snapshots: a task is flagged after this many starved snapshots in a row.
-        starved_share: a task is starved below this fraction of the even share 1/K.
+        starved_snapshots: a task is flagged if it is starved in so many snapshots, up to the last one.
+        starved_share: a task is starved below this fraction of the even share 1/K, by more than noise.
     """
     from toppo_diag.analysis.trap import is_fairgrad_one
     from toppo_diag.analysis.trap import trap as measure
     from toppo_diag.plots.trap import trap_figure
-    from toppo_diag.reading.conditions import default_side, run_name, success_of, training_weights
+    from toppo_diag.reading.conditions import (
+        chosen_side,
+        outcome_of,
+        run_name,
+        sums_losses,
+        training_weights,
+    )
     from toppo_diag.reading.dumps import dropped_note, read_grams
 
     request = Request.of(dumps, **selection)
 
     def one(dump: Dump) -> Product:
-        side = request.side or default_side(dump)
+        side, notes = chosen_side(dump, request)
         grams = read_grams(dump, side, request)
-        notes = dropped_note(dump, side, grams)
+        notes += dropped_note(dump, side, grams)
         weights = training_weights(dump, side, grams)
-        if weights is None:
-            notes.append(f"{dump.path}: no {side}_weights were recorded, so the weights of a mean are used")
-        success = success_of(grams)
-        if success is None:
-            notes.append(f"{dump.path}: no success was recorded, so only the shares are drawn")
+        known = weights is not None or sums_losses(dump)
+        remarks = []
+        if not known:
+            remarks.append("weights were not recorded: a plain mean is assumed, so no task is called starved")
+            notes.append(f"{dump.path}: no {side}_weights were recorded; the shares are those of a plain mean")
+        elif weights is None:
+            remarks.append("the step is the sum of the losses")
+        outcome = outcome_of(dump, side, grams)
+        if outcome is None:
+            notes.append(f"{dump.path}: no success, return or loss was recorded, so only the shares are drawn")
         threshold = starved_share / len(grams.tasks)
         spec = dump.attrs.get("combiners", {}).get(side, "")
-        found = measure(grams.env_steps, grams.values, weights, success, threshold)
-        starved = [task for task, n in zip(grams.tasks, found.starved_for, strict=True) if n >= starved_snapshots]
-
-        def success_at(t: int, k: int) -> float:
-            return float("nan") if found.success is None else float(found.success[t, k])
-
-        remarks = [] if weights is not None else ["weights of the mean, assumed: none were recorded"]
+        found = measure(grams.env_steps, grams.values, weights, None if outcome is None else outcome.values, threshold)
+        starved = [
+            task for task, n in zip(grams.tasks, found.starved_for, strict=True) if known and n >= starved_snapshots
+        ]
         if found.coincide:
             why = "FairGrad, \u03b1 = 1: Theorem 1" if is_fairgrad_one(spec) else "equal shares"
             remarks.append(f"all lines coincide ({why})")
+
+        def did(t: int, k: int) -> dict[str, float]:
+            return {} if outcome is None or found.outcome is None else {outcome.name: float(found.outcome[t, k])}
+
         rows: list[dict[str, Any]] = [
-            {"env_steps": int(s), "task": task, "share": found.shares[t, k], "success": success_at(t, k)}
+            {grams.step.name: int(s), "task": task, "share": found.shares[t, k], **did(t, k)}
             for t, s in enumerate(found.env_steps)
             for k, task in enumerate(grams.tasks)
         ]
         headline: list[dict[str, Any]] = [
             {
                 "task": task,
-                "share": float(found.median_shares[k]),
-                "starved_for": int(found.starved_for[k]),
-                "success": success_at(-1, k),
+                "snapshots": len(found.env_steps),
+                **found.typical_shares[k].columns("share"),
+                "starved_for": int(found.starved_for[k]) if known else 0,
+                **did(-1, k),
                 "flag": "starved" if task in starved else "",
             }
             for k, task in enumerate(grams.tasks)
@@ -79,13 +92,15 @@ def trap(
             draw=lambda figure=None: trap_figure(
                 found.env_steps,
                 found.shares,
-                found.success,
+                found.outcome,
                 starved,
                 threshold,
                 grams.tasks,
                 side,
+                beside=None if outcome is None else (outcome.label, outcome.scale),
                 in_a_row=starved_snapshots,
                 remarks=remarks,
+                axis=dump.step.label,
                 figure=figure,
             ),
             rows={"": rows},

@@ -53,9 +53,9 @@ def watch(dump: Source, *, interval: Annotated[float, Between(0.1, 86_400)] = 5.
 
 def panel(view: View) -> Group:
     """The view as text and a table for a terminal."""
-    steps = "no collect yet" if view.env_steps is None else f"{view.env_steps:,}"
+    steps = "nothing recorded yet" if view.steps is None else f"{view.steps:,}"
     if view.planned_steps:
-        steps += f" of {view.planned_steps:,} steps ({100 * (view.env_steps or 0) / view.planned_steps:.0f}%)"
+        steps += f" of {view.planned_steps:,} steps ({100 * (view.steps or 0) / view.planned_steps:.0f}%)"
     if view.snapshots is None:
         dumped = "no gradients recorded"
     else:
@@ -72,7 +72,9 @@ def panel(view: View) -> Group:
         pace.append(left if view.state == "running" else f"{left} once it goes on")
     lines += [", ".join(pace)] * bool(pace)
     lines += [
-        f"{side}: spread {s['spread']:.3g}, mean |cos| {s['mean_abs_cosine']:.3f}" for side, s in view.sides.items()
+        f"{side}: spread {s['spread']:.3g} ({s['spread_low']:.3g} to {s['spread_high']:.3g}), "
+        f"mean |cos| {s['mean_abs_cosine']:.3f} ({s['mean_abs_cosine_low']:.3f} to {s['mean_abs_cosine_high']:.3f})"
+        for side, s in view.sides.items()
     ]
     columns = list(dict.fromkeys(column for values in view.tasks.values() for column in values))
     table = Table("task", *columns)

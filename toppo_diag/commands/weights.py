@@ -8,6 +8,7 @@ from toppo.dump import Dump
 from toppo_diag.commands.checking import MOST, Between
 from toppo_diag.commands.command import instrument
 from toppo_diag.commands.side_by_side import side_by_side
+from toppo_diag.errors import DiagnosticError
 from toppo_diag.product import Product
 from toppo_diag.request import Request, Selection, Sources, stem
 
@@ -23,13 +24,16 @@ def weights(
 
     Args:
         window: dumped minibatches in the moving average.
+
+    Raises:
+        DiagnosticError: training recorded no weights.
     """
     from toppo.combiners import TaskForce
     from toppo_diag.analysis.typical import typical
     from toppo_diag.analysis.weights import spread_over_phase, stretches, weight_series
     from toppo_diag.plots.style import combiner_label
     from toppo_diag.plots.weights import weights_figure
-    from toppo_diag.reading.conditions import has_weights, run_name, sides
+    from toppo_diag.reading.conditions import has_weights, run_name, sides, sums_losses
     from toppo_diag.reading.dumps import dropped_note, read_grams
 
     request = Request.of(dumps, **selection)
@@ -45,25 +49,25 @@ def weights(
         wanted = sides(dump, request)
         recorded = [side for side in wanted if has_weights(dump, side)]
         if not recorded:
-            notes.append(f"{dump.path}: no weights were recorded, so the weights of a mean are drawn")
-        elif missing := [side for side in wanted if side not in recorded]:
+            names = " and ".join(f"{side}_weights" for side in wanted)
+            why = "the step is the sum of the losses" if sums_losses(dump) else f"record them under {names}"
+            raise DiagnosticError(f"{dump.path}: no weights were recorded, so there are none to draw; {why}")
+        if missing := [side for side in wanted if side not in recorded]:
             notes.append(f"{dump.path}: no weights of the {' and '.join(missing)} were recorded")
         phase = dump.attrs.get("env_steps_per_collect")
-        for side in recorded or wanted:
+        for side in recorded:
             grams = read_grams(dump, side, request)
             notes += dropped_note(dump, side, grams)
             tasks = grams.tasks
             starts = stretches(grams.env_steps, grams.snapshot, phase)
-            given = grams.beside[f"{side}_weights"] if recorded else None
-            found = weight_series(given, grams.values, window, starts)
+            found = weight_series(grams.beside[f"{side}_weights"], window, starts)
             if found.short:
                 notes.append(
                     f"{dump.path}: no more minibatches than one window, so the first and the last share are the same"
                 )
             place = spread_over_phase(grams.env_steps, grams.minibatch, dump.n_minibatches, dump.steps, phase)
             lines[side] = (place, found.smooth)
-            spec = dump.attrs.get("combiners", {}).get(side, "unknown combiner") if recorded else "mean"
-            titles[side] = combiner_label(spec) if recorded else "mean, assumed (none recorded)"
+            titles[side] = combiner_label(dump.attrs.get("combiners", {}).get(side, "recorded weights"))
             rows += [
                 {
                     "side": side,
@@ -98,7 +102,7 @@ def weights(
             notes.append("the weights are those that training used, for all layers and all tasks together")
         return Product(
             name=stem("weights", request.side or "", run_name(dump)),
-            draw=lambda figure=None: weights_figure(lines, titles, tasks, window, figure=figure),
+            draw=lambda figure=None: weights_figure(lines, titles, tasks, window, axis=dump.step.label, figure=figure),
             rows={"": rows} | ({"-rewards": reward_rows} if reward_rows else {}),
             headline=headline,
             notes=notes,

@@ -13,6 +13,7 @@ from toppo_diag.analysis.typical import Typical
 from toppo_diag.plots.style import (
     GRADIENT_UNIT,
     PAGE_WIDTH,
+    STEPS,
     Target,
     draw_tasks,
     dress,
@@ -38,6 +39,7 @@ def contributions_figure(
     spreads: Mapping[str, Typical],
     tasks: Sequence[str],
     *,
+    axis: str = STEPS,
     figure: Target | None = None,
 ) -> Figure:
     """The Figure with one panel per condition: ||w_i g_i|| per task, all on one log axis.
@@ -47,6 +49,7 @@ def contributions_figure(
         panels: contributions ||w_i g_i|| by condition.
         spreads: max / min of the contributions by condition, for the titles: the median and the range.
         tasks: K names.
+        axis: label of the steps.
         figure: Figure or SubFigure to draw on; None makes one.
     """
     named = outstanding(next(iter(panels.values())), tasks)
@@ -54,7 +57,7 @@ def contributions_figure(
     target = sheet(figure, PAGE_WIDTH, 2.0 + legend_height(PAGE_WIDTH, labels))
     axes = target.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for letter, ax, (condition, values) in zip("abcd", axes, panels.items(), strict=False):
-        draw_contributions(ax, env_steps, values, tasks, named=named)
+        draw_contributions(ax, env_steps, values, tasks, named=named, axis=axis)
         spread = spreads[condition]
         ax.set_title(f"({letter}) {condition}\nspread {times(spread.median)}\n{spread_range(spread)}".rstrip())
         ax.set_ylabel(_LENGTH if ax is axes[0] else "")
@@ -71,6 +74,7 @@ def draw_contributions(
     tasks: Sequence[str],
     *,
     named: Sequence[str] | None = None,
+    axis: str = STEPS,
 ) -> Axes:
     """The given axes, with one line per task for ||w_i g_i|| on a log axis.
 
@@ -80,8 +84,9 @@ def draw_contributions(
         values: contributions ||w_i g_i||.
         tasks: K names.
         named: tasks with colours; the others are grey. None takes those with the lowest and highest lines.
+        axis: label of the steps.
     """
     draw_tasks(dress(ax), env_steps, values, tasks, named)
     ax.set_ylabel(_LENGTH)
-    steps_axis(ax)
+    steps_axis(ax, axis)
     return ax

@@ -207,8 +207,8 @@ def _note(minibatches: int) -> str:
     if minibatches < 2:
         return ""
     return (
-        "Each square: the minibatch whose mean |cos| is the median. Each number: the median spread, and its range, of "
-        f"the {minibatches} dumped minibatches."
+        "Squares: the minibatch with the median mean |cos|. "
+        f"Numbers: median spread of the {minibatches} minibatches, and its range."
     )
 
 

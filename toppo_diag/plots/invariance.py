@@ -120,6 +120,6 @@ def draw_realised(ax: Axes, realised: Mapping[str, tuple[np.ndarray, Float[np.nd
     ax.set(yscale="log")
     ax.set_ylabel(r"$\Vert\tilde d - d\Vert / \Vert d\Vert$")
     ax.set_ylim(top=1e4 * ax.get_ylim()[1])  # room for the legend
-    steps_axis(ax)
+    steps_axis(ax, "environment steps")  # PopArt is the trainer's, whose steps these are
     ax.legend(loc="upper left", ncols=2)
     return ax

@@ -1,64 +1,26 @@
-"""The names of tasks in figures, and the formats of figures. Needs no matplotlib."""
+"""Names of tasks, parameters and steps in figures, and the formats of figures. Needs no matplotlib."""
 
 from __future__ import annotations
 
-from toppo_diag.analysis.tasks import short
+from toppo_diag.analysis.tasks import METAWORLD, short
 
 FORMATS = ("pdf", "png", "svg")
 """File formats of a saved figure."""
 
-METAWORLD = (
-    "reach",
-    "push",
-    "pick-place",
-    "door-open",
-    "drawer-open",
-    "drawer-close",
-    "button-press-topdown",
-    "peg-insert-side",
-    "window-open",
-    "window-close",
-    "assembly",
-    "basketball",
-    "bin-picking",
-    "box-close",
-    "button-press-topdown-wall",
-    "button-press",
-    "button-press-wall",
-    "coffee-button",
-    "coffee-pull",
-    "coffee-push",
-    "dial-turn",
-    "disassemble",
-    "door-close",
-    "door-lock",
-    "door-unlock",
-    "hand-insert",
-    "faucet-open",
-    "faucet-close",
-    "hammer",
-    "handle-press-side",
-    "handle-press",
-    "handle-pull-side",
-    "handle-pull",
-    "lever-pull",
-    "pick-place-wall",
-    "pick-out-of-hole",
-    "plate-slide",
-    "plate-slide-side",
-    "plate-slide-back",
-    "plate-slide-back-side",
-    "peg-unplug-side",
-    "soccer",
-    "stick-push",
-    "stick-pull",
-    "push-wall",
-    "push-back",
-    "reach-wall",
-    "shelf-place",
-    "sweep-into",
-    "sweep",
-)
-"""The tasks of MT10, then the other tasks of MT50, without version. The place in this list fixes a task's colour."""
+_LONGEST = 28
+"""Characters of a parameter's name that a picture shows."""
 
-__all__ = ["FORMATS", "METAWORLD", "short"]
+
+def shortened(name: str) -> str:
+    """A parameter's name as a picture shows it: a long one loses its middle, since its end tells it apart."""
+    return name if len(name) <= _LONGEST else f"{name[:8]}\u2026{name[9 - _LONGEST :]}"
+
+
+def short_steps(steps: int) -> str:
+    """A number of steps in a label: 30, 1,500, 20k, 1.5M."""
+    if steps < 10_000:
+        return f"{steps:,}"
+    return f"{steps / 1e6:.3g}M" if steps >= 100_000 else f"{steps / 1e3:.3g}k"
+
+
+__all__ = ["FORMATS", "METAWORLD", "short", "short_steps", "shortened"]

@@ -11,6 +11,7 @@ from toppo_diag.analysis.norms import NormSeries
 from toppo_diag.plots.style import (
     GRADIENT_UNIT,
     PAGE_WIDTH,
+    STEPS,
     Target,
     combiner_style,
     draw_tasks,
@@ -30,7 +31,7 @@ from toppo_diag.plots.style import (
 
 _BOLD = {"linewidth": 1.8}
 _MEAN = "mean aggregator"
-_FAIRGRAD = "FG, \u03b1 = 1: \u221aK"
+_FAIRGRAD = "FairGrad, \u03b1 = 1: \u221aK"
 
 
 @paper_style()
@@ -39,6 +40,7 @@ def norms_figure(
     tasks: Sequence[str],
     fairgrad: Sequence[str],
     *,
+    axis: str = STEPS,
     raw: Sequence[str] = (),
     figure: Target | None = None,
 ) -> Figure:
@@ -51,6 +53,7 @@ def norms_figure(
         series: by side, that is by named group of shared parameters.
         tasks: K names.
         fairgrad: sides whose panel shows FairGrad's step.
+        axis: label of the steps.
         raw: sides whose gradients are shown with PopArt's rescaling taken back.
         figure: Figure or SubFigure to draw on; None makes one.
     """
@@ -63,7 +66,7 @@ def norms_figure(
     target = sheet(figure, PAGE_WIDTH, 2.3 + legend_height(PAGE_WIDTH, labels))
     axes = target.subplots(1, len(series), squeeze=False)[0]
     for letter, ax, (side, s) in zip("abcdefgh", axes, series.items(), strict=False):
-        draw_norms(ax, s, tasks, fairgrad=side in fairgrad, named=named)
+        draw_norms(ax, s, tasks, fairgrad=side in fairgrad, named=named, axis=axis)
         spread = s.typical["spread"]
         taken_back = ", raw" if side in raw else ""
         ax.set_title(f"({letter}) {side}{taken_back}: spread {times(spread.median)}\n{spread_range(spread)}".rstrip())
@@ -75,7 +78,13 @@ def norms_figure(
 
 @paper_style()
 def draw_norms(
-    ax: Axes, series: NormSeries, tasks: Sequence[str], *, fairgrad: bool = True, named: Sequence[str] | None = None
+    ax: Axes,
+    series: NormSeries,
+    tasks: Sequence[str],
+    *,
+    fairgrad: bool = True,
+    named: Sequence[str] | None = None,
+    axis: str = STEPS,
 ) -> Axes:
     """The given axes, with one line per task for ||g_i||, and bold lines for the step of two combiners.
 
@@ -85,6 +94,7 @@ def draw_norms(
         tasks: K names.
         named: tasks with colours; the others are grey. None takes those with the lowest and highest lines.
         fairgrad: whether to draw FairGrad's step beside the mean's.
+        axis: label of the steps.
     """
     draw_tasks(dress(ax), series.env_steps, series.norms, tasks, named, linewidth=0.6)
     bold = _BOLD | marker(len(series.env_steps))
@@ -93,5 +103,5 @@ def draw_norms(
         look = combiner_style("fairgrad:alpha=1")
         ax.plot(series.env_steps, series.fairgrad_norm, **look, **bold, gid="fairgrad", label=_FAIRGRAD)
     ax.set_ylabel(rf"$\Vert g_i\Vert$ ({GRADIENT_UNIT})")
-    steps_axis(ax)
+    steps_axis(ax, axis)
     return ax

@@ -47,6 +47,9 @@ DEAD = "0.75"
 GRADIENT_UNIT = "loss / parameter"
 """Unit of a gradient's length, as axes name it."""
 
+STEPS = "steps"
+"""Label of the steps where a run does not say what they are."""
+
 _COLOURS = (
     "#332288",
     "#88CCEE",
@@ -318,11 +321,16 @@ def name_length(tasks: Sequence[str]) -> float:
     return max(len(short(task)) for task in tasks) * (0.05 if len(tasks) <= 15 else 0.038)
 
 
-def steps_axis(ax: Axes) -> None:
-    """Write environment steps along x, as 500k or 2M."""
+def steps_axis(ax: Axes, label: str = STEPS) -> None:
+    """Write steps along x, as 20, 500k or 2M. Steps are whole numbers.
+
+    Args:
+        ax: to draw on.
+        label: what the steps are, in the words of the run.
+    """
     ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-    ax.xaxis.set_major_locator(MaxNLocator(5))
-    ax.set_xlabel("environment steps")
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.set_xlabel(label)
 
 
 def outstanding(values: Float[np.ndarray, "T K"], tasks: Sequence[str]) -> list[str]:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from toppo_diag.plots.names import short
 from toppo_diag.plots.style import (
     PAGE_WIDTH,
+    STEPS,
     Target,
     dress,
     legend_height,
@@ -36,15 +37,17 @@ def weights_figure(
     tasks: Sequence[str],
     window: int,
     *,
+    axis: str = STEPS,
     figure: Target | None = None,
 ) -> Figure:
     """The Figure with one panel per side and one line per task. The dotted line is the even share 1/K.
 
     Args:
-        series: by side (named group of shared parameters), environment steps and the moving average of the shares.
+        series: by side (named group of shared parameters), steps and the moving average of the shares.
         titles: name of the combiner by side.
         tasks: K names.
         window: of the moving average, in minibatches of the dump.
+        axis: label of the steps.
         figure: Figure or SubFigure to draw on; None makes one.
     """
     named = outstanding(next(iter(series.values()))[1], tasks)
@@ -53,7 +56,7 @@ def weights_figure(
     axes = target.subplots(1, len(series), squeeze=False)[0]
     over = f"mean of {window} minibatches" if window > 1 else "each minibatch"
     for ax, (side, (steps, shares)) in zip(axes, series.items(), strict=True):
-        draw_weights(ax, steps, shares, tasks, named=named)
+        draw_weights(ax, steps, shares, tasks, named=named, axis=axis)
         ax.set_title(f"{side}: {titles[side]}")
         ax.set_ylabel(f"{_SHARE},\n{over}")
     task_legend(target, tasks, named=named)
@@ -68,6 +71,7 @@ def draw_weights(
     tasks: Sequence[str],
     *,
     named: Sequence[str] | None = None,
+    axis: str = STEPS,
 ) -> Axes:
     """The given axes, with one line per task for its share of the weights. The dotted line is the even share 1/K.
 
@@ -77,6 +81,7 @@ def draw_weights(
         shares: w_i / sum_j |w_j|, from `toppo_diag.analysis.weights.weight_shares`.
         tasks: K names.
         named: tasks with colours; the others are grey. None takes those with the lowest and highest lines.
+        axis: label of the steps.
     """
     dress(ax)
     looks = task_styles(tasks, outstanding(shares, tasks) if named is None else named)
@@ -86,5 +91,5 @@ def draw_weights(
     ax.axhline(1 / len(tasks), color="0.4", linewidth=0.6, linestyle=":", gid="even")
     ax.set_ylim(min(0, ax.get_ylim()[0]), max(1.2 / len(tasks), ax.get_ylim()[1]))
     ax.set_ylabel(_SHARE)
-    steps_axis(ax)
+    steps_axis(ax, axis)
     return ax

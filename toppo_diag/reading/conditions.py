@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from toppo.dump import Dump
+from toppo.dump import ENV_STEPS, Dump
 from toppo_diag.analysis.scale import scaled, without_popart
 from toppo_diag.errors import UsageError
 from toppo_diag.reading.dumps import Grams, read_grams
@@ -21,6 +21,9 @@ from toppo_diag.request import Request, several
 
 SUCCESS = ("success_ema", "success", "accuracy")
 """Names under which a run may have recorded the success of each task. The first one that exists is used."""
+SUCCESS_LABEL = "success (long moving average)"
+"""What `success_ema` is, as an axis says it."""
+Scale = Literal["rate", "log", "own"]
 ORDER = ("vanilla", "+PopArt", "+LN", "+PopArt+LN")
 """The columns of Figure D.1."""
 
@@ -44,9 +47,19 @@ def raw(grams: Grams) -> Grams:
     return replace(grams, values=without_popart(grams.values, grams.beside["popart_sigma"]))
 
 
+def rounding(dump: Dump) -> float:
+    """How far rounding alone may move a cosine of this dump."""
+    return float(dump.source.header.layout.gram_tolerance)
+
+
 def recorded(dump: Dump, key: str, default: Any) -> Any:
     """A value of the run's recorded configuration; `default` if it was not recorded."""
     return dump.attrs.get("config", {}).get(key, default)
+
+
+def of_trainer(dump: Dump) -> bool:
+    """Whether TOPPO's own trainer recorded the run, so that the words of the paper fit it."""
+    return recorded(dump, "popart", None) is not None
 
 
 def has_popart(dump: Dump) -> bool:
@@ -73,6 +86,17 @@ def critic_conditions(dumps: Sequence[Dump]) -> list[Condition]:
         else:
             found.append(Condition(ln or "vanilla", dump, invert_popart=False))
     return _distinct(sorted(found, key=lambda c: ORDER.index(c.label)))
+
+
+def conditions_of(dumps: Sequence[Dump], side: str) -> tuple[list[Condition], list[str]]:
+    """The columns of a figure that compares runs, and notes on those that are missing.
+
+    On the critic of TOPPO's trainer these are those of Figure D.1. Anywhere else there is one for each dump.
+    """
+    if side != "critic" or not any(of_trainer(dump) for dump in dumps):
+        return plain_conditions(dumps), []
+    found = critic_conditions(dumps)
+    return found, missing_conditions(found)
 
 
 def plain_conditions(dumps: Sequence[Dump]) -> list[Condition]:
@@ -129,8 +153,18 @@ def as_combined(dump: Dump, side: str, grams: Grams) -> Grams:
 
 
 def default_side(dump: Dump) -> str:
-    """The critic, where the paper looks. In a dump without a critic, its last side."""
-    return "critic" if "critic" in dump.sides else dump.sides[-1]
+    """The critic of reinforcement learning, where the paper looks. In any other dump, its first side."""
+    return "critic" if "critic" in dump.sides and dump.step == ENV_STEPS else dump.sides[0]
+
+
+def chosen_side(dump: Dump, request: Request) -> tuple[str, list[str]]:
+    """The side to look at, and a note that says which one it is where nobody chose it and there are several."""
+    if request.side is not None:
+        return request.side, []
+    side = default_side(dump)
+    others = [other for other in dump.sides if other != side]
+    said = bool(others) and side != "critic"
+    return side, [f"{dump.path}: shows the side {side}; choose {' or '.join(others)} with `side`"] * said
 
 
 def sides(dump: Dump, request: Request) -> tuple[str, ...]:
@@ -145,6 +179,19 @@ def sides(dump: Dump, request: Request) -> tuple[str, ...]:
     return (request.side,)
 
 
+def in_order(sides: Sequence[str]) -> list[str]:
+    """Sides in the order of Figure 2: the critic, where there is one, comes first."""
+    return sorted(sides, key=lambda side: side != "critic")
+
+
+def with_fairgrad(dump: Dump, side: str) -> bool:
+    """Whether FairGrad's step is drawn beside the gradients of a side.
+
+    In the paper FairGrad combines the critic's gradients, so Figure 2 (b) shows the actor without it.
+    """
+    return not (of_trainer(dump) and side == "actor")
+
+
 def training_weights(dump: Dump, side: str, grams: Grams) -> Float[np.ndarray, "N K"] | None:
     """The weights w on g_i that training used, (N, K): the recorded ones times `gradient_scale`.
 
@@ -153,6 +200,14 @@ def training_weights(dump: Dump, side: str, grams: Grams) -> Float[np.ndarray, "
     """
     weights = of_each_task(grams, f"{side}_weights")
     return None if weights is None else weights * gradient_scale(dump, side)
+
+
+def sums_losses(dump: Dump) -> bool:
+    """Whether the step of training is known to be the sum of the losses, though no weights were recorded.
+
+    This is so where `toppo.record` recorded the run. It records weights wherever a combiner or weights decide the step.
+    """
+    return "capture" in dump.attrs
 
 
 def has_weights(dump: Dump, side: str) -> bool:
@@ -164,9 +219,37 @@ def has_weights(dump: Dump, side: str) -> bool:
     )
 
 
-def success_of(grams: Grams) -> Float[np.ndarray, "N K"] | None:
-    """How well each task did at each Gram, (N, K); None if no number for each task was recorded."""
-    return next((found for name in SUCCESS if (found := of_each_task(grams, name)) is not None), None)
+@dataclass(frozen=True)
+class Outcome:
+    """How well each task did at each Gram, in the run's own words.
+
+    Attributes:
+        name: success, accuracy, episode_return or loss: the column of a table.
+        label: of an axis, with the unit.
+        values: one number for each Gram and task, (N, K).
+    """
+
+    name: str
+    label: str
+    values: Float[np.ndarray, "N K"]
+
+    @property
+    def scale(self) -> Scale:
+        """The axis on which the numbers read: a rate from 0 to 1, losses on a log axis, any others as they are."""
+        return "rate" if self.name in SUCCESS else "log" if self.name == "loss" else "own"
+
+
+def outcome_of(dump: Dump, side: str, grams: Grams) -> Outcome | None:
+    """How well each task did: success, accuracy, return or loss, the first of these that was recorded for each task."""
+    for name in (*SUCCESS, "episode_return", f"loss_{side}", "loss"):
+        values = of_each_task(grams, name)
+        if values is None:
+            continue
+        short = {"success_ema": "success", f"loss_{side}": "loss"}.get(name, name)
+        label = SUCCESS_LABEL if name == "success_ema" else short.replace("_", " ")
+        units = dump.source.specs[name].units
+        return Outcome(short, f"{label} ({units})" if units not in ("", "1") else label, values)
+    return None
 
 
 def of_each_task(grams: Grams, name: str) -> Float[np.ndarray, "N K"] | None:

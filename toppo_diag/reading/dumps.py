@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from toppo.combiners.blas import single_thread
-from toppo.dump import Dump, DumpError, gram, open_dump
+from toppo.dump import ENV_STEPS, Dump, DumpError, StepAxis, gram, open_dump
 from toppo_diag.analysis.stages import choose_snapshots
 from toppo_diag.analysis.tasks import resolve
 from toppo_diag.errors import DiagnosticError, UsageError, bad_option
@@ -30,7 +30,8 @@ class Grams:
     Attributes:
         tasks: K names.
         values: G, (N, K, K) float64, in squared units of the gradients; 0 in rows and columns of absent tasks.
-        env_steps: environment steps at each Gram, (N,).
+        step: what the steps are.
+        env_steps: steps at each Gram, (N,).
         snapshot: index of the snapshot in the dump; for the Gram stream, index of the collect, (N,).
         minibatch: index of the minibatch in the snapshot; for the Gram stream, index of the entry in the collect, (N,).
         stages: label of each snapshot by its index, in the order asked for: a stage, or "snapshot 3".
@@ -40,6 +41,7 @@ class Grams:
 
     tasks: tuple[str, ...]
     values: Float[np.ndarray, "N K K"]
+    step: StepAxis
     env_steps: Int[np.ndarray, "N"]
     snapshot: Int[np.ndarray, "N"]
     minibatch: Int[np.ndarray, "N"]
@@ -54,7 +56,7 @@ class Grams:
     def where(self, n: int) -> dict[str, int]:
         """Where Gram n was taken, as the first columns of a table."""
         return {
-            "env_steps": int(self.env_steps[n]),
+            self.step.name: int(self.env_steps[n]),
             "snapshot": int(self.snapshot[n]),
             "minibatch": int(self.minibatch[n]),
         }
@@ -67,7 +69,7 @@ def require_snapshots(dump: Dump) -> None:
         DumpError: it holds none yet.
     """
     if not dump.n_snapshots:
-        mend = "wait for the run's first one, or train with `dump_every`"
+        mend = "wait for the run's first one" + (", or train with `dump_every`" if dump.step == ENV_STEPS else "")
         raise DumpError(f"{dump.path}: holds no snapshot yet; {mend}")
 
 
@@ -81,8 +83,7 @@ def chosen_snapshots(dump: Dump, request: Request, default: Sequence[str] = ()) 
     require_snapshots(dump)
     stage = request.stage or (() if request.chooses_snapshots else tuple(default))
     try:
-        environment = dump.step.name == "env_steps"
-        return choose_snapshots(dump.steps, stage, request.snapshot, request.steps, paper=environment)
+        return choose_snapshots(dump.steps, stage, request.snapshot, request.steps, paper=dump.step == ENV_STEPS)
     except ValueError as error:
         raise UsageError(f"{dump.path}: {error}") from None
 
@@ -163,6 +164,7 @@ def read_grams(dump: Dump, side: str, request: Request, default: Sequence[str] =
     grams = Grams(
         tasks=tuple(dump.tasks[i] for i in kept),
         values=values[:, kept][:, :, kept],
+        step=dump.step,
         env_steps=dump.steps[at[:, 0]],
         snapshot=at[:, 0],
         minibatch=at[:, 1],
@@ -185,6 +187,59 @@ def _absent_as_dead(grams: Grams) -> Grams:
     return replace(grams, values=np.where(absent[:, :, None] | absent[:, None, :], 0.0, grams.values))
 
 
+@dataclass(frozen=True)
+class LayerGrams:
+    """The Grams of every layer (named tensor) of a side, at N dumped minibatches.
+
+    Attributes:
+        env_steps: steps at each minibatch, (N,).
+        snapshot: index of the snapshot of each minibatch, (N,).
+        values: G of the columns of each layer, by its name, (N, K, K). Their sum is the Gram of the side.
+        all_snapshots: whether these are all snapshots of the dump.
+    """
+
+    env_steps: Int[np.ndarray, "N"]
+    snapshot: Int[np.ndarray, "N"]
+    values: dict[str, Float[np.ndarray, "N K K"]]
+    all_snapshots: bool
+
+    @property
+    def n_snapshots(self) -> int:
+        """How many snapshots the minibatches belong to."""
+        return len(np.unique(self.snapshot))
+
+
+def read_layers(dump: Dump, side: str, request: Request, default: Sequence[str] = ()) -> LayerGrams | None:
+    """The Grams of every layer of a side; None where the dump has no snapshot, or cannot give layers.
+
+    Args:
+        dump: the dump to read.
+        side: the side to read.
+        request: snapshots, minibatch, tasks and scheduler.
+        default: the stages to take if the request chooses no snapshots, and slabs have to be read.
+
+    Raises:
+        DumpError: the dump is damaged, or no such side.
+        UsageError: no such stage, snapshot or task.
+    """
+    if not dump.has_layers(side) or not dump.n_snapshots:
+        return None
+    cheap = f"{side}_layer_gram" in dump
+    chosen = chosen_snapshots(dump, request, () if cheap else default)
+    index = [(n, m) for n in chosen for m in chosen_minibatches(dump, request)]
+    found = layer_grams(dump, side, index, request.scheduler)
+    kept = chosen_tasks(dump, request)
+    found = found[:, :, kept][:, :, :, kept]
+    good = np.isfinite(found).all(axis=(1, 2, 3))
+    at = np.array(index)[good]
+    return LayerGrams(
+        env_steps=dump.steps[at[:, 0]],
+        snapshot=at[:, 0],
+        values={name: found[good, n] for n, name in enumerate(dump.layer_names(side))},
+        all_snapshots=len(chosen) == dump.n_snapshots,
+    )
+
+
 def read_stream(dump: Dump, side: str, request: Request) -> Grams:
     """The Grams of the Gram stream, which holds some Grams of every collect.
 
@@ -200,6 +255,7 @@ def read_stream(dump: Dump, side: str, request: Request) -> Grams:
     grams = Grams(
         tasks=tuple(dump.tasks[i] for i in kept),
         values=stream.reshape(collects * entries, *stream.shape[2:])[:, kept][:, :, kept],
+        step=dump.step,
         env_steps=np.repeat(dump.values(f"stream_{dump.step.name}"), entries),
         snapshot=np.repeat(np.arange(collects), entries),
         minibatch=np.tile(np.arange(entries), collects),
@@ -261,6 +317,13 @@ def _finite(grams: Grams, dump: Dump, side: str) -> Grams:
         stages={s: label for s, label in grams.stages.items() if s in grams.snapshot[good]},
         dropped=int(np.sum(~good)),
     )
+
+
+def stream_note(dump: Dump) -> list[str]:
+    """A note that a run has no Gram stream, where one is usual; [] if it has one."""
+    if dump.n_stream or dump.step != ENV_STEPS:
+        return []
+    return [f"{dump.path}: has no Gram stream, so the figure shows its snapshots"]
 
 
 def dropped_note(dump: Dump, side: str, grams: Grams) -> list[str]:

@@ -15,7 +15,7 @@ def runs_in(source: Source) -> list[dict[str, Any]]:
     """One row for each run, dump and archive in a local directory; [] where there is none.
 
     Returns:
-        Rows by name: state, environment steps and those planned, snapshots and mean success of each.
+        Rows by name: state, steps and those planned, snapshots and mean success of each.
     """
     if isinstance(source, Dump) or "://" in str(source) or not Path(source).is_dir():
         return []
@@ -34,14 +34,14 @@ def _row(path: Path) -> dict[str, Any]:
     try:
         view = look(path)
     except ToppoError:
-        row = {"state": "cannot be read", "env_steps": None, "planned_steps": None, "snapshots": None}
+        row = {"state": "cannot be read", "steps": None, "planned_steps": None, "snapshots": None}
         return {"run": path.name, **row, "mean_success": None}
-    known = [values["success"] for values in view.tasks.values() if "success" in values]
+    known = [values[key] for values in view.tasks.values() for key in ("success", "accuracy") if key in values]
     mean = view.mean_success if view.mean_success is not None or not known else sum(known) / len(known)
     return {
         "run": path.name,
         "state": view.state,
-        "env_steps": view.env_steps,
+        "steps": view.steps,
         "planned_steps": view.planned_steps,
         "snapshots": None if view.snapshots is None else view.snapshots[0],
         "mean_success": mean,

@@ -13,10 +13,13 @@ import numpy as np
 from toppo.combiners.geometry import gradient_norms, mean_abs_cosine, spread
 from toppo.dump import Dump, DumpError, DumpNotFoundError, run_logs
 from toppo_diag.analysis.health import direction_shares
+from toppo_diag.analysis.typical import typical
 from toppo_diag.reading.conditions import SUCCESS, default_side, has_weights, recorded, run_name
 from toppo_diag.request import Source, opened
 
 State = Literal["complete", "running", "interrupted", "running or interrupted"]
+_DONE = ("success", "accuracy", "return", "loss")
+"""How well a task does: these columns come first."""
 _LATEST = 5
 """Collects over which the speed is measured."""
 
@@ -27,21 +30,23 @@ class View:
 
     Attributes:
         run: the run's name.
-        env_steps: environment steps at the last recorded collect (rollout phase); None before the first.
-        planned_steps: environment steps of the whole run; None if they were not recorded.
+        steps: at the last recorded collect (rollout phase) or snapshot, in the run's own unit; None before the first.
+        planned_steps: steps of the whole run; None if they were not recorded.
         snapshots: number of committed and of planned snapshots (None if unknown); None for a run that records no
             gradients.
         complete: whether the run has ended.
         state: complete; running or interrupted; both, where it cannot be told, as at a URL.
-        sides: {"spread", "mean_abs_cosine"} of the last Gram, by side.
-        tasks: success, norm on each side and share of the critic's direction, by task; only what was recorded.
+        sides: by side, medians of "spread" and "mean_abs_cosine" over the Grams of the last collect, or without a Gram
+            stream of the last snapshot, with their ranges ("spread_low" and so on).
+        tasks: success, accuracy, return and loss, norm on each side and share of the direction of the first side, by
+            task; only what was recorded. Norms and shares are medians like those of the sides.
         mean_success: of the last collect, from the run's log; None without a log.
         steps_per_second: over the last collects, None if unknown.
         seconds_left: at this speed, None if unknown.
     """
 
     run: str
-    env_steps: int | None
+    steps: int | None
     planned_steps: int | None
     snapshots: tuple[int, int | None] | None
     complete: bool
@@ -92,26 +97,30 @@ def look(source: Source) -> View:
     tasks: dict[str, dict[str, float]] = {task: {} for task in dump.tasks}
     steps = _last_steps(dump)
     if dump.n_snapshots:
-        for name in SUCCESS:
+        done = next((name for name in SUCCESS if _per_task(dump, name) is not None), None)
+        for name in filter(None, (done, "episode_return", "loss")):
+            label = {"success_ema": "success", "episode_return": "return"}.get(name, name)
             values = _per_task(dump, name)
             if values is not None:
                 for task, value in zip(dump.tasks, values, strict=True):
-                    tasks[task]["success"] = float(value)
-                break
+                    tasks[task][label] = float(value)
     sides = {}
     for side in dump.sides:
-        gram = _last_gram(dump, side)
-        if gram is None:
+        grams = _last_grams(dump, side)
+        if grams is None:
             continue
-        norms = gradient_norms(gram)
-        sides[side] = {"spread": float(spread(norms)), "mean_abs_cosine": float(mean_abs_cosine(gram))}
-        for task, norm in zip(dump.tasks, norms, strict=True):
-            tasks[task][f"{side} norm"] = float(norm)
+        norms = gradient_norms(grams)
+        sides[side] = {
+            **typical(spread(norms)).columns("spread"),
+            **typical(mean_abs_cosine(grams)).columns("mean_abs_cosine"),
+        }
+        for task, norm in zip(dump.tasks, norms.T, strict=True):
+            tasks[task][f"{side} norm"] = typical(norm).median
     side = default_side(dump)
     if dump.n_snapshots and (weights := _last_weights(dump, side)) is not None:
-        gram = _last(dump, f"{side}_gram")[-1]
-        for task, share in zip(dump.tasks, direction_shares(gram, weights), strict=True):
-            tasks[task][f"{side} share"] = float(share)
+        shares = direction_shares(_last(dump, f"{side}_gram"), weights)
+        for task, share in zip(dump.tasks, shares.T, strict=True):
+            tasks[task][f"{side} share"] = typical(share).median
     planned = recorded(dump, "env_steps", None)
     planned = int(planned) if isinstance(planned, (int, float)) else None
     if log is not None and log.last:
@@ -122,13 +131,13 @@ def look(source: Source) -> View:
     complete = dump.complete
     return View(
         run=run_name(dump),
-        env_steps=steps,
+        steps=steps,
         planned_steps=planned,
         snapshots=(dump.n_snapshots, dump.n_planned),
         complete=complete,
         state="complete" if complete else _state(source),
         sides=sides,
-        tasks={task: dict(sorted(values.items(), key=lambda v: v[0] != "success")) for task, values in tasks.items()},
+        tasks={task: dict(sorted(values.items(), key=lambda v: v[0] not in _DONE)) for task, values in tasks.items()},
         **({} if log is None else _pace(log, steps, planned, complete)),
     )
 
@@ -138,7 +147,7 @@ def _of_logs(log: _Log, source: Source) -> View:
     complete = bool(log.planned and steps and steps >= log.planned)
     return View(
         run=log.name,
-        env_steps=steps,
+        steps=steps,
         planned_steps=log.planned,
         snapshots=None,
         complete=complete,
@@ -268,11 +277,11 @@ def _per_task(dump: Dump, name: str) -> np.ndarray | None:
 
 
 def _last_weights(dump: Dump, side: str) -> np.ndarray | None:
-    """The weights that go with the last Gram; None where training recorded none for each task."""
+    """The weights in the minibatches of the last snapshot, (M, K); None where none were recorded for each task."""
     if not has_weights(dump, side):
         return None
     values = _last(dump, f"{side}_weights")
-    return np.asarray(values if values.ndim == 1 else values[-1])
+    return np.broadcast_to(values, (dump.n_minibatches, len(dump.tasks)))
 
 
 def _last(dump: Dump, name: str) -> np.ndarray:
@@ -281,12 +290,11 @@ def _last(dump: Dump, name: str) -> np.ndarray:
     return dump.source.read(name, (dump.n_snapshots - 1, *(slice(None),) * (len(spec.dims) - 1)))
 
 
-def _last_gram(dump: Dump, side: str) -> np.ndarray | None:
-    """The newest Gram: of the Gram stream, or, without one, of the last snapshot."""
+def _last_grams(dump: Dump, side: str) -> np.ndarray | None:
+    """The newest Grams, (n, K, K): of the last collect of the Gram stream, or, without one, of the last snapshot."""
     if dump.n_stream:
-        collect: np.ndarray = dump.source.read(f"{side}_gram_stream", (dump.n_stream - 1, *(slice(None),) * 3))
-        return np.asarray(collect[-1])
-    return np.asarray(_last(dump, f"{side}_gram")[-1]) if dump.n_snapshots else None
+        return np.asarray(dump.source.read(f"{side}_gram_stream", (dump.n_stream - 1, *(slice(None),) * 3)))
+    return np.asarray(_last(dump, f"{side}_gram")) if dump.n_snapshots else None
 
 
 def _last_steps(dump: Dump) -> int | None:
