@@ -253,11 +253,12 @@ def _draw_grid(ax: Axes, panel: Panel, diagonal: Range, aspect: Literal["equal",
 def _draw_dots(ax: Axes, panel: Panel, shares: Range, scale: float, width: float) -> None:
     k = len(panel.tasks)
     live = panel.share > 0
-    floor = 10 ** (shares[0] - 0.3)
+    low, high = shares
+    lines = 1 if panel.spread.n < 2 else 2  # of the badge, which takes the room above
     # dots: a log axis has no zero, so that the length of a bar would mean nothing
-    ax.plot(np.arange(k)[live], panel.share[live], "o", color="0.25", markersize=(3 if k <= 15 else 1.8) * scale)
+    ax.plot(np.arange(k)[live], panel.share[live], "o", color="0.25", markersize=(2.4 if k <= 15 else 1.6) * scale)
     ax.set_yscale("log")
-    ax.set_ylim(floor, floor * (10 ** shares[1] / floor) ** (1.6 if panel.spread.n < 2 else 2.1))  # room for the badge
+    ax.set_ylim(10 ** (low - 0.15 * (high - low)), 10 ** (high + (0.3 + 0.6 * lines) * (high - low)))
     ax.set_xlim(-0.5, k - 0.5)
     ax.set_xticks([])
     ax.tick_params(labelsize=5 * scale, length=1.5, pad=1)
