@@ -7,7 +7,7 @@ INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c co
 
 .PHONY: demo figures test test-slow test-lowest package bench profile docs clean
 
-# Three sizes of one environment: the toolkit alone, with the trainer, with all that checks the code.
+# Sizes of one environment: the toolkit alone, with the trainer, with all that checks the code, with all libraries.
 $(VENV)/base: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(INSTALL) -e .
@@ -20,8 +20,13 @@ $(VENV)/train: pyproject.toml constraints.txt
 
 $(VENV)/dev: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(INSTALL) -e '.[train,torchjd,docs,dev]'
+	$(INSTALL) -e '.[train,torchjd,tensorboard,wandb,parquet,docs,dev]'
 	touch $@ $(VENV)/train $(VENV)/docs $(VENV)/base
+
+# The libraries of the adapters too. They are large, so only the slow tests have them.
+$(VENV)/slow: $(VENV)/dev
+	$(INSTALL) -e '.[train,torchjd,tensorboard,wandb,parquet,docs,dev,lightning,hugging-face,jax]' flax
+	touch $@
 
 # The first of dumps/NAME, dumps/NAME2, dumps/NAME3 ... that does not exist: no run is ever overwritten.
 fresh = $$(name=$(1); n=1; while [ -e dumps/$$name ]; do n=$$((n + 1)); name=$(1)$$n; done; echo $$name)
@@ -47,7 +52,7 @@ test: $(VENV)/dev
 	$(MAKE) docs
 	$(BIN)/python -m pytest
 
-test-slow: $(VENV)/dev
+test-slow: $(VENV)/slow
 	$(BIN)/python -m pytest -m slow
 
 # The toolkit's tests with the oldest versions that pyproject.toml allows, so that its lower bounds are true.

@@ -16,7 +16,7 @@ import typer
 from toppo.common import terminal
 from toppo.common.docstrings import arguments, description
 from toppo_diag.batch.make import figures as make_figures
-from toppo_diag.commands import ALL, RUN_TABLES, TABLES, store
+from toppo_diag.commands import ALL, DUMP_TABLES, RUN_TABLES, TABLES, store
 from toppo_diag.commands import report as reporting
 from toppo_diag.commands import watch as watching
 from toppo_diag.product import Product
@@ -72,7 +72,9 @@ def _register(name: str, make: Callable[..., Product]) -> None:
     """Add a function as a command: with its own arguments, those of a `Selection`, and those of `_saving`."""
     documented = {**_helps(Selection), **_helps(_saving), **_helps(make)}
     parameters = [
-        p for p in _parameters(_saving, documented) if name not in RUN_TABLES | TABLES or p.name not in ("formats",)
+        p
+        for p in _parameters(_saving, documented)
+        if name not in DUMP_TABLES | RUN_TABLES | TABLES or p.name not in ("formats",)
     ]
     parameters = [*_parameters(make, documented), *parameters]
     lists = {p.name for p in parameters if get_args(p.annotation)[0] == list[str] | None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +84,17 @@ def write_csv(rows: Iterable[Row], path: Path) -> Path:
         OutputError: the place cannot be written.
     """
     return write_text(to_csv(rows), path)
+
+
+def write_sink(sink: Callable[[Path], Path], stem: Path) -> Path:
+    """Let a sink write its files under the path `stem`.
+
+    Raises:
+        OutputError: the place cannot be written.
+    """
+    with _writing(stem):
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        return sink(stem)
 
 
 def to_csv(rows: Iterable[Row]) -> str:

@@ -19,6 +19,7 @@ from toppo_diag.output import (
     table_lines,
     write_csv,
     write_figure,
+    write_sink,
     write_text,
 )
 from toppo_diag.request import Texts, as_texts, name_problem
@@ -45,6 +46,7 @@ class Product:
         failures: why a check failed, one line each; the command line then exits with 1.
         measured: columns that differ each time, such as times. `toppo-diag figures` does not compare them.
         texts: the content of further files, by the end of their name ("-2.md").
+        sinks: write further files, from the path of all files without an ending, and return what they wrote.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Product:
     failures: Sequence[str] = ()
     measured: Sequence[str] = ()
     texts: Mapping[str, str] = field(default_factory=dict)
+    sinks: Sequence[Callable[[Path], Path]] = ()
 
     def figure(self) -> Figure:
         """The picture, the same as the command saves. Each call draws a new one.
@@ -86,7 +89,7 @@ class Product:
         formats: Texts = "pdf,png",
         name: str | None = None,
     ) -> list[Path]:
-        """Write the figure in each format, a CSV file for each table, and the texts.
+        """Write the figure in each format, a CSV file for each table, the texts, and what the sinks write.
 
         Args:
             directory: where to write; it is made if it is not there.
@@ -106,6 +109,7 @@ class Product:
         made = [] if self.draw is None else write_figure(self.figure(), out / name, kinds)
         made += [write_csv(rows, out / f"{name}{suffix}.csv") for suffix, rows in self.rows.items()]
         made += [write_text(text, out / f"{name}{ending}") for ending, text in self.texts.items()]
+        made += [write_sink(sink, out / name) for sink in self.sinks]
         return made
 
     def __repr__(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from toppo_diag.output import table_lines
@@ -38,19 +38,23 @@ def _dump(facts: Mapping[str, Any]) -> Iterator[str]:
     yield f"{facts['path']}: {facts['kind']}, {state}, {_size(facts['bytes'])}"
     planned = "" if facts["planned"] in (None, facts["snapshots"]) else f" of {facts['planned']} planned"
     yield from _line("snapshots", f"{facts['snapshots']}{planned}, {facts['minibatches']} minibatches each")
-    yield from _line("steps", _steps(facts["steps"]))
+    yield from _line(facts["step"]["label"], _steps(facts["steps"]))
     if facts["stream_entries"]:
         yield from _line("Gram stream", f"{facts['stream_collects']} collects, {facts['stream_entries']} Grams each")
-    yield from _line(f"{len(facts['tasks'])} tasks", ", ".join(facts["tasks"]))
+    yield from _line(f"{len(facts['tasks'])} tasks", _separator(facts["tasks"]).join(facts["tasks"]))
     for side, size in facts["sides"].items():
         tensors = size["tensors"]
         yield from _line(side, f"{size['parameters']:,} parameters in {len(tensors)} tensors: {', '.join(tensors)}")
     bits = "all bits" if facts["keepbits"] is None else f"{facts['keepbits']} mantissa bits"
-    yield from _line("gradients", f"kept, {bits}" if facts["slabs"] else "not kept, their Grams alone")
+    grams = "Grams of each layer" if facts["layer_grams"] else "Grams of each side"
+    yield from _line("gradients", f"kept, {bits}" if facts["slabs"] else f"not kept; {grams}")
     bad = {side: n for side, n in facts["not_finite"].items() if n}
     yield from _line("not finite", ", ".join(f"{n} on {side}" for side, n in bad.items()) or "none")
+    if facts["absent"]:
+        yield from _line("absent", ", ".join(f"{task} {n} times" for task, n in facts["absent"].items()))
     if facts["scalars"]:
         yield from _line("also recorded", ", ".join(facts["scalars"]))
+    yield from _commands(facts["commands"])
     yield from _line("format", f"schema {facts['schema_version']}, tolerance of Grams {facts['gram_tolerance']:g}")
     for name, value in facts["attrs"].items():
         if isinstance(value, Mapping):
@@ -59,6 +63,25 @@ def _dump(facts: Mapping[str, Any]) -> Iterator[str]:
                 yield from _line(f"  {key}", _shown(item), 24)
         else:
             yield from _line(name, _shown(value))
+
+
+def _commands(feeds: Mapping[str, Any]) -> Iterator[str]:
+    """Which commands the dump can feed, and what is missing for the others."""
+    whole = [command for command, feed in feeds.items() if not feed["missing"]]
+    if whole:
+        yield from _line("feeds", ", ".join(whole))
+    lacking: dict[str, list[str]] = {}
+    for command, feed in feeds.items():
+        if feed["missing"]:
+            state = "" if feed["works"] else " (draws nothing)"
+            lacking.setdefault("; ".join(feed["missing"]), []).append(command + state)
+    for missing, commands in lacking.items():
+        yield from _line("lacks", f"{missing}: for {', '.join(commands)}")
+
+
+def _separator(names: Sequence[str]) -> str:
+    """What stands between names: a comma, except where a name has one itself."""
+    return "; " if any("," in name for name in names) else ", "
 
 
 def _steps(ends: Any) -> str:

@@ -1,5 +1,7 @@
 """Slabs against K separate backward passes, Grams against float64."""
 
+import math
+
 import pytest
 import torch
 
@@ -114,3 +116,26 @@ def test_combine_is_the_weighted_sum_of_rows():
     weights, out = torch.tensor([0.5, 0.0, 2.0, 1.0, 3.0]), torch.empty(slab.size)
     slab.combine(weights, out)
     torch.testing.assert_close(out, (weights[:, None] * rows).sum(0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_layer_grams_are_those_of_each_parameters_columns(dtype):
+    """Against the definition in fp64. fp32 products of 2,048 columns are good to 1e-6 of |g_i| |g_j|."""
+    torch.manual_seed(2)
+    layers = [TaskLinear(60, 70), TaskLinear(70, 1)]
+    slab = Slab(torch.nn.Sequential(*layers).to(dtype), 5)
+    slab.load(torch.randn(5, slab.size, dtype=dtype))
+    whole = slab.gram()
+    grams = slab.layer_grams()
+    assert grams.dtype == torch.float64
+    assert len(grams) == len(slab.layout) == 4
+    J = slab.rows().double()
+    sizes = [math.prod(part.shape) for part in slab.layout]
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-12
+    for gram, columns in zip(grams, J.split(sizes, dim=1), strict=True):
+        exact = columns @ columns.T
+        norms = exact.diagonal().sqrt()
+        assert ((gram - exact).abs() <= tolerance * torch.outer(norms, norms)).all()
+    norms = whole.diagonal().sqrt()
+    assert ((grams.sum(0) - whole).abs() <= tolerance * torch.outer(norms, norms)).all()
+    assert torch.equal(slab.gram(), whole)  # computing the layers has not touched it

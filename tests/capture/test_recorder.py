@@ -265,6 +265,38 @@ def test_an_accumulated_gradient_stays_under_a_combiner(tmp_path: Path) -> None:
         assert grad.numpy() == pytest.approx(2 * once[name].numpy(), rel=1e-4, abs=1e-6), name  # type: ignore[union-attr]
 
 
+def test_a_combiner_that_reads_losses_needs_every_task(tmp_path: Path) -> None:
+    model, x = build("mlp")
+    with pytest.raises(toppo.UsageError, match="'right' is absent"), start(tmp_path, model, combiner="dwa") as recorder:
+        recorder.backward([*losses_of(model, x)[:2], None])
+
+
+def test_several_models_are_one_module_list(tmp_path: Path) -> None:
+    with pytest.raises(toppo.UsageError, match=r"nn\.ModuleList"):
+        start(tmp_path, [mlp()])  # type: ignore[arg-type]
+
+
+def test_optional_numbers(tmp_path: Path) -> None:
+    model, x = build("mlp")
+    with start(tmp_path, model) as recorder:
+        recorder.backward(losses_of(model, x), accuracy=[0.1, 0.2, 0.3])
+        recorder.backward(losses_of(model, x), grad_norm=torch.tensor(3.0))
+    dump = toppo.open_dump(tmp_path / "dump")
+    assert np.isnan(dump.values("accuracy")[1]).all()
+    assert np.isnan(dump.values("grad_norm")[0]).all()
+    assert dump.values("grad_norm")[1] == 3
+
+
+def test_an_optimizer_in_the_backward_pass_steps_once(tmp_path: Path) -> None:
+    model, x = build("mlp")
+    steps: list[nn.Parameter] = []
+    for p in model.parameters():
+        p.register_post_accumulate_grad_hook(steps.append)
+    with start(tmp_path, model) as recorder:
+        recorder.backward(losses_of(model, x))
+    assert len(steps) == len(list(model.parameters()))
+
+
 def test_sides_can_have_combiners_of_their_own(tmp_path: Path) -> None:
     model, x = build("mlp")
     sides = {"early": model.encoder[:2], "late": model.encoder[3]}
@@ -514,6 +546,9 @@ MISTAKES: dict[str, tuple[Callable[[Heads, Tensor, Recorder], object], str]] = {
         lambda m, x, r: [r.backward(losses_of(m, x), step=s) for s in (5, 4)],
         "`step=4`: comes after step 5",
     ),
+    "a number called loss": (lambda m, x, r: r.backward(losses_of(m, x), loss=1.0), "`loss`"),
+    "samples of no task": (lambda m, x, r: r.backward(losses_of(m, x), samples=[3] * N), "`samples`"),
+    "samples that are no integers": (lambda m, x, r: r.backward(losses_of(m, x), samples=[0.5] * N), "`samples`"),
     "closed": (lambda m, x, r: (r.close(), r.backward(losses_of(m, x))), "is closed"),
     "a number of another shape": (lambda m, x, r: r.backward(losses_of(m, x), success=[1.0, 2.0]), "success"),
 }
@@ -539,6 +574,7 @@ def test_a_mistake_in_the_loop_is_one_sentence(mistake: str, tmp_path: Path) -> 
         ({"combiner": "fairgrat"}, "did you mean 'fairgrad'"),
         ({"tasks": ["one"]}, "two or more"),
         ({"tasks": ["one", "one"]}, "distinct"),
+        ({"tasks": "ab"}, "must be a list"),
     ],
 )
 def test_a_wrong_option_is_one_sentence(options: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -51,3 +54,21 @@ def launched() -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+def picture(run: str, file: str, view: str = "#findings") -> None:
+    """Save a picture of a part of a run's report, as in the README."""
+
+    import toppo_diag
+
+    with tempfile.TemporaryDirectory() as scratch, launched() as browser:
+        page = toppo_diag.report(run).save(Path(scratch) / "report.html")
+        tab = browser.new_page(viewport={"width": 960, "height": 900}, color_scheme="light")
+        tab.goto(page.as_uri())
+        tab.locator(view).scroll_into_view_if_needed()
+        tab.wait_for_selector("html[data-ready=true]")
+        tab.locator(view).screenshot(path=file)
+
+
+if __name__ == "__main__":  # python -m tests.diag.browser figures/data/mean-ln.h5 figures/readme/report.png
+    picture(*sys.argv[1:])

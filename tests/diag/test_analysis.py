@@ -12,16 +12,15 @@ from hypothesis import strategies as st
 
 from tests.combiners.gradients import PROPERTY, gram_of, independent, well_conditioned
 from toppo.combiners import FairGrad, make
-from toppo.combiners.geometry import mean_abs_cosine
-from toppo_diag.analysis.conflicts import (
-    ROUNDING,
+from toppo.combiners.geometry import (
     conflict_score,
-    conflict_series,
+    direction_shares,
     effective_rank,
-    heads,
-    layer_conflicts,
+    mean_abs_cosine,
+    top_1_mass,
 )
-from toppo_diag.analysis.health import direction_shares, top_1_mass
+from toppo_diag.analysis.conflicts import ROUNDING, conflict_series, heads, layer_conflicts
+from toppo_diag.analysis.health import health_series
 from toppo_diag.analysis.invariance import (
     gaussian_gram,
     lognormal_perturbation,
@@ -29,11 +28,13 @@ from toppo_diag.analysis.invariance import (
     single_task_sweep,
 )
 from toppo_diag.analysis.norms import norm_series
+from toppo_diag.analysis.presence import solve
 from toppo_diag.analysis.replay import direction_cosine, relative_distance, replay
 from toppo_diag.analysis.scale import without_popart
 from toppo_diag.analysis.series import BAND, Steps
 from toppo_diag.analysis.stages import choose_snapshots
 from toppo_diag.analysis.trap import starved_for, trap
+from toppo_diag.reading.dumps import known_block
 
 RNG = np.random.default_rng(3)
 J = RNG.standard_normal((5, 30)) * np.array([1e-2, 1, 20, 0, 3])[:, None]  # task 3 is dead
@@ -301,6 +302,17 @@ def test_steps_leave_out_what_is_not_there():
         steps.band(values)
 
 
+def test_noise_is_told_across_gaps():
+    """A number that is there at every other step has the noise of one that is always there."""
+    values = 0.3 * np.random.default_rng(4).standard_normal((200, 2))
+    values[1::2, 1] = np.nan
+    noise = Steps.of(np.arange(200)).noise(values)
+    np.testing.assert_allclose(noise, 0.3, rtol=0.15)
+    values[4:, 1] = np.nan  # two numbers cannot tell it: the band is that of the others
+    band = Steps.of(np.arange(200)).band(values)
+    assert band[0, 1] == band[0, 0]
+
+
 def layered(rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Twelve minibatches of a trunk in conflict, a bias of rounding noise alone, and a head for each of three tasks."""
     J = rng.standard_normal((12, 3, 200))
@@ -430,3 +442,57 @@ def test_choosing_snapshots(how: dict, expected: list[int]):
 def test_choosing_snapshots_that_are_not_there(how: dict, message: str):
     with pytest.raises(ValueError, match=message):
         choose_snapshots(np.array([100, 200, 300, 400, 500]), **how)
+
+
+# --- tasks that are not known
+
+
+def blocks(k: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """Six Grams of k tasks, of which some are absent; 0 in their rows and columns."""
+    rng = np.random.default_rng(5)
+    J = rng.standard_normal((6, k, 30)) * np.logspace(-1, 1, k)[:, None]
+    known = rng.random((6, k)) < 0.6
+    known[:, 0] = True
+    J[~known] = 0
+    return J @ J.swapaxes(1, 2), known
+
+
+@pytest.mark.parametrize("spec", ["mean", "fairgrad:alpha=1", "fairgrad:alpha=2", "cagrad", "mgda", "upgrad"])
+def test_a_combiner_sees_the_block_of_known_tasks(spec: str):
+    gram, known = blocks()
+    found = solve(make(spec), gram, known)
+    for n, there in enumerate(known):
+        block = gram[n][np.ix_(there, there)]
+        np.testing.assert_allclose(found.weights[n, there], make(spec).combine(block).weights, rtol=1e-9, atol=1e-12)
+        assert (found.weights[n, ~there] == 0).all()
+
+
+def test_measures_are_those_of_the_block_of_known_tasks():
+    gram, known = blocks()
+    series = norm_series(np.arange(6), gram, known)
+    conflicting = conflict_series(np.arange(6), gram, known=known)
+    mass = health_series(gram, "mean", known)
+    np.testing.assert_array_equal(np.isnan(series.norms), ~known)
+    for n, there in enumerate(known):
+        block = gram[n][np.ix_(there, there)]
+        alone = norm_series(np.array([0]), block[None])
+        assert series.spread[n] == pytest.approx(alone.spread[0])
+        assert series.mean_norm[n] == pytest.approx(alone.mean_norm[0])
+        assert mass.top_1_mass[n] == pytest.approx(health_series(block[None], "mean").top_1_mass[0])
+        if there.sum() > 1:
+            assert mass.mean_abs_cosine[n] == pytest.approx(mean_abs_cosine(block))
+            assert conflicting.negative[n] == pytest.approx(conflict_score(block))
+            assert conflicting.effective_rank[n] == pytest.approx(effective_rank(block))
+        else:
+            assert np.isnan(mass.mean_abs_cosine[n])
+
+
+def test_a_row_that_is_not_finite_takes_nothing_else_with_it():
+    gram = np.stack([np.arange(9.0).reshape(3, 3) + 10 * np.eye(3)] * 3)
+    gram[0, 1, :] = gram[0, :, 1] = np.nan
+    gram[1] = np.nan
+    filled, known = known_block(gram)
+    assert known.tolist() == [[True, False, True], [False] * 3, [True] * 3]
+    assert filled[0].tolist() == [[10, 0, 2], [0, 0, 0], [6, 0, 18]]
+    assert not filled[1].any()
+    np.testing.assert_array_equal(filled[2], gram[2])

@@ -12,9 +12,9 @@ import pytest
 
 from tests.diag import runs
 from toppo.common.errors import ToppoError
-from toppo.dump import DumpError, open_dump
+from toppo.dump import DumpError, gram, open_dump
 from toppo_diag.errors import DiagnosticError, UsageError
-from toppo_diag.reading.dumps import layer_grams, read_grams, read_stream
+from toppo_diag.reading.dumps import dropped_note, layer_grams, read_grams, read_stream
 from toppo_diag.reading.raw import raw_stream
 from toppo_diag.reading.schedulers import map_on
 from toppo_diag.request import Request
@@ -91,7 +91,7 @@ def test_the_raw_stream_takes_sigma_from_the_log(tmp_path: Path):
         np.testing.assert_allclose(G, recorded.values[n][1:, 1:] * np.outer(factor, factor), rtol=1e-12)
 
 
-def test_minibatches_that_are_not_finite_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_other_tasks_of_a_minibatch_that_is_not_finite_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     clean = runs.gradients
 
     def spoiled(side: str, snapshot: int, minibatch: int, *rest: object) -> np.ndarray:
@@ -104,7 +104,14 @@ def test_minibatches_that_are_not_finite_are_left_out(tmp_path: Path, monkeypatc
         patch.setattr(runs, "gradients", spoiled)
         path = runs.record(tmp_path / "nan", snapshots=1, stream=False, bare=True)
     grams = read_grams(open_dump(path), "critic", Request((str(path),)))
-    assert (len(grams.values), grams.dropped) == (1, 1)
+    assert grams.known is not None
+    assert grams.known.tolist() == [[True] * 4, [False, True, True, True]]
+    J = clean("critic", 0, 1)
+    np.testing.assert_allclose(grams.values[1, 1:, 1:], gram(J[1:]), rtol=1e-12)
+    assert not grams.values[1, 0].any() and not grams.values[1, :, 0].any()
+    assert len(grams.some_known().values) == 2
+    (note,) = dropped_note(open_dump(path), "critic", grams)
+    assert note.endswith("not finite: the critic gradient of reach-v3, in 1 of 2 minibatches; these are gaps")
 
 
 @pytest.mark.parametrize(

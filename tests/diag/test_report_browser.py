@@ -73,14 +73,15 @@ def hostile(path: Path) -> None:
 class Opened:
     """A page in the browser, with all that it logged and asked for."""
 
-    def __init__(self, tab: Any, path: Path) -> None:
+    def __init__(self, tab: Any, path: Path, wait: bool = True) -> None:
         self.tab, self.problems = tab, []
         tab.on("console", lambda m: self.problems.append(m.text) if m.type in ("error", "warning") else None)
         tab.on("pageerror", lambda error: self.problems.append(str(error)))
         tab.on("dialog", lambda dialog: (self.problems.append(dialog.message), dialog.dismiss()))
         tab.on("request", lambda r: None if r.url.startswith((path.as_uri(), "data:", "blob:")) else self.asked(r.url))
         tab.goto(path.as_uri())
-        tab.wait_for_selector("html[data-ready=true]")
+        if wait:
+            tab.wait_for_selector("html[data-ready=true]")
 
     def asked(self, url: str) -> None:
         self.problems.append(f"request of {url}")
@@ -113,9 +114,9 @@ def opened(chromium: Any, pages: Path) -> Iterator[Any]:
     """Opens a page; at the end nothing may have been logged or fetched."""
     seen: list[Opened] = []
 
-    def of(name: str, width: int = 1280, theme: str = "light") -> Opened:
+    def of(name: str, width: int = 1280, theme: str = "light", wait: bool = True) -> Opened:
         tab = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
-        seen.append(Opened(tab, pages / name))
+        seen.append(Opened(tab, pages / name, wait))
         return seen[-1]
 
     yield of
@@ -150,6 +151,8 @@ def test_a_click_on_a_cell_draws_its_pair(opened: Any) -> None:
     page.settle()
     assert page.words("pair").startswith("reach against door-open: cosine")
     assert "Lowest in the layer" in page.words("pair")
+    last = [row for row in page.table("pair") if not row["layer"]][-1]
+    assert float(last["cosine_low"]) <= float(last["median_cosine"]) <= float(last["cosine_high"])
     assert page.tab.input_value("#pair-j") == "2"
 
 
@@ -218,7 +221,7 @@ def test_the_numbers_are_those_of_the_other_commands(opened: Any, pages: Path) -
             expected[int(row["env_steps"]), f"{row['task']}-v3"], rel=1e-6
         )
     for kind, value in (
-        ("spread of gradient norms", of_norms.headline[0]["spread_last"]),
+        ("spread of gradient norms", of_norms.tables["aggregators"]["spread"].iloc[-1]),
         ("negative pairs", toppo_diag.conflicts(run, side="critic").tables["main"]["negative_share"].iloc[-1]),
         ("effective rank", toppo_diag.conflicts(run, side="critic").tables["main"]["effective_rank"].iloc[-1]),
     ):
@@ -329,3 +332,44 @@ def test_the_numbers_in_the_page_are_json_and_float32(pages: Path) -> None:
     text = (pages / "hostile.html").read_text()
     (found,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
     assert json.loads(found)["runs"][0]["cubes"]
+
+
+def test_a_notebook_shows_the_page_in_its_frame(opened: Any, pages: Path) -> None:
+    frame = toppo_diag.report(pages / "first")._repr_html_()
+    (pages / "notebook.html").write_text(f'<!doctype html><html data-ready="true"><body>{frame}</body></html>')
+    page = opened("notebook.html")
+    inside = page.tab.frame_locator("iframe")
+    inside.locator("html[data-ready=true]").wait_for()
+    inside.locator("#view-heatmap").scroll_into_view_if_needed()
+    inside.locator("#heatmap .main-svg").first.wait_for()
+    inside.locator("#side").select_option("actor")
+    inside.locator("#heatmap-words", has_text="first, actor at").wait_for()
+
+
+def little(folder: Path) -> dict[str, Path]:
+    """Runs that lack something."""
+    with DumpWriter.create(folder / "nothing.zarr", tasks=["a", "b"], sides={"trunk": 3}):
+        pass
+    with DumpWriter.create(folder / "one-task.zarr", tasks=["a"], sides={"trunk": 3}) as dump:
+        for step in range(4):
+            dump.record(step=step, trunk=np.ones((1, 3), dtype=np.float32))
+    with DumpWriter.create(folder / "zeros.zarr", tasks=["a", "b"], sides={"trunk": 3}) as dump:
+        for step in range(4):
+            dump.record(step=step, trunk=np.zeros((2, 3), dtype=np.float32))
+    runs.record(folder / "bare", bare=True, stream=False, snapshots=1)
+    runs.record(folder / "grams", slabs=False, stream=False)
+    names = ("nothing.zarr", "one-task.zarr", "zeros.zarr", "bare", "grams")
+    return {name: folder / name for name in names}
+
+
+def test_a_run_with_little_opens_without_an_error(opened: Any, pages: Path, tmp_path: Path) -> None:
+    for name, run in little(tmp_path).items():
+        toppo_diag.report(run, out=pages / "little.html")
+        page = opened("little.html", wait=name != "nothing.zarr")
+        assert page.tab.locator("#findings li").count() >= 1
+        if name == "nothing.zarr":
+            assert page.tab.locator("#views").is_hidden()
+            continue
+        for view in ("heatmap", "pair", "norms", "contributions", "totals", "layers", "curves"):
+            page.words(view)
+        assert page.tab.locator("#curves .absent").count() == (name != "grams"), name

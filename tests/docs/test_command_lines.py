@@ -42,10 +42,11 @@ RUN = [line for line in WHOLE if cheap(line.words)]
 
 @pytest.fixture(scope="module")
 def recorded(clone: Path) -> Path:
-    """The clone after the numpy example of the first tutorial, which records toy.zarr."""
-    page = ROOT / "docs" / "tutorials" / "first-run.md"
-    (example,) = (block.code for block in blocks(page) if "DumpWriter" in block.code)
-    exec(compile(example, str(page), "exec", dont_inherit=True), {})
+    """The clone after two examples: the first tutorial records toy.zarr, and the page on recording dumps/mine."""
+    for page, part in (("tutorials/first-run.md", "DumpWriter"), ("howto/record.md", "class Net")):
+        path = ROOT / "docs" / page
+        (example,) = (block.code for block in blocks(path) if part in block.code)
+        exec(compile(example, str(path), "exec", dont_inherit=True), {"__name__": "__main__"})
     return clone
 
 
@@ -83,7 +84,7 @@ def test_a_command_in_a_sentence_exists(line: CommandLine):
 def test_a_cheap_line_runs(
     line: CommandLine, clone: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, capsys
 ):
-    if "toy.zarr" in line.words:
+    if {"toy.zarr", "dumps/mine"} & set(line.words):
         request.getfixturevalue("recorded")
     one_format = ["--format", "png"] if line.words[1] in DRAWING and "--format" not in line.words else []  # time
     monkeypatch.setattr("sys.argv", [*line.words, *one_format])
@@ -94,7 +95,7 @@ def test_a_cheap_line_runs(
 
 def test_the_everyday_lines_are_in_the_readme():
     lines = {str(line) for line in command_lines(ROOT / "README.md")}
-    assert {"toppo train --dump-every 5", "toppo-diag heatmaps dumps/run1"} <= lines
+    assert {"toppo train --dump-every 5", "toppo-diag report dumps/run1"} <= lines
 
 
 @pytest.mark.parametrize("page", pages(), ids=name)

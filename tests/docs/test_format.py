@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import toppo.dump.header as dump_header
 import toppo.dump.schema as schema
 from tests.dump.recordings import ENTRIES, MINIBATCHES, SIDES, TASKS, WIDTHS, create, record_run
 from toppo.combiners.base import Status
@@ -176,9 +177,11 @@ def test_root_attributes_layout_and_declarations(store: Path, first: str) -> Non
 
 
 def test_version_and_lengths_are_the_code_s(store: Path) -> None:
-    assert f"**Format name** `{schema.SCHEMA}`, **version** {schema.SCHEMA_VERSION}." in PAGE
-    assert f"always `{schema.SCHEMA}`" in PAGE and f"version of this format: {schema.SCHEMA_VERSION} |" in PAGE
-    assert f"{schema.UNPLANNED:,} if `n_planned` is null" in PAGE
+    assert f"**Format name** `{dump_header.SCHEMA}`, **version** {dump_header.SCHEMA_VERSION}." in PAGE
+    assert (
+        f"always `{dump_header.SCHEMA}`" in PAGE and f"version of this format: {dump_header.SCHEMA_VERSION} |" in PAGE
+    )
+    assert f"{dump_header.UNPLANNED:,} if `n_planned` is null" in PAGE
     assert "$t = 10^{" + f"{math.log10(schema.GRAM_TOLERANCE):.0f}" + "}$" in PAGE
 
 

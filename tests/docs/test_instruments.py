@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import toppo_diag
 from toppo_diag.cli import app
 
 ROOT = Path(__file__).parents[2]
@@ -68,20 +69,25 @@ def test_the_columns_of_every_table_are_on_its_page(made: Path) -> None:
 
 
 def test_every_picture_of_a_page_is_in_the_manifest(made: Path) -> None:
-    drawn = {f"{name}.png" for name, entry in ENTRIES.items() if entry["command"] != "tables"}
+    drawn = {f"{name}.png" for name, entry in ENTRIES.items() if entry["command"] not in ("tables", "scalars")}
     shown = {name for page in PAGES.glob("*.md") for name in re.findall(r"_generated/([\w.-]+)", page.read_text())}
     assert {name for name in shown if name.endswith(".png")} == drawn
     assert all((made / name).exists() for name in shown - drawn)
 
 
 def test_every_instrument_has_a_page_in_the_index() -> None:
-    from toppo_diag.commands import COMMANDS, OF_RUNS, TABLES
+    from toppo_diag.commands import OF_DUMPS, OF_RUNS, TABLES
 
     index = (PAGES / "index.md").read_text()
-    for name in (*COMMANDS, *OF_RUNS, *TABLES):
+    for name in (*OF_DUMPS, *OF_RUNS, *TABLES):
         assert (PAGES / f"{name}.md").exists() and f"]({name}.md)" in index and f"\n{name}\n" in index
-    assert {page.stem for page in PAGES.glob("*.md")} == {*COMMANDS, *OF_RUNS, *TABLES, "report", "index", "looking"}
+    assert {page.stem for page in PAGES.glob("*.md")} == {*OF_DUMPS, *OF_RUNS, *TABLES, "report", "index", "looking"}
     named = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     looking = (PAGES / "looking.md").read_text()
-    others = named - {*COMMANDS, *OF_RUNS, *TABLES, "figures", "report"}
+    others = named - {*OF_DUMPS, *OF_RUNS, *TABLES, "figures", "report"}
     assert all(f"\n## {name}:" in looking for name in others), others
+
+
+def test_the_columns_of_the_report_s_tables_are_on_its_page() -> None:
+    tables = toppo_diag.report(ROOT / "figures" / "data" / "mean-ln.h5").tables
+    assert described("report") == {("", name): list(table.columns) for name, table in tables.items()}

@@ -174,7 +174,7 @@ def test_archive_of_another_schema_version(complete: Path, tmp_path: Path) -> No
         del file["header"]
         file["header"] = json.dumps(record)
     with pytest.raises(
-        DumpError, match="schema version 9, but this toppo reads versions 1 to 2; update toppo to read it"
+        DumpError, match="schema version 9, but this toppo reads versions 1 to 2; update toppo to read version 9"
     ):
         open_dump(path)
     with h5py.File(path, "r+") as file:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.dump import recordings as run
 from toppo.dump import ENV_STEPS, DumpError, DumpWriter, describe, export, open_dump, run_logs, verify
-from toppo.dump.schema import checksum
+from toppo.dump.header import checksum
 
 FIGURES = Path(__file__).parents[2] / "figures"
 SHIPPED = sorted(FIGURES.glob("*/*.h5"))

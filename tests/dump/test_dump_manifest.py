@@ -14,8 +14,8 @@ import pytest
 import zarr
 
 from tests.dump import recordings as run
-from toppo.dump import DumpError, DumpWriter, export, open_dump, schema, verify
-from toppo.dump.schema import checksum
+from toppo.dump import DumpError, DumpWriter, export, header, open_dump, verify
+from toppo.dump.header import checksum
 
 DATA = Path(__file__).parent / "data"
 
@@ -241,7 +241,7 @@ def test_a_dump_of_the_first_version_2_goes_on_as_it_was(tmp_path: Path, complet
 def test_a_strangers_dump_of_the_first_version_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody planned its length; it grows past what was allocated for it."""
     path = unpacked("version2-stranger", tmp_path)
-    monkeypatch.setattr(schema, "UNPLANNED", 3)
+    monkeypatch.setattr(header, "UNPLANNED", 3)
     with DumpWriter.resume(path) as writer:
         for step in range(3, 14):
             writer.record(step=step, t=np.full((2, 3), step, "f4"), loss=[1.0, 2.0], epoch=step)

@@ -220,7 +220,7 @@ def edited(complete: Path, folder: Path, **attributes: object) -> Path:
 @pytest.mark.parametrize(
     ("version", "mend"),
     [
-        (3, "update toppo to read it"),
+        (3, "update toppo to read version 3"),
         (0, "read it with the toppo that wrote it, or record it again"),
         (None, "read it with"),
     ],

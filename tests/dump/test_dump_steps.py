@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 
 from tests.dump import recordings as run
-from toppo.dump import DumpError, DumpWriter, open_dump, schema, verify
+from toppo.dump import DumpError, DumpWriter, header, open_dump, verify
 
 
 def create(path: Path, **changes: Any) -> DumpWriter:
@@ -99,7 +99,7 @@ def test_streams_rise_too(store: Path) -> None:
 
 @pytest.mark.parametrize("resumed", [None, 3, 4, 8, 9])
 def test_a_dump_that_nobody_planned_grows(store: Path, monkeypatch: pytest.MonkeyPatch, resumed: int | None) -> None:
-    monkeypatch.setattr(schema, "UNPLANNED", 4)
+    monkeypatch.setattr(header, "UNPLANNED", 4)
     writer = create(store, stream=(None, 1))
     for n in range(19):
         if n == resumed:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.dump import recordings as run
 from toppo.dump import DumpError, DumpWriter, chunks, gram, manifest, open_dump, verify
-from toppo.dump.schema import checksum
+from toppo.dump.header import checksum
 
 
 @pytest.fixture

@@ -141,7 +141,7 @@ def test_the_wheel_holds_the_packages_and_the_paper_s_numbers(wheel: Path):
     sources = {
         path.relative_to(ROOT).as_posix()
         for package in ("toppo", "toppo_diag")
-        for pattern in ("*.py", "py.typed")
+        for pattern in ("*.py", "py.typed", "page.*")
         for path in (ROOT / package).rglob(pattern)
     }
     # Nothing else: no tests, no archives, no docs.
@@ -182,13 +182,15 @@ def test_a_dump_recorded_in_python_is_drawn(installed: Installed):
     made = json.loads(installed.run("toppo-diag", "heatmaps", "digits.zarr", "--side", "trunk", "--json"))["files"]
     assert {Path(name).suffix for name in made} == {".pdf", ".png", ".csv"}
     assert all((installed.directory / name).stat().st_size for name in made)
+    installed.run("toppo-diag", "report", "digits.zarr")
+    assert "report.html" in installed.files()
 
 
 def test_a_manifest_of_one_s_own(installed: Installed):
     installed.run("python", "-c", RECORD)
     (installed.directory / "mine.toml").write_text(MANIFEST)
     installed.run("toppo-diag", "figures", "mine.toml")
-    assert {"out/norms.png", "out/norms.pdf", "out/index.html"} <= installed.files()
+    assert {"out/norms.png", "out/norms.pdf", "out/index.html", "out/report.html"} <= installed.files()
     installed.run("toppo-diag", "figures", "mine.toml", "--check")
 
 

@@ -6,7 +6,7 @@ import logging
 import operator
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -20,6 +20,7 @@ from toppo.capture.combining import combination_scalars, unsolved_scalars
 from toppo.capture.errors import CaptureError, explained
 from toppo.capture.found import Combiners, Found, find
 from toppo.capture.graph import reached
+from toppo.capture.live import live_numbers
 from toppo.capture.log import Exist, Log
 from toppo.capture.losses import Losses, TaskLosses, task_losses
 from toppo.capture.ranks import Ranks
@@ -31,6 +32,9 @@ from toppo.combiners import Combiner, make
 from toppo.common.errors import bad_option
 
 log = logging.getLogger("toppo.capture")
+
+OnRecord = Callable[[int, dict[str, float]], object]
+"""Takes the step and the scalars of a record."""
 
 
 class Scaler(Protocol):
@@ -58,6 +62,7 @@ def record(
     exist: Exist = "error",
     seed: int = 0,
     config: Mapping[str, Any] | None = None,
+    on_record: OnRecord | None = None,
 ) -> Recorder:
     """A recorder of the per-task gradients of a training loop.
 
@@ -82,6 +87,8 @@ def record(
             name, such as dumps/mine-2.
         seed: seed of the random orders that some combiners need.
         config: what else the dump shall say about the run, in values that JSON can hold.
+        on_record: called after each record with its step and its scalars by name, for a live display. They are those of
+            `toppo-diag scalars`, and the losses.
 
     Raises:
         UsageError: an option is out of range.
@@ -91,30 +98,34 @@ def record(
     Example:
         >>> model = nn.Linear(3, 2)
         >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        >>> path = getfixture("tmp_path") / "mine"
-        >>> with record(path, model, tasks=["left", "right"], every=5) as recorder:
+        >>> with record("dumps/example", model, tasks=["left", "right"], every=5) as recorder:
         ...     for _ in range(20):
         ...         optimizer.zero_grad()
         ...         errors = (model(torch.randn(8, 3)) - 1) ** 2
         ...         recorder.backward(errors.mean(0))
-        ...         optimizer.step()  # doctest: +ELLIPSIS
-        toppo: ...
+        ...         optimizer.step()
+        toppo: recording 2 tasks in dumps/example, every 5 steps
+          shared: 8 numbers in 2 tensors, weight, bias
+          way: ...
+        toppo: recorded in dumps/example; look at it with: toppo-diag report dumps/example
     """
     for name, number in (("every", every), ("accumulate", accumulate)):
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
             raise bad_option(name, number, "must be a whole number, at least 1")
     if way not in (None, *WAYS):
         raise bad_option("way", way, f"must be one of {', '.join(WAYS)}", WAYS)
-    names = list(tasks)
+    names = [] if isinstance(tasks, str) else list(tasks)
     if len(names) < 2 or len(set(names)) != len(names) or not all(isinstance(name, str) for name in names):
-        raise CaptureError(f"`tasks={names}`: give two or more distinct names, one for each loss")
+        raise bad_option("tasks", tasks, "must be a list of two or more distinct names, one for each loss")
+    if not isinstance(model, nn.Module):
+        raise CaptureError(f"`model`: a {type(model).__name__}; give a torch module (nn.ModuleList joins several)")
     ranks = Ranks(model)
     return Recorder(
         Log(path, exist, ranks.writes),
         ranks,
         model,
         names,
-        Options(every, sides, slabs, _checked(combiner), scaler, accumulate, way, seed, dict(config or {})),
+        Options(every, sides, slabs, _checked(combiner), scaler, accumulate, way, seed, dict(config or {}), on_record),
     )
 
 
@@ -139,6 +150,7 @@ class Options:
     way: WayName | None
     seed: int
     config: Mapping[str, Any]
+    on_record: OnRecord | None
 
 
 class Recorder:
@@ -174,7 +186,7 @@ class Recorder:
         losses: Losses,
         *,
         step: int | None = None,
-        samples: Tensor | None = None,
+        samples: Sequence[int] | Tensor | None = None,
         weights: Sequence[float] | Tensor | None = None,
         **numbers: Any,
     ) -> None:
@@ -201,6 +213,8 @@ class Recorder:
         if self._ended:
             raise CaptureError(f"{self.path}: this recorder is closed; call `toppo.record` again with `exist='resume'`")
         given = task_losses(losses, self._tasks)
+        if "loss" in numbers:
+            raise CaptureError("`loss`: the recorder records the losses itself; give this number another name")
         w = None if weights is None else self._weights(weights)
         if self._calls % self._options.accumulate == 0:
             self._begin(step)
@@ -272,11 +286,17 @@ class Recorder:
             raise CaptureError(f"`weights`: of shape {tuple(w.shape)}; give ({len(self._tasks)},), one per task")
         return w.detach()
 
-    def _capture(self, given: TaskLosses, samples: Tensor | None, w: Tensor | None, numbers: Mapping[str, Any]) -> None:
+    def _capture(
+        self,
+        given: TaskLosses,
+        samples: Sequence[int] | Tensor | None,
+        w: Tensor | None,
+        numbers: Mapping[str, Any],
+    ) -> None:
         """Walk the losses of one call in a window."""
         window, options = self._window, self._options
         assert window is not None
-        own = None if samples is None else Samples(samples, len(self._tasks))
+        own = None if samples is None else Samples(torch.as_tensor(samples), len(self._tasks))
         found = self._find(given, own)
         parameters = found.parameters
         if window.rows is None:
@@ -363,6 +383,9 @@ class Recorder:
             grams = {f"{side}_layer_gram": grams for side, grams in by_side.items()}
             slabs = {side: rows.slab(part, window.scale) for side, part in found.columns.items() if self._options.slabs}
             self._log.write(window.step, present=present, **grams, **slabs, **scalars)
+            if self._options.on_record is not None and self._ranks.writes:
+                summed = {side: grams.sum(axis=0) for side, grams in by_side.items()}
+                self._options.on_record(window.step, live_numbers(self._tasks, summed, scalars, present))
 
     def _combine(
         self, side: str, combiner: Combiner, gram: np.ndarray, loss: np.ndarray, window: Window
@@ -371,6 +394,12 @@ class Recorder:
         found, rows = self._found, window.rows
         assert found is not None and rows is not None
         part = found.columns[side]
+        if combiner.needs_losses and not all(window.present):
+            absent = self._tasks[window.present.index(False)]
+            raise CaptureError(
+                f"combiner {combiner.name!r} needs every task's loss, and task {absent!r} is absent; "
+                "take one that reads gradients alone, such as 'fairgrad'"
+            )
         order = combiner.draw_order(self._orders, len(self._tasks))
         if np.isfinite(gram).all():
             combination = combiner.combine(gram, losses=loss, order=order)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from toppo.capture.errors import CaptureError
 from toppo.capture.graph import Node, Use, uses
 from toppo.capture.rows import Rows
 
@@ -31,9 +32,15 @@ class Samples:
     Args:
         tasks: the task of every sample, (n,), integers from 0 to K - 1.
         n_tasks: K.
+
+    Raises:
+        CaptureError: the tasks are no such integers.
     """
 
     def __init__(self, tasks: Tensor, n_tasks: int) -> None:
+        whole = not tasks.is_floating_point() and tasks.dim() == 1 and len(tasks)
+        if not whole or not bool(((tasks >= 0) & (tasks < n_tasks)).all()):
+            raise CaptureError(f"`samples`: give one whole number from 0 to {n_tasks - 1} for each sample of the batch")
         self.n = len(tasks)
         counts = torch.bincount(tasks, minlength=n_tasks)
         self._sizes = [int(size) for size in counts.tolist()]

@@ -119,3 +119,62 @@ def direction_norm(gram: Float[np.ndarray, "*n K K"], weights: Float[np.ndarray,
     energy = np.einsum("...i,...ij,...j->...", weights, gram, weights)
     norm: np.ndarray = np.sqrt(np.maximum(energy, 0.0))
     return norm
+
+
+def live_pairs(gram: Float[np.ndarray, "*n K K"]) -> np.ndarray:
+    """True where tasks i != j both have a gradient, (..., K, K)."""
+    live = gradient_norms(gram) > 0
+    pairs: np.ndarray = live[..., :, None] & live[..., None, :] & ~np.eye(gram.shape[-1], dtype=bool)
+    return pairs
+
+
+def conflict_score(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n"]:
+    """Share of the pairs of live tasks with cos(g_i, g_j) < 0; 0 where there is no pair.
+
+    For the Gram of one layer this is Recon's conflict score at threshold S = 0, divided by the number of pairs (Shi et
+    al., Recon, ICLR 2023). It counts signs, also those of noise.
+    """
+    pairs = live_pairs(gram)
+    n = pairs.sum(axis=(-2, -1))
+    share: np.ndarray = ((gram < 0) & pairs).sum(axis=(-2, -1)) / np.maximum(n, 1)
+    return share
+
+
+def effective_rank(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n"]:
+    """Effective rank of the cosine matrix of the live tasks, exp(-sum_k p_k log p_k) (Roy and Vetterli, 2007).
+
+    The p_k are the eigenvalues over their sum. Orthogonal gradients give the number of live tasks. Parallel or
+    anti-parallel gradients give 1. If all tasks are dead, the result is 0.
+    """
+    live = gradient_norms(gram) > 0
+    values = np.clip(np.linalg.eigvalsh(cosines(gram)), 0.0, None)
+    total = values.sum(axis=-1, keepdims=True)
+    p = np.divide(values, total, out=np.zeros_like(values), where=total > 0)
+    entropy = -np.sum(p * np.log(p, out=np.zeros_like(p), where=p > 0), axis=-1)
+    rank: np.ndarray = np.where(live.any(axis=-1), np.exp(entropy), 0.0)
+    return rank
+
+
+def top_1_mass(gram: Float[np.ndarray, "*n K K"], weights: Float[np.ndarray, "*n K"]) -> Float[np.ndarray, "*n"]:
+    """The largest contribution over the sum of all, max_i ||w_i g_i|| / sum_j ||w_j g_j|| (Figure D.3, bottom).
+
+    It is 1 / K if all tasks contribute the same, 1 if one task makes the step alone, and 0 if no task has a gradient.
+    """
+    lengths = contributions(gram, weights)
+    total = lengths.sum(axis=-1)
+    mass: np.ndarray = np.divide(lengths.max(axis=-1), total, out=np.zeros_like(total), where=total > 0)
+    return mass
+
+
+def direction_shares(
+    gram: Float[np.ndarray, "*n K K"], weights: Float[np.ndarray, "*n K"]
+) -> Float[np.ndarray, "*n K"]:
+    """Each task's share of the direction d = J'w, w_i <g_i, d> / ||d||^2.
+
+    The shares sum to 1. A negative share means that the task is outvoted by the others. FairGrad at alpha = 1 makes
+    each share 1 / K, because w_i (G w)_i = 1. All shares are 0 where d = 0.
+    """
+    energy = direction_norm(gram, weights)[..., None] ** 2
+    part = weights * np.einsum("...ij,...j->...i", gram, weights)
+    shares: np.ndarray = np.divide(part, energy, out=np.zeros_like(part), where=energy > 0)
+    return shares

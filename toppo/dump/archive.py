@@ -22,10 +22,11 @@ from toppo.dump.files import local_path
 from toppo.dump.h5_rest import PARAMETERS, parameters, plain_attributes, scales
 from toppo.dump.h5_source import HEADER, RUN, log_digests
 from toppo.dump.h5_target import new_h5
+from toppo.dump.header import SCHEMA_VERSION, Header, checksum
 from toppo.dump.logs import run_logs
 from toppo.dump.opening import open_dump
 from toppo.dump.reader import Dump
-from toppo.dump.schema import SCHEMA_VERSION, ArraySpec, Header, checksum
+from toppo.dump.schema import ArraySpec
 
 if TYPE_CHECKING:
     import h5py

@@ -22,7 +22,8 @@ from toppo.dump import chunks, manifest, numerics, zarr_store
 from toppo.dump.buffers import Minibatch, Slot
 from toppo.dump.errors import DumpError, DumpWriteError
 from toppo.dump.files import Files
-from toppo.dump.schema import ABSENT, NO_LINK, Header, Layout, log
+from toppo.dump.header import NO_LINK, Header
+from toppo.dump.schema import ABSENT, Layout, log
 
 Values = dict[str, npt.NDArray[Any]]
 """Array name -> the values of one of its chunks."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toppo.dump.h5_objects import dataset, open_h5
-from toppo.dump.schema import Header
+from toppo.dump.header import Header
 
 if TYPE_CHECKING:
     import h5py

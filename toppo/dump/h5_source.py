@@ -15,9 +15,10 @@ from toppo.dump.documents import parse
 from toppo.dump.errors import DumpError
 from toppo.dump.h5_objects import dataset, open_h5, text
 from toppo.dump.h5_rest import differences
+from toppo.dump.header import Header, checksum
 from toppo.dump.indexing import Indices, as_indices, pick, places, stacked
 from toppo.dump.log_files import LOGS, as_text
-from toppo.dump.schema import ArraySpec, Header, checksum
+from toppo.dump.schema import ArraySpec
 from toppo.dump.source import Index, guarded
 
 if TYPE_CHECKING:

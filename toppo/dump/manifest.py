@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 
-from toppo.dump.schema import ArraySpec, Header, Layout
+from toppo.dump.header import Header
+from toppo.dump.schema import ArraySpec, Layout
 
 ARRAYS = {"snapshot": "snapshot-manifest", "stream_collect": "stream-manifest"}
 """First axis of an array -> name of the manifests of its steps. No side or scalar can have such a name."""

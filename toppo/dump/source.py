@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from toppo.dump.errors import DumpError
-from toppo.dump.schema import ArraySpec, Header
+from toppo.dump.header import Header
+from toppo.dump.schema import ArraySpec
 
 Index = tuple[int | slice | npt.NDArray[np.int64], ...]
 """One int, slice or array of integers per axis."""

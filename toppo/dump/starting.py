@@ -14,9 +14,9 @@ from toppo.dump.endings import take_over
 from toppo.dump.errors import DumpError
 from toppo.dump.files import Files, LocalFiles, files_at, is_url, local_path, place_of, remove_tree
 from toppo.dump.given import whole_number
+from toppo.dump.header import Header
 from toppo.dump.lock import WriterLock
 from toppo.dump.manifest import stored
-from toppo.dump.schema import Header
 from toppo.dump.zarr_source import ZarrSource
 
 

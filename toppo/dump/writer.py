@@ -17,8 +17,9 @@ from toppo.dump.committer import Committer
 from toppo.dump.endings import began, ended
 from toppo.dump.errors import DumpError
 from toppo.dump.files import place_of
+from toppo.dump.header import Header
 from toppo.dump.intake import Given, Intake, Sample
-from toppo.dump.schema import MOST_STEPS, SPARE, Header, Layout, ParameterSlice, ScalarSpec, StepAxis, log, with_offsets
+from toppo.dump.schema import MOST_STEPS, SPARE, Layout, ParameterSlice, ScalarSpec, StepAxis, log, with_offsets
 from toppo.dump.starting import GoBack, Place, go_back, start
 
 
@@ -168,6 +169,11 @@ class DumpWriter:
     def path(self) -> str:
         """Path or URL of the store."""
         return self._where
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The groups of shared parameters, by name."""
+        return tuple(self._intake.layout.sides)
 
     @property
     def n_committed(self) -> int:

@@ -17,8 +17,9 @@ from toppo.dump import chunks, manifest, zarr_store
 from toppo.dump.documents import Document, misfit, parse
 from toppo.dump.errors import DumpError
 from toppo.dump.files import Files
+from toppo.dump.header import NO_LINK, array_checksum, checksum
 from toppo.dump.indexing import Indices, as_indices, pick, places, stacked
-from toppo.dump.schema import NO_LINK, ArraySpec, array_checksum, checksum, fill
+from toppo.dump.schema import ArraySpec, fill
 from toppo.dump.source import Index, guarded
 from toppo.dump.zarr_store import ROOT
 

@@ -17,8 +17,9 @@ from toppo.dump import chunks
 from toppo.dump.documents import Document, check_root, parse
 from toppo.dump.errors import DumpError, DumpNotFoundError
 from toppo.dump.files import Files
+from toppo.dump.header import Header
 from toppo.dump.manifest import stored
-from toppo.dump.schema import ArraySpec, Header, Layout
+from toppo.dump.schema import ArraySpec, Layout
 
 ROOT = "zarr.json"
 """Key of the root document."""

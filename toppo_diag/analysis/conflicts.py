@@ -11,46 +11,20 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from toppo.combiners.geometry import cosines, gradient_norms, mean_abs_cosine
+from toppo.combiners.geometry import (
+    conflict_score,
+    cosines,
+    effective_rank,
+    gradient_norms,
+    live_pairs,
+    mean_abs_cosine,
+)
+from toppo_diag.analysis.presence import Known, of_some
 from toppo_diag.analysis.series import Steps
 from toppo_diag.analysis.typical import Typical, typical
 
 ROUNDING = 1e-5
 """Least noise band of a cosine. Rounding to fp32 alone can change a cosine by so much (tolerance of the format)."""
-
-
-def live_pairs(gram: Float[np.ndarray, "*n K K"]) -> np.ndarray:
-    """True where tasks i != j both have a gradient, (..., K, K)."""
-    live = gradient_norms(gram) > 0
-    pairs: np.ndarray = live[..., :, None] & live[..., None, :] & ~np.eye(gram.shape[-1], dtype=bool)
-    return pairs
-
-
-def conflict_score(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n"]:
-    """Share of the pairs of live tasks with cos(g_i, g_j) < 0; 0 where there is no pair.
-
-    For the Gram of one layer this is Recon's conflict score at threshold S = 0, divided by the number of pairs (Shi et
-    al., Recon, ICLR 2023). It counts signs, also those of noise.
-    """
-    pairs = live_pairs(gram)
-    n = pairs.sum(axis=(-2, -1))
-    share: np.ndarray = ((gram < 0) & pairs).sum(axis=(-2, -1)) / np.maximum(n, 1)
-    return share
-
-
-def effective_rank(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n"]:
-    """Effective rank of the cosine matrix of the live tasks, exp(-sum_k p_k log p_k) (Roy and Vetterli, 2007).
-
-    The p_k are the eigenvalues over their sum. Orthogonal gradients give the number of live tasks. Parallel or
-    anti-parallel gradients give 1. If all tasks are dead, the result is 0.
-    """
-    live = gradient_norms(gram) > 0
-    values = np.clip(np.linalg.eigvalsh(cosines(gram)), 0.0, None)
-    total = values.sum(axis=-1, keepdims=True)
-    p = np.divide(values, total, out=np.zeros_like(values), where=total > 0)
-    entropy = -np.sum(p * np.log(p, out=np.zeros_like(p), where=p > 0), axis=-1)
-    rank: np.ndarray = np.where(live.any(axis=-1), np.exp(entropy), 0.0)
-    return rank
 
 
 @dataclass(frozen=True)
@@ -154,12 +128,24 @@ class ConflictSeries:
 
 
 def conflict_series(
-    env_steps: Int[np.ndarray, "N"], gram: Float[np.ndarray, "N K K"], rounding: float = ROUNDING
+    env_steps: Int[np.ndarray, "N"],
+    gram: Float[np.ndarray, "N K K"],
+    rounding: float = ROUNDING,
+    known: Known = None,
 ) -> ConflictSeries:
-    """The conflicts in N Grams over training, from the steps at which each Gram was taken."""
+    """The conflicts in N Grams over training.
+
+    Args:
+        env_steps: steps at which each Gram was taken.
+        gram: G.
+        rounding: least half width of the noise band.
+        known: whether each task is known in each Gram; None where all are.
+    """
     steps = Steps.of(env_steps)
     found = conflicts(steps, pair_cosines(gram), rounding)
-    share, negative, ranks = found.pair_share, steps.mean(conflict_score(gram)), effective_rank(gram)
+    share = found.pair_share
+    negative = steps.mean(of_some(conflict_score(gram), known, 2))
+    ranks = of_some(effective_rank(gram), known)
     return ConflictSeries(
         env_steps=steps.env_steps,
         share=share,
@@ -168,7 +154,7 @@ def conflict_series(
         mean_share=_mean(share),
         mean_negative=_mean(negative),
         typical_rank=typical(ranks),
-        mean_abs_cosine=typical(mean_abs_cosine(gram)),
+        mean_abs_cosine=typical(of_some(mean_abs_cosine(gram), known, 2)),
         pairs=ranked_pairs(found),
         found=found,
     )
@@ -236,7 +222,7 @@ class Heads:
         layers: names of these layers, by the index of their task.
         norm_share: their part of the squared length of the gradients, mean over the tasks and Grams.
         with_heads: mean |cos| over the pairs of live tasks, median over the Grams.
-        without_heads: the same over the other layers.
+        without_heads: the same over the other layers; NaN where there is none.
     """
 
     layers: dict[int, list[str]]
@@ -246,7 +232,7 @@ class Heads:
 
 
 def heads(layers: Mapping[str, Float[np.ndarray, "N K K"]], found: Sequence[LayerConflict]) -> Heads | None:
-    """The layers that one task alone reaches; None where every layer is reached by several, or by none.
+    """The layers that one task alone reaches; None where there is no such layer.
 
     Args:
         layers: G of the columns of each layer, by name.
@@ -254,7 +240,7 @@ def heads(layers: Mapping[str, Float[np.ndarray, "N K K"]], found: Sequence[Laye
     """
     alone = {layer.name: layer.reached[0] for layer in found if len(layer.reached) == 1}
     shared = [gram for name, gram in layers.items() if name not in alone]
-    if not alone or not shared or next(iter(layers.values())).shape[-1] < 2:
+    if not alone or next(iter(layers.values())).shape[-1] < 2:
         return None
     by_task: dict[int, list[str]] = {}
     for name in layers:
@@ -264,7 +250,7 @@ def heads(layers: Mapping[str, Float[np.ndarray, "N K K"]], found: Sequence[Laye
         layers=by_task,
         norm_share=sum(layer.norm_share for layer in found if layer.name in alone),
         with_heads=float(np.median(mean_abs_cosine(np.sum(list(layers.values()), axis=0)))),
-        without_heads=float(np.median(mean_abs_cosine(np.sum(shared, axis=0)))),
+        without_heads=float(np.median(mean_abs_cosine(np.sum(shared, axis=0)))) if shared else float("nan"),
     )
 
 

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 
 from toppo.combiners import make
 from toppo.combiners.geometry import contributions, spread
+from toppo_diag.analysis.presence import Known, of_known, of_some, solve
 from toppo_diag.analysis.series import Steps
 from toppo_diag.analysis.typical import Typical, typical
 
@@ -33,21 +34,23 @@ class ContributionSeries:
 
 
 def contribution_series(
-    env_steps: Int[np.ndarray, "N"], gram: Float[np.ndarray, "N K K"], combiner: str
+    env_steps: Int[np.ndarray, "N"], gram: Float[np.ndarray, "N K K"], combiner: str, known: Known = None
 ) -> ContributionSeries:
     """The contributions of the tasks in N Grams under a combiner.
 
     Args:
-        env_steps: environment steps at which each Gram was taken.
+        env_steps: steps at which each Gram was taken.
         gram: G.
         combiner: spec of a combiner that needs the Gram alone.
+        known: whether each task is known in each Gram; None where all are.
     """
-    each = contributions(gram, make(combiner).solve_many(gram).weights)
-    steps, spreads = Steps.of(env_steps), spread(each)
+    each = of_known(contributions(gram, solve(make(combiner), gram, known).weights), known)
+    steps, spreads = Steps.of(env_steps), of_some(spread(each), known)
     return ContributionSeries(steps.env_steps, steps.mean(each), each, spreads, typical(spreads))
 
 
 def largest_difference(a: Float[np.ndarray, "N K"], b: Float[np.ndarray, "N K"]) -> float:
     """The largest |a - b|, relative to the largest |a| in the same minibatch."""
+    a, b = np.nan_to_num(a), np.nan_to_num(b)
     largest = np.maximum(np.abs(a).max(axis=1, keepdims=True), np.finfo(float).tiny)
     return float(np.max(np.abs(a - b) / largest))

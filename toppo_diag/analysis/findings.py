@@ -13,9 +13,17 @@ import numpy as np
 from jaxtyping import Float
 
 from toppo.combiners import Status, make
-from toppo.combiners.geometry import contributions, cosines, gradient_norms, mean_abs_cosine, spread
-from toppo_diag.analysis.conflicts import effective_rank
-from toppo_diag.analysis.health import direction_shares, top_1_mass
+from toppo.combiners.geometry import (
+    contributions,
+    cosines,
+    direction_shares,
+    effective_rank,
+    gradient_norms,
+    mean_abs_cosine,
+    spread,
+    top_1_mass,
+)
+from toppo_diag.analysis.conflicts import layer_conflicts
 from toppo_diag.analysis.recorded import Curve, RunRecord, SideRecord
 from toppo_diag.analysis.spells import LEAST_MINIBATCHES, LEAST_STEPS, Spell, enough, last_spells, smooth, typical
 from toppo_diag.analysis.tasks import short
@@ -46,7 +54,7 @@ class Check:
         minibatches: minibatches that it rests on.
         tasks: indices of the tasks that it is about, the worst first.
         pair: the worst pair; None if it is not about pairs.
-        layer: the layer in which the worst pair opposes most; None if unknown.
+        layer: the layer that brings the most negative cosine to the worst pair; None if unknown.
     """
 
     kind: str
@@ -182,7 +190,7 @@ def _spread(asked: _Asked) -> Iterator[Check]:
         )
         check = replace(check, verdict="note")
     elif np.isfinite(apart):
-        text += f" Contributions to the step differ {_number(apart)} times.{asked.assumed}"
+        text += f" At the end, contributions to the step differ {_number(apart)} times.{asked.assumed}"
     yield replace(check, text=text, tasks=(least, most))
 
 
@@ -210,7 +218,7 @@ def _starved(asked: _Asked) -> Iterator[Check]:
     check = _beyond(check, *(found[task] for task in stuck))
     known = [task for task in stuck if still[task]]
     what = (
-        "Their success (or loss) stands still."
+        "No gain in success (or loss) since then."
         if known
         else "Neither success nor loss of these tasks was recorded, so it is not known whether they learn."
     )
@@ -276,19 +284,18 @@ def _conflict(asked: _Asked) -> Iterator[Check]:
     text = f"{pairs} each other in most minibatches: {listed}. The worst has a typical cosine of {check.number:.2f}."
     layer = _worst_layer(record, pair)
     if layer is not None:
-        text += f" This pair opposes most in the layer {layer}."
+        text += f" The layer {layer} brings most of it."
     tasks = tuple(dict.fromkeys(int(t) for p in found for t in (i[p], j[p])))
     yield replace(check, text=text, tasks=tasks, pair=pair, layer=layer)
 
 
 def _worst_layer(record: SideRecord, pair: tuple[int, int]) -> str | None:
-    """The layer with the lowest median cosine of a pair; None if the layers are not known or none is negative."""
+    """The layer that brings the most negative cosine to a pair; None if the layers are not known or none does."""
     if record.layers is None:
         return None
     G = record.layers.values[:, :, pair][:, :, :, pair]
-    cosine = typical(np.zeros(len(G)), cosines(G)[:, :, 0, 1])[1][0]
-    least = int(np.argmin(np.nan_to_num(cosine, nan=np.inf)))
-    return record.layers.names[least] if cosine[least] < 0 else None
+    worst = layer_conflicts(record.layers.steps, {name: G[:, n] for n, name in enumerate(record.layers.names)})[0]
+    return worst.name if worst.conflict > 0 else None
 
 
 def _collapse(asked: _Asked) -> Iterator[Check]:

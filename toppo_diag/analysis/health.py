@@ -8,33 +8,9 @@ import numpy as np
 from jaxtyping import Float
 
 from toppo.combiners import make
-from toppo.combiners.geometry import contributions, direction_norm, mean_abs_cosine
+from toppo.combiners.geometry import mean_abs_cosine, top_1_mass
+from toppo_diag.analysis.presence import Known, of_some, solve
 from toppo_diag.analysis.typical import typical
-
-
-def top_1_mass(gram: Float[np.ndarray, "*n K K"], weights: Float[np.ndarray, "*n K"]) -> Float[np.ndarray, "*n"]:
-    """The largest contribution over the sum of all, max_i ||w_i g_i|| / sum_j ||w_j g_j|| (Figure D.3, bottom).
-
-    It is 1 / K if all tasks contribute the same, 1 if one task makes the step alone, and 0 if no task has a gradient.
-    """
-    lengths = contributions(gram, weights)
-    total = lengths.sum(axis=-1)
-    mass: np.ndarray = np.divide(lengths.max(axis=-1), total, out=np.zeros_like(total), where=total > 0)
-    return mass
-
-
-def direction_shares(
-    gram: Float[np.ndarray, "*n K K"], weights: Float[np.ndarray, "*n K"]
-) -> Float[np.ndarray, "*n K"]:
-    """Each task's share of the direction d = J'w, w_i <g_i, d> / ||d||^2.
-
-    The shares sum to 1. A negative share means that the task is outvoted by the others. FairGrad at alpha = 1 makes
-    each share 1 / K, because w_i (G w)_i = 1. All shares are 0 where d = 0.
-    """
-    energy = direction_norm(gram, weights)[..., None] ** 2
-    part = weights * np.einsum("...ij,...j->...i", gram, weights)
-    shares: np.ndarray = np.divide(part, energy, out=np.zeros_like(part), where=energy > 0)
-    return shares
 
 
 @dataclass(frozen=True)
@@ -57,11 +33,13 @@ class HealthSeries:
         }
 
 
-def health_series(gram: Float[np.ndarray, "N K K"], combiner: str) -> HealthSeries:
+def health_series(gram: Float[np.ndarray, "N K K"], combiner: str, known: Known = None) -> HealthSeries:
     """The health of N Grams under a combiner.
 
     Args:
         gram: G.
         combiner: spec of a combiner that needs the Gram alone.
+        known: whether each task is known in each Gram; None where all are.
     """
-    return HealthSeries(mean_abs_cosine(gram), top_1_mass(gram, make(combiner).solve_many(gram).weights))
+    mass = top_1_mass(gram, solve(make(combiner), gram, known).weights)
+    return HealthSeries(of_some(mean_abs_cosine(gram), known, 2), of_some(mass, known))

@@ -10,17 +10,18 @@ from jaxtyping import Float, Int
 
 from toppo.combiners import make
 from toppo.combiners.geometry import direction_norm, gradient_norms, spread
+from toppo_diag.analysis.presence import Known, of_known, of_some, solve
 from toppo_diag.analysis.series import Steps
 from toppo_diag.analysis.typical import Typical, typical
 
 
 @dataclass(frozen=True)
 class NormSeries:
-    """Lengths at T environment steps, in the unit of the gradients. Each is a mean over the minibatches of a step.
+    """Lengths at T steps, in the unit of the gradients. Each is a mean over the minibatches of a step.
 
     Attributes:
         env_steps: (T,).
-        norms: ||g_i||, (T, K); 0 for a dead task.
+        norms: ||g_i||, (T, K); 0 for a dead task, NaN for one that is not known.
         mean_norm: ||d|| of the mean, d = sum_i g_i / K, (T,).
         fairgrad_norm: ||d|| of FairGrad at alpha = 1, d = J'w, (T,). By Theorem 1 it is the square root of the number
             of live tasks.
@@ -39,20 +40,26 @@ class NormSeries:
     typical: Mapping[str, Typical]
 
 
-def norm_series(env_steps: Int[np.ndarray, "N"], gram: Float[np.ndarray, "N K K"]) -> NormSeries:
-    """The lines of Figure 2, from N Grams and the environment steps at which each was taken."""
+def norm_series(env_steps: Int[np.ndarray, "N"], gram: Float[np.ndarray, "N K K"], known: Known = None) -> NormSeries:
+    """The lines of Figure 2.
+
+    Args:
+        env_steps: steps at which each Gram was taken.
+        gram: G.
+        known: whether each task is known in each Gram; None where all are.
+    """
     steps = Steps.of(env_steps)
     lengths = gradient_norms(gram)
-    spreads = spread(lengths)
+    spreads = of_some(spread(lengths), known)
 
     def combined(spec: str) -> Float[np.ndarray, "N"]:
-        return direction_norm(gram, make(spec).solve_many(gram).weights)
+        return of_some(direction_norm(gram, solve(make(spec), gram, known).weights), known)
 
     each = {"spread": spreads, "mean_norm": combined("mean"), "fairgrad_norm": combined("fairgrad:alpha=1")}
     low, high = steps.range(spreads)
     return NormSeries(
         env_steps=steps.env_steps,
-        norms=steps.mean(lengths),
+        norms=steps.mean(of_known(lengths, known)),
         mean_norm=steps.mean(each["mean_norm"]),
         fairgrad_norm=steps.mean(each["fairgrad_norm"]),
         spread=steps.median(spreads),

@@ -13,9 +13,18 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from toppo.combiners import make
-from toppo.combiners.geometry import contributions, cosines, gradient_norms, mean_abs_cosine, spread
-from toppo_diag.analysis.conflicts import conflict_score, effective_rank, live_pairs
-from toppo_diag.analysis.health import direction_shares, top_1_mass
+from toppo.combiners.geometry import (
+    conflict_score,
+    contributions,
+    cosines,
+    direction_shares,
+    effective_rank,
+    gradient_norms,
+    live_pairs,
+    mean_abs_cosine,
+    spread,
+    top_1_mass,
+)
 from toppo_diag.analysis.recorded import Curve, RunRecord, SideRecord
 from toppo_diag.analysis.scale import without_popart
 from toppo_diag.analysis.series import Steps
@@ -41,6 +50,7 @@ class Cube:
         steps: (T,).
         cosines: median over the minibatches of a step of cos(g_i, g_j), i < j, (T, K (K - 1) / 2); NaN for a pair with
             a dead task.
+        low, high: range of the same cosines over the minibatches of a step, (T, K (K - 1) / 2); None for a layer.
         norms: mean over the minibatches of a step of ||g_i||, as in Figure 2, (T, K).
     """
 
@@ -49,6 +59,8 @@ class Cube:
     layer: str | None
     steps: Int[np.ndarray, "T"]
     cosines: Float[np.ndarray, "T P"]
+    low: Float[np.ndarray, "T P"] | None
+    high: Float[np.ndarray, "T P"] | None
     norms: Float[np.ndarray, "T K"]
 
 
@@ -178,7 +190,9 @@ def _cube(
     i, j = np.triu_indices(gram.shape[-1], 1)
     cosine = np.where(live_pairs(gram), cosines(gram), np.nan)[:, i, j]
     at = Steps.of(steps)
-    return Cube(side, condition, layer, at.env_steps, typical(steps, cosine)[1], at.mean(_lengths(gram, present)))
+    low, high = (None, None) if layer is not None else at.range(cosine)
+    norms = at.mean(_lengths(gram, present))
+    return Cube(side, condition, layer, at.env_steps, typical(steps, cosine)[1], low, high, norms)
 
 
 def _lengths(gram: Float[np.ndarray, "N K K"], present: Bool[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:
@@ -187,10 +201,10 @@ def _lengths(gram: Float[np.ndarray, "N K K"], present: Bool[np.ndarray, "N K"])
 
 
 def _geometry(side: str, at: Steps, gram: Float[np.ndarray, "N K K"]) -> list[Total]:
-    """The spread as in Figure 2, and the measures of the figures `health` and `conflicts`, at each step."""
+    """Medians of spread and mean |cos| at each step, and the two measures of `conflicts`, which are means."""
     return [
         Total(side, "spread of gradient norms", at.env_steps, at.median(spread(gradient_norms(gram)))),
-        Total(side, "mean |cos|", at.env_steps, at.mean(mean_abs_cosine(gram))),
+        Total(side, "mean |cos|", at.env_steps, at.median(mean_abs_cosine(gram))),
         Total(side, "effective rank", at.env_steps, at.mean(effective_rank(gram))),
         Total(side, "negative pairs", at.env_steps, at.mean(conflict_score(gram))),
     ]
@@ -219,7 +233,7 @@ def _of_weights(side: str, record: SideRecord, kept: Sequence[int]) -> tuple[lis
     if not assumed:
         lines.append(Lines("weights", side, "share of the weights", at.env_steps, at.mean(weight_shares(w))[:, kept]))
     totals = [
-        Total(side, f"top-1 mass{of_sum}", at.env_steps, at.mean(top_1_mass(record.dumped, w))),
+        Total(side, f"top-1 mass{of_sum}", at.env_steps, at.median(top_1_mass(record.dumped, w))),
         Total(side, f"spread of contributions{of_sum}", at.env_steps, at.median(spread(contributed))),
     ]
     return lines, totals

@@ -32,13 +32,14 @@ class SideRecord:
         steps: steps of each Gram, (N,).
         gram: G of every streamed minibatch; of the dumped ones where there is no stream, (N, K, K).
         dropped: how many of these were left out because they were not finite.
-        present: whether each task took part in each of these, (N, K). The Gram of an absent task is 0 here.
+        present: whether each task is known in each of these, (N, K): it took part, and its gradient is finite. The Gram
+            of another task is 0 here.
         at: steps of each dumped minibatch, (M,).
-        there: whether each task took part in each dumped minibatch, (M, K).
+        there: whether each task is known in each dumped minibatch, (M, K).
         dumped: G of the dumped minibatches in the units in which the combiner saw them, (M, K, K).
         scale: the factor on each g_i between `gram` and `dumped`, such as c_v of the critic.
-        weights: w of training for each dumped minibatch, (M, K); None if not recorded.
-        spec: the combiner of training; None if not recorded.
+        weights: w of training for each dumped minibatch, (M, K); None if not known.
+        spec: the combiner of training; None if not known.
         status: `toppo.combiners.Status` of each dumped minibatch, (M,); None if not recorded.
         sigma: PopArt's sigma_i at each dumped minibatch, (M, K); None where PopArt does not touch the side.
         finite: whether each g_i of each dumped minibatch is finite, those of `dropped` included, (F, K). An absent task
@@ -117,5 +118,5 @@ class RunRecord:
 
     @property
     def success(self) -> Curve | None:
-        """The success of each task: of evaluations if there are any, else of training."""
-        return next((curve for curve in self.curves if curve.name.startswith("success")), None)
+        """The success or accuracy of each task: of evaluations if there are any, else of training."""
+        return next((curve for curve in self.curves if curve.name.startswith(("success", "accuracy"))), None)

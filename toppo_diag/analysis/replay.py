@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from toppo.combiners import Combiner
-from toppo.combiners.geometry import contributions, direction_norm, gradient_norms, spread
-from toppo_diag.analysis.health import top_1_mass
+from toppo.combiners.geometry import contributions, direction_norm, gradient_norms, spread, top_1_mass
+from toppo_diag.analysis.presence import Known, solve
 from toppo_diag.analysis.typical import typical
 
 
@@ -50,6 +50,7 @@ def replay(
     gram: Float[np.ndarray, "N K K"],
     losses: Float[np.ndarray, "N K"] | None = None,
     orders: Int[np.ndarray, "N ..."] | None = None,
+    known: Known = None,
 ) -> Replay:
     """Every Gram, combined again. A combiner with a memory starts afresh and sees the Grams one after the other.
 
@@ -58,6 +59,7 @@ def replay(
         gram: G of the gradients that the combiner sees.
         losses: the losses of each task, for a combiner that needs them.
         orders: random orders, for a combiner that needs them; None draws new ones (seed 0).
+        known: whether each task is known in each Gram; None where all are.
 
     Raises:
         ValueError: as `Combiner.solve_many`.
@@ -65,7 +67,7 @@ def replay(
     combiner.restore({})
     if combiner.needs_order and orders is None:
         orders = drawn_orders(combiner, len(gram), gram.shape[-1])
-    found = combiner.solve_many(gram, losses=losses, orders=orders)
+    found = solve(combiner, gram, known, losses, orders)
     w = found.weights
     progress = np.einsum("nij,nj->ni", gram, w)
     lengths, norm = gradient_norms(gram), direction_norm(gram, w)

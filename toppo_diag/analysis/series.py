@@ -75,7 +75,7 @@ class Steps:
         there is neither.
         """
         squares, freedom = self._within(values)
-        steps = np.diff(self.mean(values), axis=0)
+        steps = _jumps(self.mean(values))
         known = np.isfinite(steps)
         n = known.sum(axis=0)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -90,7 +90,7 @@ class Steps:
         normal distribution. So one jump, such as the start of a new phase, is not noise.
         """
         squares, freedom = (self._window(part, 2 * NEAR + 1, 0.0).sum(axis=1) for part in self._within(values))
-        jumps = self._window(np.abs(np.diff(self.mean(values), axis=0)), 2 * NEAR, np.nan)
+        jumps = self._window(np.abs(_jumps(self.mean(values))), 2 * NEAR, np.nan)
         known = np.isfinite(jumps)
         order = np.sort(np.where(known, jumps, np.inf), axis=1)
         n = known.sum(axis=1)
@@ -104,13 +104,16 @@ class Steps:
 
         Args:
             values: a number for each minibatch, (N, ...).
-            least: of the band, such as that of rounding. Where the noise is not known, the band is this.
+            least: of the band, such as that of rounding. Where no noise is known, the band is this.
             near: whether to tell the noise around each step alone, by `noise_near`.
 
         Returns:
             Half the width of the band, (T, ...).
         """
-        noise = np.nan_to_num(self.noise_near(values) if near else self.noise(values), nan=0.0)
+        noise = self.noise_near(values) if near else self.noise(values)
+        known = np.isfinite(noise)
+        # a number that is seldom there has the noise of the others, which are of its kind
+        noise = np.where(known, noise, np.median(noise[known]) if known.any() and not near else 0.0)
         count: np.ndarray = np.maximum(self.count(values), 1)
         return np.asarray(np.maximum(BAND * noise / np.sqrt(count), least))
 
@@ -129,3 +132,10 @@ class Steps:
         edge = np.full((NEAR, *values.shape[1:]), beyond)
         padded = np.concatenate([edge, values, edge])
         return np.stack([padded[n : n + len(self.env_steps)] for n in range(length)], axis=1)
+
+
+def _jumps(mean: np.ndarray) -> np.ndarray:
+    """What changes from the last step with a number to each later step, (T - 1, ...); NaN at steps without one."""
+    at = np.arange(len(mean)).reshape(-1, *(1,) * (mean.ndim - 1))
+    last = np.maximum.accumulate(np.where(np.isfinite(mean), at, 0), axis=0)
+    return np.asarray(mean[1:] - np.take_along_axis(mean, last[:-1], axis=0))

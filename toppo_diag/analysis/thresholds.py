@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from toppo.combiners.scalars import STARVED
 from toppo.common.errors import unknown
 from toppo_diag.errors import bad_option
 
@@ -42,7 +43,7 @@ _TABLE = (
         "between the 1.9 of FairGrad and the 129 of a plain mean (TOPPO, Figure D.4)",
     ),
     Threshold(
-        *("starved", 0.1, -math.inf, 1.0, False, "share of the direction, in units of an equal share 1 / K"),
+        *("starved", STARVED, -math.inf, 1.0, False, "share of the direction, in units of an equal share 1 / K"),
         "a tenth of an equal share (our choice)",
     ),
     Threshold(

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from toppo.combiners import make
-from toppo_diag.analysis.health import direction_shares
+from toppo.combiners.geometry import direction_shares
+from toppo_diag.analysis.presence import Known, of_known, solve
 from toppo_diag.analysis.series import Steps
 from toppo_diag.analysis.typical import Typical, typical
 
@@ -65,6 +66,7 @@ def trap(
     weights: Float[np.ndarray, "N K"] | None,
     outcome: Float[np.ndarray, "N K"] | None,
     threshold: float,
+    known: Known = None,
 ) -> Trap:
     """Each task's share of the direction d = J'w over N Grams, and for how long it is starved.
 
@@ -74,11 +76,12 @@ def trap(
         weights: w, for each Gram; None takes the weights of a mean.
         outcome: success, return or loss of each task at the time of each Gram; None if none was recorded.
         threshold: the share below which a task is starved.
+        known: whether each task is known in each Gram; None where all are.
     """
     if weights is None:
-        weights = make("mean").solve_many(gram).weights
+        weights = solve(make("mean"), gram, known).weights
     steps = Steps.of(env_steps)
-    each = direction_shares(gram, weights)
+    each = of_known(direction_shares(gram, weights if known is None else np.where(known, weights, 0.0)), known)
     shares = steps.mean(each)
     starved = shares + steps.band(each, near=True) < threshold
     averaged = None if outcome is None else steps.mean(outcome)

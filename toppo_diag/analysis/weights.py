@@ -8,15 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from toppo_diag.analysis.presence import Known, of_known
+
 
 def weight_shares(weights: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:
     """Each task's share of the weights, w_i / sum_j |w_j|.
 
     Weights on the simplex stay the same. Other weights become comparable with these. If all weights are 0, all shares
-    are 0.
+    are 0. A task without a weight (NaN) has no share.
     """
-    total = np.abs(weights).sum(axis=1, keepdims=True)
-    shares: np.ndarray = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+    total = np.nansum(np.abs(weights), axis=1, keepdims=True)
+    shares: np.ndarray = np.divide(weights, total, out=np.where(np.isnan(weights), np.nan, 0.0), where=total > 0)
     return shares
 
 
@@ -24,6 +26,8 @@ def moving_average(
     values: Float[np.ndarray, "N K"], window: int, starts: Sequence[int] = (0,)
 ) -> Float[np.ndarray, "N K"]:
     """Mean of each row and the window - 1 rows before it. At a start it is the mean of the rows since then.
+
+    NaN does not count in a mean, and stays NaN.
 
     Args:
         values: N rows.
@@ -34,10 +38,15 @@ def moving_average(
 
 
 def _average(values: Float[np.ndarray, "N K"], window: int) -> Float[np.ndarray, "N K"]:
-    n = len(values)
-    sums = np.vstack([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0, dtype=np.float64)])
-    first = np.maximum(np.arange(1, n + 1) - window, 0)
-    mean: np.ndarray = (sums[1:] - sums[first]) / (np.arange(1, n + 1) - first)[:, None]
+    known = np.isfinite(values)
+    first = np.maximum(np.arange(1, len(values) + 1) - window, 0)
+
+    def sums(parts: np.ndarray) -> np.ndarray:
+        running = np.vstack([np.zeros((1, values.shape[1])), np.cumsum(parts, axis=0, dtype=np.float64)])
+        return np.asarray(running[1:] - running[first])
+
+    with np.errstate(invalid="ignore"):
+        mean: np.ndarray = np.where(known, sums(np.where(known, values, 0.0)) / sums(known), np.nan)
     return mean
 
 
@@ -64,6 +73,7 @@ def weight_series(
     weights: Float[np.ndarray, "N K"],
     window: int,
     starts: Sequence[int] = (0,),
+    known: Known = None,
 ) -> WeightSeries:
     """Each task's share of the weights, and its moving average.
 
@@ -71,7 +81,9 @@ def weight_series(
         weights: w.
         window: minibatches in the moving average.
         starts: minibatches at which the average begins anew, from `stretches`.
+        known: whether each task is known in each minibatch; None where all are.
     """
+    weights = of_known(weights, known)
     shares = weight_shares(weights)
     smooth = moving_average(shares, window, starts)
     length = starts[1] if len(starts) > 1 else len(smooth)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from toppo.common.names import suggestion
-from toppo_diag.commands import ALL, COMMANDS, OF_RUNS, options_of
+from toppo_diag.commands import ALL, OF_DUMPS, OF_RUNS, options_of
 from toppo_diag.commands.checking import check_options, shown
 from toppo_diag.errors import UsageError, bad_option
 from toppo_diag.reading.published import paper_directory
@@ -102,7 +102,7 @@ def _entry(label: str, name: str, table: Mapping[str, Any], where: Path) -> Entr
     command = table.get("command")
     if not isinstance(command, str) or command not in ALL:
         raise UsageError(f"{label}: unknown command {shown(command)!r}: {suggestion(shown(command), ALL)}")
-    key = "dumps" if command in COMMANDS else "runs" if command in OF_RUNS else None
+    key = "dumps" if command in OF_DUMPS else "runs" if command in OF_RUNS else None
     known = [*([key] if key else []), *options_of(ALL[command])]
     given = {key.replace("-", "_"): value for key, value in table.items() if key not in ("command", "title")}
     if unknown := [option for option in given if option not in known]:

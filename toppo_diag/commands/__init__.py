@@ -20,6 +20,7 @@ from toppo_diag.commands.heatmaps import heatmaps
 from toppo_diag.commands.invariance import invariance
 from toppo_diag.commands.norms import norms
 from toppo_diag.commands.replay import replay
+from toppo_diag.commands.scalars import scalars
 from toppo_diag.commands.solver_bench import solver_bench
 from toppo_diag.commands.tables import tables
 from toppo_diag.commands.trap import trap
@@ -37,6 +38,7 @@ __all__ = [
     "invariance",
     "norms",
     "replay",
+    "scalars",
     "solver_bench",
     "tables",
     "trap",
@@ -51,6 +53,11 @@ COMMANDS: dict[str, Command] = {
 }
 """The commands that draw from dumps, by name."""
 
+DUMP_TABLES: dict[str, Command] = {make.__name__: make for make in (scalars,)}
+"""The commands that make tables from dumps, by name."""
+
+OF_DUMPS = COMMANDS | DUMP_TABLES
+
 RUN_TABLES: dict[str, Command] = {make.__name__: make for make in (tables, compare)}
 """The commands that make tables from the evaluations of runs, by name."""
 
@@ -62,7 +69,7 @@ OF_RUNS = RUN_TABLES | RUN_FIGURES
 TABLES: dict[str, Command] = {"solver-bench": solver_bench}
 """The commands that need neither a dump nor a run, by name."""
 
-ALL = COMMANDS | OF_RUNS | TABLES
+ALL = OF_DUMPS | OF_RUNS | TABLES
 
 
 def options_of(command: Command) -> list[str]:

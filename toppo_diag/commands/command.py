@@ -35,7 +35,7 @@ def instrument(make: Callable[P, Product]) -> Callable[P, Product]:
         product = make(*sources, **options)
         given = {option: options[option] for option in option_types(make) if option in options}  # in one order
         name = "-".join([product.name, *_parts(given, defaults)])
-        return replace(product, name=name, notes=[*product.notes, *_font_notes(product)])
+        return replace(product, name=name, notes=list(dict.fromkeys([*product.notes, *_font_notes(product)])))
 
     return asked
 

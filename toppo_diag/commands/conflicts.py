@@ -44,7 +44,7 @@ def conflicts(dumps: Sources, **selection: Unpack[Selection]) -> Product:
             grams = read_stream(dump, side, request)
             notes += dropped_note(dump, side, grams)
             tasks = grams.tasks
-            s = series[side] = conflict_series(grams.env_steps, grams.values, rounding(dump))
+            s = series[side] = conflict_series(grams.env_steps, grams.values, rounding(dump), grams.known)
             found = s.found
             over_time += [
                 {
@@ -123,6 +123,8 @@ def conflicts(dumps: Sources, **selection: Unpack[Selection]) -> Product:
 
 def heads_note(side: str, heads: Heads, tasks: Sequence[str]) -> str:
     """What a side hides because some of its layers are reached by one task alone."""
+    if heads.without_heads != heads.without_heads:
+        return f"{side}: one task alone reaches each of its layers, so no two tasks meet in it"
     names = [f"{name} ({tasks[task]})" for task, layers in heads.layers.items() for name in layers]
     shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     return (

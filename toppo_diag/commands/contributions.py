@@ -33,7 +33,7 @@ def contributions(dumps: One, **selection: Unpack[Selection]) -> Product:
         notes.append(f"{dump.path}: no PopArt on the {side}, so only the panels of the recorded gradients are drawn")
     fairgrad = "FG" if of_trainer(dump) else "FairGrad"
     found = {
-        f"{source}{aggregator}": contribution_series(g.env_steps, g.values, spec)
+        f"{source}{aggregator}": contribution_series(g.env_steps, g.values, spec, g.known)
         for aggregator, spec in (("mean", "mean"), (fairgrad, "fairgrad:alpha=1"))
         for source, g in sources.items()
     }

@@ -52,7 +52,7 @@ def _compared(opened: Sequence[Dump], request: Request) -> Product:
         grams = condition.grams(side, request)
         notes += dropped_note(condition.dump, side, grams)
         n_tasks = len(grams.tasks)
-        s = found[label] = health_series(grams.values, spec)
+        s = found[label] = health_series(grams.values, spec, grams.known)
         rows += [
             {
                 "condition": label,

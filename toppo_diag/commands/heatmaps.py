@@ -46,7 +46,7 @@ def heatmaps(dumps: Sources, **selection: Unpack[Selection]) -> Product:
             notes.append(f"{condition.dump.path}: has too few snapshots for {', '.join(absent)}")
         for snapshot, stage in grams.stages.items():
             members = grams.within(snapshot)
-            panel = typical_panel(grams.values[members], grams.tasks)
+            panel = typical_panel(grams.values[members], grams.tasks, grams.known_of(members))
             panels[stage, condition.label] = panel
             shown = members[panel.shown]
             where = {"stage": stage, "condition": condition.label, grams.step.name: int(grams.env_steps[shown])}

@@ -49,7 +49,7 @@ def norms(dumps: Sources, *, raw: bool = False, **selection: Unpack[Selection]) 
                 notes.append(f"{dump.path}: the critic's gradients are those under PopArt; `raw` takes it back")
             notes += dropped_note(dump, side, grams)
             tasks = grams.tasks
-            s = series[side] = norm_series(grams.env_steps, grams.values)
+            s = series[side] = norm_series(grams.env_steps, grams.values, grams.known)
             for t, steps in enumerate(s.env_steps.tolist()):
                 where = {"side": side, grams.step.name: steps}
                 per_task += [{**where, "task": task, "norm": s.norms[t, k]} for k, task in enumerate(tasks)]

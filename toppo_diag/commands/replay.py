@@ -23,7 +23,7 @@ def replay(dumps: One, *, combiners: Texts = ("fairgrad:alpha=1", "mean"), **sel
     from toppo_diag.analysis.replay import replay as again
     from toppo_diag.commands.options import chosen_combiners
     from toppo_diag.plots.replay import replay_figure
-    from toppo_diag.reading.conditions import as_combined, chosen_side, of_each_task, run_name
+    from toppo_diag.reading.conditions import as_combined, chosen_side, of_each_task, recorded_weights, run_name
     from toppo_diag.reading.dumps import dropped_note, read_grams
     from toppo_diag.reading.progress import tracked
 
@@ -32,8 +32,9 @@ def replay(dumps: One, *, combiners: Texts = ("fairgrad:alpha=1", "mean"), **sel
     side, notes = chosen_side(dump, request)
     grams = as_combined(dump, side, read_grams(dump, side, request))
     notes += dropped_note(dump, side, grams)
+    grams = grams.some_known()
     whole = not request.tasks and request.layer is None
-    used = of_each_task(grams, f"{side}_weights") if whole else None
+    used = recorded_weights(grams, side) if whole else None
     if used is None:
         why = "were not recorded" if whole else "are for all tasks and layers"
         notes.append(f"{dump.path}: the {side}'s weights in training {why}; the comparison with training is left out")
@@ -52,7 +53,7 @@ def replay(dumps: One, *, combiners: Texts = ("fairgrad:alpha=1", "mean"), **sel
         if combiner.state_names:
             notes.append(f"{spec} has a memory: here it starts afresh and sees only the dumped minibatches")
         try:
-            found[spec] = again(combiner, grams.values, losses, orders)
+            found[spec] = again(combiner, grams.values, losses, orders, grams.known)
         except ValueError as error:
             notes.append(f"{spec} is left out: {error}")
     summed = {spec: agreement(r, grams.values, used) for spec, r in found.items()}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
-from toppo.dump import open_dump
+from toppo.dump import DumpError, open_dump
 from toppo_diag.commands.checking import Between, checked
 from toppo_diag.errors import bad_option
 from toppo_diag.reporting.document import Report
@@ -56,13 +57,15 @@ def report(
     check_scheduler(scheduler)
     if watch and out is None:
         raise bad_option("watch", watch, "give `out` too, the file to write again")
-    while True:
-        made = _made(runs, as_texts(threshold), scheduler, interval if watch else None)
-        if out is not None:
-            made.save(out)
-        if not watch or made.complete:
-            return made
+    made = _made(runs, as_texts(threshold), scheduler, interval if watch else None)
+    if out is not None:
+        made.save(out)
+    while watch and not made.complete:
         time.sleep(interval)
+        with suppress(DumpError):  # a commit is under way, or the disk is away for a moment
+            made = _made(runs, as_texts(threshold), scheduler, interval)
+            made.save(str(out))
+    return made
 
 
 def _made(runs: Sources, threshold: tuple[str, ...], scheduler: str, follow: float | None) -> Report:

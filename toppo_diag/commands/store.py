@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 def info(dump: Source) -> dict[str, Any]:
     """What a dump holds: run, tasks, snapshots and their steps, sizes, configuration.
 
-    Of a directory of runs: each run, how far it is and how well it does.
+    Also says which commands the dump can feed, and what is missing for the others. Of a directory of runs: each run,
+    how far it is and how well it does.
     """
     from toppo.dump import DumpError, describe
+    from toppo_diag.reading.feeds import feeds
     from toppo_diag.reading.listing import runs_in
 
     try:
-        return describe(opened(dump))
+        source = opened(dump)
+        return describe(source) | {"commands": feeds(source)}
     except DumpError:
         if runs := runs_in(dump):
             return {"path": str(dump), "kind": "directory", "runs": runs}

@@ -60,7 +60,9 @@ def trap(
             notes.append(f"{dump.path}: no success, return or loss was recorded, so only the shares are drawn")
         threshold = starved_share / len(grams.tasks)
         spec = dump.attrs.get("combiners", {}).get(side, "")
-        found = measure(grams.env_steps, grams.values, weights, None if outcome is None else outcome.values, threshold)
+        found = measure(
+            grams.env_steps, grams.values, weights, None if outcome is None else outcome.values, threshold, grams.known
+        )
         starved = [
             task for task, n in zip(grams.tasks, found.starved_for, strict=True) if known and n >= starved_snapshots
         ]

@@ -60,7 +60,7 @@ def weights(
             notes += dropped_note(dump, side, grams)
             tasks = grams.tasks
             starts = stretches(grams.env_steps, grams.snapshot, phase)
-            found = weight_series(grams.beside[f"{side}_weights"], window, starts)
+            found = weight_series(grams.beside[f"{side}_weights"], window, starts, grams.known)
             if found.short:
                 notes.append(
                     f"{dump.path}: no more minibatches than one window, so the first and the last share are the same"

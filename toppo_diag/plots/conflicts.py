@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from toppo_diag.analysis.conflicts import ConflictSeries, LayerConflict
 from toppo_diag.plots.names import short, shortened
@@ -18,9 +19,10 @@ from toppo_diag.plots.style import (
     PAGE_WIDTH,
     STEPS,
     Target,
+    dots,
     dress,
     fix_ticks,
-    marker,
+    mark_lost,
     name_length,
     name_size,
     paper_style,
@@ -67,6 +69,7 @@ def conflicts_figure(
     )  # number of grids in a row: the names of many tasks need the page's width
     n_rows = -(-len(series) // beside)
     grid_height = (2.0 if k <= 15 else 0.075 * k) + name_length(tasks) + 0.3
+    layers = {side: found for side, found in layers.items() if _drawn(found)}
     deepest = max((len(_drawn(found)) for found in layers.values()), default=0)
     alone = len(series) == 1 and k <= 15  # its grid stands beside the two curves, which are above each other
     above = [max(grid_height, 2.6)] if alone else [1.7, n_rows * grid_height]
@@ -79,15 +82,21 @@ def conflicts_figure(
     left, right = rows[0].subfigures(1, 2) if alone else rows[:2]
     share, rank = (dress(ax) for ax in left.subplots(*((2, 1) if alone else (1, 2))))
     for side, s in series.items():
-        how = {"color": colours[side], **marker(len(s.env_steps))}
+        how: dict[str, Any] = {"color": colours[side], **dots(s.share)}
         share.plot(s.env_steps, s.share, **how, label=side, gid=side)
         by_sign = {"color": colours[side], **_BY_SIGN, "gid": f"{side} by sign"}
         share.plot(s.env_steps, s.negative, **by_sign)
         rank.plot(s.env_steps, s.effective_rank, **how, label=side, gid=side)
     share.plot([], [], color="0.4", **_BY_SIGN, label="cos < 0, by sign alone")
-    share.set(ylabel="share of pairs\nin conflict", ylim=(0, 1.15 * max(0.01, share.dataLim.y1)))
+    share.set(
+        ylabel="share of pairs\nin conflict",
+        ylim=(0, 1.5 * max(0.01, share.dataLim.y1 if np.isfinite(share.dataLim.y1) else 0.0)),
+    )
     rank.set(ylabel=f"effective rank\nof cosines (of {k})", ylim=(0, k * 1.05))
-    share.legend()
+    share.legend(loc="upper right", ncols=2)
+    first = next(iter(series.values()))
+    for ax, values in ((share, first.share), (rank, first.effective_rank)):
+        mark_lost(ax, first.env_steps, values)
     for ax in (share, rank):
         steps_axis(ax, axis)
 
@@ -145,6 +154,7 @@ def draw_layers(ax: Axes, layers: Sequence[LayerConflict], colour: str = SIDE_CO
     ax.invert_yaxis()
     most = max((layer.conflict for layer in drawn if layer.conflict == layer.conflict), default=0.0)
     ax.set_xlim(0, 1.3 * most if most > 0 else 1)
+    ax.xaxis.set_major_locator(MaxNLocator(4))
     for y, layer in enumerate(drawn):
         text = f"{_percent(layer.norm_share)} of norm\u00b2" if y == 0 else _percent(layer.norm_share)
         at = layer.conflict if layer.conflict == layer.conflict else 0.0

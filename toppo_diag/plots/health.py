@@ -51,16 +51,19 @@ def draw_medians(ax: Axes, values: Mapping[str, Float[np.ndarray, "N"]]) -> Axes
 
     Args:
         ax: to draw on.
-        values: one number per minibatch, by condition.
+        values: one number per minibatch, by condition. NaN is left out.
     """
     dress(ax)
-    for x, found in enumerate(values.values()):
+    finite = [found[np.isfinite(found)] for found in values.values()]
+    for x, found in enumerate(finite):
+        if not len(found):
+            continue
         middle = float(np.median(found))
         ax.bar(x, middle, width=0.62, color="#88CCEE", gid="median")
         spots = x + np.linspace(-0.2, 0.2, len(found)) if len(found) > 1 else np.array([x])
         ax.plot(spots, found, ".", color="#332288", markersize=2.5, gid="minibatches")
         ax.annotate(f"{middle:.2f}", (x, max(middle, found.max())), (0, 4), textcoords="offset points", ha="center")
-    ax.set_ylim(0, 1.22 * max(float(f.max()) for f in values.values()) + 0.02)
+    ax.set_ylim(0, 1.22 * max((float(found.max()) for found in finite if len(found)), default=0.0) + 0.02)
     ax.set_xticks(range(len(values)), [_wrapped(label) for label in values])
     return ax
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,6 +20,7 @@ from toppo_diag.plots.names import short
 from toppo_diag.plots.style import (
     COSINE_MAP,
     DEAD,
+    LOST,
     MAGNITUDE_MAP,
     PAGE_WIDTH,
     Target,
@@ -240,7 +241,7 @@ def _range(values: Sequence[np.ndarray]) -> Range:
 
 def _draw_grid(ax: Axes, panel: Panel, diagonal: Range, aspect: Literal["equal", "auto"]) -> None:
     k = len(panel.tasks)
-    dead = ~np.isfinite(panel.log10_square)
+    dead, unknown = ~np.isfinite(panel.log10_square), np.isnan(panel.log10_square)
     off = np.ma.masked_where(np.eye(k, dtype=bool) | dead[:, None] | dead[None, :], panel.cosine)
     ax.set_facecolor(DEAD)
     ax.imshow(off, cmap=COSINE_MAP, vmin=-1, vmax=1, interpolation="nearest", aspect=aspect)
@@ -248,6 +249,14 @@ def _draw_grid(ax: Axes, panel: Panel, diagonal: Range, aspect: Literal["equal",
     live = np.flatnonzero(~dead)
     on[live, live] = panel.log10_square[live]
     ax.imshow(on, cmap=MAGNITUDE_MAP, vmin=diagonal[0], vmax=diagonal[1], interpolation="nearest", aspect=aspect)
+    if unknown.all():
+        ax.set_facecolor(LOST)
+        ax.text(0.5, 0.5, "no finite\ngradient", transform=ax.transAxes, ha="center", va="center", gid="lost note")
+        return
+    gap: dict[str, Any] = {"facecolor": "white", "edgecolor": "0.8", "hatch": "////", "linewidth": 0, "gid": "gap"}
+    for i in np.flatnonzero(unknown):
+        ax.axhspan(i - 0.5, i + 0.5, **gap)
+        ax.axvspan(i - 0.5, i + 0.5, **gap)
 
 
 def _draw_dots(ax: Axes, panel: Panel, shares: Range, scale: float, width: float) -> None:
@@ -270,6 +279,8 @@ def _draw_dots(ax: Axes, panel: Panel, shares: Range, scale: float, width: float
 
 def _badge(spread: Typical) -> str:
     """The median of the spread, and its range where there are several minibatches."""
+    if not spread.n:
+        return ""
     return f"{times(spread.median)}\n{spread_range(spread)}".rstrip()
 
 

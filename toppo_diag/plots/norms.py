@@ -14,10 +14,10 @@ from toppo_diag.plots.style import (
     STEPS,
     Target,
     combiner_style,
+    dots,
     draw_tasks,
     dress,
     legend_height,
-    marker,
     other_tasks,
     outstanding,
     paper_style,
@@ -97,7 +97,7 @@ def draw_norms(
         axis: label of the steps.
     """
     draw_tasks(dress(ax), series.env_steps, series.norms, tasks, named, linewidth=0.6)
-    bold = _BOLD | marker(len(series.env_steps))
+    bold = _BOLD | dots(series.mean_norm)
     ax.plot(series.env_steps, series.mean_norm, **combiner_style("mean"), **bold, gid="mean", label=_MEAN)
     if fairgrad:
         look = combiner_style("fairgrad:alpha=1")

@@ -54,7 +54,7 @@ def replay_figure(
     left, right = target.subplots(1, 2, sharey=True, width_ratios=(4, 1.4))
     draw_cosines(left, combiners, tasks, cosine)
     bar = target.colorbar(left.images[0], ax=left, pad=0.01, fraction=0.03)
-    bar.set_label(rf"$\cos(g_i, d)$, {side}, median")
+    bar.set_label("median $\\cos(g_i, d)$,\n" + side)
     fix_ticks(bar.ax)
     draw_worst_cosines(right, combiners, worst)
     if size_inches(target)[0] < 0.8 * PAGE_WIDTH:

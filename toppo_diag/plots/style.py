@@ -44,6 +44,9 @@ MAGNITUDE_MAP = "viridis"
 DEAD = "0.75"
 """Grey of a dead task, that is a task without gradient."""
 
+LOST = "#F6DEDE"
+"""Ground of the steps at which no gradient is finite."""
+
 GRADIENT_UNIT = "loss / parameter"
 """Unit of a gradient's length, as axes name it."""
 
@@ -342,7 +345,9 @@ def outstanding(values: Float[np.ndarray, "T K"], tasks: Sequence[str]) -> list[
     """
     if len(tasks) <= MANY:
         return list(tasks)
-    order = np.argsort(np.nanmedian(values, axis=0), kind="stable")
+    middle = [float(np.median(v[np.isfinite(v)])) if np.isfinite(v).any() else np.nan for v in values.T]
+    order = np.argsort(middle, kind="stable")
+    order = order[np.isfinite(middle)[order]]
     named = {int(k) for k in (*order[:_EXTREME], *order[-_EXTREME:])}
     return [task for k, task in enumerate(tasks) if k in named]
 
@@ -350,6 +355,35 @@ def outstanding(values: Float[np.ndarray, "T K"], tasks: Sequence[str]) -> list[
 def other_tasks(tasks: Sequence[str], named: Sequence[str]) -> list[str]:
     """The label of the grey lines of the tasks that are not named; [] where all are."""
     return [f"{len(tasks) - len(named)} other tasks"] if len(named) < len(tasks) else []
+
+
+def mark_lost(ax: Axes, steps: np.ndarray, values: Float[np.ndarray, "T K"]) -> None:
+    """Shade the steps at which no task has a number, so that a run that is all NaN from some step on is seen to be so.
+
+    Args:
+        ax: to draw on.
+        steps: of the T snapshots, increasing.
+        values: numbers for each task, or one number for each step.
+    """
+    lost = np.isnan(values.reshape(len(steps), -1)).all(axis=1)
+    if not lost.any() or lost.all():
+        return
+    ends = np.flatnonzero(np.diff(np.concatenate([[False], lost, [False]]).astype(int)))
+    for first, after in zip(ends[::2], ends[1::2], strict=True):
+        # from the last good step on; a step that is lost alone, or at the start, is widened to its neighbours
+        span = steps[max(first - 1, 0)], steps[min(after, len(steps) - 1)]
+        ax.axvspan(*span, color=LOST, linewidth=0, zorder=0.5, gid="lost")
+    widest = max(zip(ends[::2], ends[1::2], strict=True), key=lambda ends: int(ends[1] - ends[0]))
+    middle = (steps[max(widest[0] - 1, 0)] + steps[min(widest[1], len(steps) - 1)]) / 2
+    text: dict[str, Any] = {"rotation": 90, "ha": "center", "va": "center", "fontsize": 6, "color": "0.35"}
+    ax.text(middle, 0.5, "no finite gradient", transform=ax.get_xaxis_transform(), gid="lost note", **text)
+
+
+def dots(values: Float[np.ndarray, "T"]) -> dict[str, Any]:
+    """Keywords of `Axes.plot` for a line with gaps (NaN): dots on a short line, and where points stand alone."""
+    known = np.isfinite(values)
+    beside = np.concatenate([[False], known[:-1]]) | np.concatenate([known[1:], [False]])
+    return marker(len(values)) or ({"marker": "o", "markersize": 1.2} if (known & ~beside).any() else {})
 
 
 def draw_tasks(
@@ -360,19 +394,21 @@ def draw_tasks(
     named: Sequence[str] | None = None,
     **how: Any,
 ) -> None:
-    """Draw one thin line per task on a log axis. Where a task is dead (0), a grey cross marks the foot of the axis."""
+    """Draw one thin line per task on a log axis. Where a task is dead (0), a grey cross marks the foot of the axis.
+
+    Where it is not known (NaN), its line has a gap.
+    """
     looks = task_styles(tasks, outstanding(values, tasks) if named is None else named)
     for k, task in enumerate(tasks):
-        alive = values[:, k] > 0
-        line = np.where(alive, values[:, k], np.nan)
-        ax.plot(
-            steps, line, **{"gid": f"task {task}", "label": short(task), **marker(len(steps)), **looks[task], **how}
-        )
-        if not alive.all():
-            dead = steps[~alive]
+        is_dead = values[:, k] == 0
+        line = np.where(is_dead, np.nan, values[:, k])
+        ax.plot(steps, line, **{"gid": f"task {task}", "label": short(task), **dots(line), **looks[task], **how})
+        if is_dead.any():
+            dead = steps[is_dead]
             ax.plot(
                 dead, np.full(len(dead), 0.015), "x", color=DEAD, transform=ax.get_xaxis_transform(), gid=f"dead {task}"
             )
+    mark_lost(ax, steps, values)
     if (values > 0).any():
         log_axis(ax, values[values > 0])
 

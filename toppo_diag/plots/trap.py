@@ -14,10 +14,11 @@ from toppo_diag.plots.style import (
     PAGE_WIDTH,
     STEPS,
     Target,
+    dots,
     dress,
     legend_height,
     log_axis,
-    marker,
+    mark_lost,
     other_tasks,
     outstanding,
     paper_style,
@@ -137,9 +138,9 @@ def _draw_lines(
     axis: str,
 ) -> None:
     looks = task_styles(tasks, named)
-    dots = marker(len(env_steps))
     for k, task in enumerate(tasks):
         width = 2.0 if task in starved else 0.8
-        how = {"gid": f"task {task}", "label": short(task), "linewidth": width, **dots, **looks[task]}
+        how = {"gid": f"task {task}", "label": short(task), "linewidth": width, **dots(values[:, k]), **looks[task]}
         ax.plot(env_steps, values[:, k], **how)
+    mark_lost(ax, env_steps, values)
     steps_axis(ax, axis)

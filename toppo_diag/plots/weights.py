@@ -14,9 +14,9 @@ from toppo_diag.plots.style import (
     PAGE_WIDTH,
     STEPS,
     Target,
+    dots,
     dress,
     legend_height,
-    marker,
     other_tasks,
     outstanding,
     paper_style,
@@ -86,7 +86,7 @@ def draw_weights(
     dress(ax)
     looks = task_styles(tasks, outstanding(shares, tasks) if named is None else named)
     for k, task in enumerate(tasks):
-        how = {"gid": f"task {task}", "label": short(task), **marker(len(env_steps)), **looks[task]}
+        how = {"gid": f"task {task}", "label": short(task), **dots(shares[:, k]), **looks[task]}
         ax.plot(env_steps, shares[:, k], **how)
     ax.axhline(1 / len(tasks), color="0.4", linewidth=0.6, linestyle=":", gid="even")
     ax.set_ylim(min(0, ax.get_ylim()[0]), max(1.2 / len(tasks), ax.get_ylim()[1]))

@@ -21,6 +21,8 @@ from toppo_diag.request import Request, several
 
 SUCCESS = ("success_ema", "success", "accuracy")
 """Names under which a run may have recorded the success of each task. The first one that exists is used."""
+PER_TASK = ("episode_return",)
+"""Further names under which a run may have recorded how well each task does. Losses come last."""
 SUCCESS_LABEL = "success (long moving average)"
 """What `success_ema` is, as an axis says it."""
 Scale = Literal["rate", "log", "own"]
@@ -198,8 +200,14 @@ def training_weights(dump: Dump, side: str, grams: Grams) -> Float[np.ndarray, "
     None if the weights were not recorded. If only some tasks were chosen, the weights are still those of training on
     all tasks.
     """
-    weights = of_each_task(grams, f"{side}_weights")
+    weights = recorded_weights(grams, side)
     return None if weights is None else weights * gradient_scale(dump, side)
+
+
+def recorded_weights(grams: Grams, side: str) -> Float[np.ndarray, "N K"] | None:
+    """The weights that training recorded, 0 for tasks that are not known; None if it recorded none for each task."""
+    weights = of_each_task(grams, f"{side}_weights")
+    return weights if weights is None or grams.known is None else np.where(grams.known, weights, 0.0)
 
 
 def sums_losses(dump: Dump) -> bool:
@@ -212,11 +220,13 @@ def sums_losses(dump: Dump) -> bool:
 
 def has_weights(dump: Dump, side: str) -> bool:
     """Whether training recorded one weight for each task of a side."""
-    name = f"{side}_weights"
-    return name in dump.names and dump.source.specs[name].dims in (
-        ("snapshot", "task"),
-        ("snapshot", "minibatch", "task"),
-    )
+    return is_per_task(dump, f"{side}_weights")
+
+
+def is_per_task(dump: Dump, name: str) -> bool:
+    """Whether a number was recorded under a name for each task."""
+    per_task = (("snapshot", "task"), ("snapshot", "minibatch", "task"))
+    return name in dump.names and dump.source.specs[name].dims in per_task
 
 
 @dataclass(frozen=True)
@@ -241,7 +251,7 @@ class Outcome:
 
 def outcome_of(dump: Dump, side: str, grams: Grams) -> Outcome | None:
     """How well each task did: success, accuracy, return or loss, the first of these that was recorded for each task."""
-    for name in (*SUCCESS, "episode_return", f"loss_{side}", "loss"):
+    for name in (*SUCCESS, *PER_TASK, f"loss_{side}", "loss"):
         values = of_each_task(grams, name)
         if values is None:
             continue

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from toppo.combiners.blas import single_thread
 from toppo.dump import ENV_STEPS, Dump, DumpError, StepAxis, gram, open_dump
@@ -25,18 +25,20 @@ from toppo_diag.request import Request
 
 @dataclass(frozen=True)
 class Grams:
-    """N Grams of one side of a dump, and where each was taken. Grams with a NaN or an infinity are left out.
+    """N Grams of one side of a dump, and where each was taken.
 
     Attributes:
         tasks: K names.
-        values: G, (N, K, K) float64, in squared units of the gradients; 0 in rows and columns of absent tasks.
+        values: G, (N, K, K) float64, in squared units of the gradients; 0 in rows and columns of tasks
+            that are not known: they were absent, or their gradient is not finite.
         step: what the steps are.
         env_steps: steps at each Gram, (N,).
         snapshot: index of the snapshot in the dump; for the Gram stream, index of the collect, (N,).
         minibatch: index of the minibatch in the snapshot; for the Gram stream, index of the entry in the collect, (N,).
         stages: label of each snapshot by its index, in the order asked for: a stage, or "snapshot 3".
         beside: what was recorded with each Gram, by name, (N, ...), with the same tasks as in `values`.
-        dropped: how many Grams were left out because they were not finite.
+        known: whether each task is known in each Gram, (N, K); None where all are.
+        dropped: how many Grams without any known task were left out, see `some_known`.
     """
 
     tasks: tuple[str, ...]
@@ -47,7 +49,24 @@ class Grams:
     minibatch: Int[np.ndarray, "N"]
     stages: dict[int, str]
     beside: dict[str, np.ndarray]
-    dropped: int
+    known: Bool[np.ndarray, "N K"] | None = None
+    dropped: int = 0
+
+    def some_known(self) -> Grams:
+        """The same without the Grams in which no task is known."""
+        if self.known is None or self.known.any(axis=1).all():
+            return self
+        good = self.known.any(axis=1)
+        return replace(
+            self,
+            **{name: getattr(self, name)[good] for name in ("values", "env_steps", "snapshot", "minibatch", "known")},
+            beside={name: value[good] for name, value in self.beside.items()},
+            dropped=int(np.sum(~good)),
+        )
+
+    def known_of(self, members: Int[np.ndarray, "n"]) -> Bool[np.ndarray, "n K"] | None:
+        """Whether each task is known in some of the Grams; None where all are in all."""
+        return None if self.known is None else self.known[members]
 
     def within(self, snapshot: int) -> Int[np.ndarray, "n"]:
         """The indices of the Grams of a snapshot."""
@@ -170,21 +189,8 @@ def read_grams(dump: Dump, side: str, request: Request, default: Sequence[str] =
         minibatch=at[:, 1],
         stages=stages,
         beside=beside,
-        dropped=0,
     )
-    return _finite(_absent_as_dead(grams), dump, side)
-
-
-def _absent_as_dead(grams: Grams) -> Grams:
-    """The same, with 0 in the rows and columns of absent tasks, so that they count in no spread, mean or step.
-
-    `beside["present"]` tells them from dead tasks.
-    """
-    present = grams.beside.get("present")
-    if present is None:
-        return grams
-    absent = present == 0
-    return replace(grams, values=np.where(absent[:, :, None] | absent[:, None, :], 0.0, grams.values))
+    return _known(grams, dump, side)
 
 
 @dataclass(frozen=True)
@@ -230,7 +236,9 @@ def read_layers(dump: Dump, side: str, request: Request, default: Sequence[str] 
     found = layer_grams(dump, side, index, request.scheduler)
     kept = chosen_tasks(dump, request)
     found = found[:, :, kept][:, :, :, kept]
-    good = np.isfinite(found).all(axis=(1, 2, 3))
+    known = known_block(found.sum(axis=1))[1]  # a task that is not finite in one layer is not known in any
+    found = np.where((known[:, :, None] & known[:, None, :])[:, None], found, 0.0)
+    good = known.any(axis=1)
     at = np.array(index)[good]
     return LayerGrams(
         env_steps=dump.steps[at[:, 0]],
@@ -261,9 +269,8 @@ def read_stream(dump: Dump, side: str, request: Request) -> Grams:
         minibatch=np.tile(np.arange(entries), collects),
         stages={},
         beside={},
-        dropped=0,
     )
-    return _finite(grams, dump, side)
+    return _known(grams, dump, side)
 
 
 def layer_grams(
@@ -304,19 +311,25 @@ def _opened(path: str, n_snapshots: int) -> Dump:
     return open_dump(path)
 
 
-def _finite(grams: Grams, dump: Dump, side: str) -> Grams:
-    good = np.isfinite(grams.values).all(axis=(1, 2))
-    if good.all():
-        return grams
-    if not good.any():
+def _known(grams: Grams, dump: Dump, side: str) -> Grams:
+    """The same, with 0 in the rows and columns of tasks that are not known, and a mark where that is so."""
+    filled, known = known_block(grams.values)
+    if not known.any():
         raise DiagnosticError(f"{dump.path}: none of the chosen {side} Grams is finite; see `toppo-diag verify`")
-    return replace(
-        grams,
-        **{name: getattr(grams, name)[good] for name in ("values", "env_steps", "snapshot", "minibatch")},
-        beside={name: value[good] for name, value in grams.beside.items()},
-        stages={s: label for s, label in grams.stages.items() if s in grams.snapshot[good]},
-        dropped=int(np.sum(~good)),
-    )
+    return replace(grams, values=filled, known=None if known.all() else known)
+
+
+def known_block(gram: Float[np.ndarray, "N K K"]) -> tuple[Float[np.ndarray, "N K K"], Bool[np.ndarray, "N K"]]:
+    """Grams with 0 in the rows and columns of tasks that are not finite, and which tasks are finite.
+
+    A row that is not finite makes its column so too. Where a task is finite and meets another one that is not, the
+    other one is at fault: its own G_jj is not finite.
+    """
+    finite = np.isfinite(gram)
+    known = np.diagonal(finite, axis1=1, axis2=2)
+    block = known[:, :, None] & known[:, None, :]
+    known = known & (finite | ~block).all(axis=2)  # an overflow of <g_i, g_j> alone
+    return np.where(known[:, :, None] & known[:, None, :], gram, 0.0), known
 
 
 def stream_note(dump: Dump) -> list[str]:
@@ -327,7 +340,19 @@ def stream_note(dump: Dump) -> list[str]:
 
 
 def dropped_note(dump: Dump, side: str, grams: Grams) -> list[str]:
-    """A note that some Grams were not finite; [] if all were."""
-    if not grams.dropped:
+    """Notes on what is not known in some Grams, one for each cause; [] if all is known."""
+    if grams.known is None:
         return []
-    return [f"{dump.path}: {grams.dropped} {side} Grams are not finite and were left out"]
+    present = grams.beside.get("present")
+    absent = np.zeros_like(grams.known) if present is None else ~grams.known & (present == 0)
+    broken = ~grams.known & ~absent
+    causes = {"absent: ": absent, f"not finite: the {side} gradient of ": broken}
+    notes = []
+    for cause, where in causes.items():
+        tasks = [task for task, some in zip(grams.tasks, where.any(axis=0), strict=True) if some]
+        if tasks:
+            who = ", ".join(tasks) if len(tasks) <= 3 else f"{len(tasks)} tasks"
+            who = "every task" if 1 < len(tasks) == where.shape[1] else who
+            n = int(where.any(axis=1).sum())
+            notes.append(f"{dump.path}: {cause}{who}, in {n} of {len(where)} minibatches; these are gaps")
+    return notes

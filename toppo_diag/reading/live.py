@@ -10,11 +10,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from toppo.combiners.geometry import gradient_norms, mean_abs_cosine, spread
+from toppo.combiners.geometry import direction_shares, gradient_norms, mean_abs_cosine, spread
 from toppo.dump import Dump, DumpError, DumpNotFoundError, run_logs
-from toppo_diag.analysis.health import direction_shares
 from toppo_diag.analysis.typical import typical
 from toppo_diag.reading.conditions import SUCCESS, default_side, has_weights, recorded, run_name
+from toppo_diag.reading.dumps import known_block
 from toppo_diag.request import Source, opened
 
 State = Literal["complete", "running", "interrupted", "running or interrupted"]
@@ -109,18 +109,22 @@ def look(source: Source) -> View:
         grams = _last_grams(dump, side)
         if grams is None:
             continue
-        norms = gradient_norms(grams)
+        filled, known = known_block(grams)
+        norms = gradient_norms(filled)
         sides[side] = {
             **typical(spread(norms)).columns("spread"),
-            **typical(mean_abs_cosine(grams)).columns("mean_abs_cosine"),
+            **typical(mean_abs_cosine(filled)).columns("mean_abs_cosine"),
         }
-        for task, norm in zip(dump.tasks, norms.T, strict=True):
-            tasks[task][f"{side} norm"] = typical(norm).median
+        for task, norm, there in zip(dump.tasks, norms.T, known.T, strict=True):
+            if there.any():
+                tasks[task][f"{side} norm"] = typical(norm[there]).median
     side = default_side(dump)
     if dump.n_snapshots and (weights := _last_weights(dump, side)) is not None:
-        shares = direction_shares(_last(dump, f"{side}_gram"), weights)
-        for task, share in zip(dump.tasks, shares.T, strict=True):
-            tasks[task][f"{side} share"] = typical(share).median
+        filled, known = known_block(_last(dump, f"{side}_gram"))
+        shares = direction_shares(filled, np.where(known, weights, 0.0))
+        for task, share, there in zip(dump.tasks, shares.T, known.T, strict=True):
+            if there.any():
+                tasks[task][f"{side} share"] = typical(share[there]).median
     planned = recorded(dump, "env_steps", None)
     planned = int(planned) if isinstance(planned, (int, float)) else None
     if log is not None and log.last:

@@ -13,8 +13,8 @@ from toppo.dump import Dump, DumpError, run_logs
 from toppo_diag.analysis.recorded import Curve, LayerGrams, RunRecord, SideRecord
 from toppo_diag.analysis.scale import scaled
 from toppo_diag.errors import DiagnosticError
-from toppo_diag.reading.conditions import SUCCESS, gradient_scale, has_popart
-from toppo_diag.reading.dumps import Grams, layer_grams, read_grams, read_stream
+from toppo_diag.reading.conditions import SUCCESS, SUCCESS_LABEL, gradient_scale, has_popart, sums_losses
+from toppo_diag.reading.dumps import Grams, read_grams, read_layers, read_stream
 from toppo_diag.request import Request
 
 MOST_SLAB_BYTES = 4e9
@@ -22,6 +22,9 @@ MOST_SLAB_BYTES = 4e9
 _LEAST_SNAPSHOTS = 3
 _PROGRESS = {"success": "success (training)", "episode_return": "return", "loss_actor": "", "loss_critic": ""}
 """Numbers of each task in a run's log, and how the report calls them."""
+
+
+_LABELS = {"episode_return": "return", "success": "success (training)", "success_ema": SUCCESS_LABEL}
 
 
 def read_record(dump: Dump, name: str, scheduler: str = "serial") -> RunRecord:
@@ -48,10 +51,10 @@ def read_record(dump: Dump, name: str, scheduler: str = "serial") -> RunRecord:
     elif not dump.n_stream:
         missing.append("No Gram stream, so the views show snapshots only. Record with a stream to see every collect.")
     curves = _curves(dump)
-    if not any(curve.name.startswith("success") for curve in curves):
-        missing.append('No success was recorded. Record a scalar "success" with one number for each task.')
+    if not any(curve.name.startswith(("success", "accuracy")) for curve in curves):
+        missing.append('No success was recorded. Record a scalar "success" or "accuracy", one number for each task.')
     if not any(curve.name.startswith("loss") for curve in curves):
-        missing.append('No losses were recorded. Record a scalar "loss" with one number for each task.')
+        missing.append('No losses were recorded. Record a scalar "loss", one number for each task.')
     return RunRecord(
         name=name,
         path=dump.path,
@@ -72,8 +75,8 @@ def _side(dump: Dump, side: str, scheduler: str, missing: list[str]) -> SideReco
     if not dump.n_snapshots and not dump.n_stream:
         return None
     try:
-        dumped = read_grams(dump, side, request) if dump.n_snapshots else None
-        stream = read_stream(dump, side, request)
+        dumped = read_grams(dump, side, request).some_known() if dump.n_snapshots else None
+        stream = read_stream(dump, side, request).some_known()
     except DiagnosticError as error:
         missing.append(str(error))
         return None
@@ -83,7 +86,9 @@ def _side(dump: Dump, side: str, scheduler: str, missing: list[str]) -> SideReco
     n = 0 if dumped is None else len(dumped.values)
     per_task = {name: v.astype(float) for name, v in beside.items() if v.shape == (n, k) and v.dtype.kind in "fi"}
     single = {name: v.astype(float) for name, v in beside.items() if v.shape == (n,) and v.dtype.kind in "fi"}
-    weights = per_task.get(f"{side}_weights")
+    weights, spec = per_task.get(f"{side}_weights"), _text(dump.attrs.get("combiners", {}), side)
+    if weights is None and sums_losses(dump):
+        weights, spec = np.ones((n, k)), "sum"
     if weights is None and dumped is not None:
         missing.append(f"The {side}'s weights were not recorded, so its step is taken as a plain sum of the losses.")
     status = single.get(f"{side}_status")
@@ -99,7 +104,7 @@ def _side(dump: Dump, side: str, scheduler: str, missing: list[str]) -> SideReco
         there=np.empty((0, k), dtype=bool) if dumped is None else _present(dumped),
         scale=scale,
         weights=weights,
-        spec=_text(dump.attrs.get("combiners", {}), side),
+        spec=spec,
         status=None if status is None else status.astype(np.int64),
         sigma=_sigma(dump, side, dumped),
         finite=finite,
@@ -111,9 +116,8 @@ def _side(dump: Dump, side: str, scheduler: str, missing: list[str]) -> SideReco
 
 
 def _present(grams: Grams) -> Bool[np.ndarray, "N K"]:
-    """Whether each task took part in each minibatch."""
-    present: np.ndarray = grams.beside.get("present", np.ones(grams.values.shape[:2])) != 0
-    return present
+    """Whether each task is known in each minibatch."""
+    return np.ones(grams.values.shape[:2], dtype=bool) if grams.known is None else grams.known
 
 
 def _text(values: Any, key: str) -> str | None:
@@ -147,13 +151,10 @@ def _layers(dump: Dump, side: str, scheduler: str, missing: list[str]) -> LayerG
         chosen = np.unique(np.linspace(0, dump.n_snapshots - 1, n).round().astype(int))
         if len(chosen) < dump.n_snapshots:
             missing.append(f"The layers of the {side} are shown at {len(chosen)} of {dump.n_snapshots} snapshots.")
-    index = [(s, m) for s in chosen.tolist() for m in range(dump.n_minibatches)]
-    values = layer_grams(dump, side, index, scheduler)
-    absent = ~dump.present[chosen].reshape(len(index), 1, -1)
-    values = np.where(absent[..., :, None] | absent[..., None, :], 0.0, values)
-    steps = np.repeat(dump.steps[chosen], dump.n_minibatches)
-    good = np.isfinite(values).all(axis=(1, 2, 3))
-    return LayerGrams(tuple(dump.layer_names(side)), steps[good], values[good]) if good.any() else None
+    found = read_layers(dump, side, Request.of(dump, snapshot=chosen.tolist(), scheduler=scheduler))
+    if found is None or not len(found.env_steps):
+        return None
+    return LayerGrams(tuple(found.values), found.env_steps, np.stack(list(found.values.values()), axis=1))
 
 
 def _curves(dump: Dump) -> tuple[Curve, ...]:
@@ -170,14 +171,14 @@ def _curves(dump: Dump) -> tuple[Curve, ...]:
     if dump.n_snapshots:
         for name, spec in dump.source.specs.items():
             wanted = name in (*SUCCESS, "episode_return", "loss") or name.startswith("loss_")
-            label = {"episode_return": "return", "success": "success (training)"}.get(name, name)
+            label = _LABELS.get(name, name)
             if not wanted or label in have or spec.dims[-1] != "task" or spec.dims[0] != "snapshot":
                 continue
             values = dump.values(name).astype(float)
             if values.ndim == 3:
                 values = np.median(values, axis=1)
             found.append(Curve(label, spec.units, dump.steps, values))
-    return tuple(sorted(found, key=lambda curve: not curve.name.startswith("success")))
+    return tuple(sorted(found, key=lambda curve: not curve.name.startswith(("success", "accuracy"))))
 
 
 def _logged(text: str, tasks: Sequence[str], wanted: Mapping[str, str]) -> list[Curve]:

@@ -8,14 +8,20 @@
   }
 
   // ---- data --------------------------------------------------------------------------------------------------------
-  const unpack = (text) => {
-    const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-    return new Float32Array(bytes.buffer);
-  };
+  const unpack = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   const packed = new Map();
   const values = (holder, key) => {
-    if (!packed.has(holder[key])) packed.set(holder[key], unpack(holder[key]));
+    if (!packed.has(holder[key])) packed.set(holder[key], new Float32Array(unpack(holder[key]).buffer));
     return packed.get(holder[key]);
+  };
+  // The range of a median over the minibatches of its step; not kept for layers.
+  const range = (cube, at) => {
+    if (!cube.low) return [null, null];
+    return ["low", "high"].map((key) => {
+      if (!packed.has(cube[key])) packed.set(cube[key], new Int16Array(unpack(cube[key]).buffer));
+      const whole = packed.get(cube[key])[at];
+      return whole === -32768 ? null : Number((whole / 32767).toFixed(4));
+    });
   };
   const tasks = data.tasks; // those that all runs share
   const K = tasks.length;
@@ -163,6 +169,7 @@
   const describe = (id, words, command, rows) => {
     const section = frame(id);
     section.querySelector(".words").textContent = words;
+    section.querySelector(".words").hidden = !rows; // what is absent says so in its own place
     el(id).setAttribute("role", "img");
     el(id).setAttribute("aria-label", words);
     const line = section.querySelector(".command");
@@ -190,6 +197,7 @@
     // A picture keeps a legible width; on a narrow screen it scrolls within its frame.
     const width = Math.max(printing.matches ? 680 : div.clientWidth, layout.least || 320);
     delete layout.least;
+    if (printing.matches && !["heatmap", "pair", "layers"].includes(id)) layout.height = 380;
     Plotly.react(div, traces, layoutOf({ ...layout, width }), config);
     if (!listeners.has(id)) {
       listeners.add(id);
@@ -212,6 +220,8 @@
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   };
+  // A name of a run as one word of a command line.
+  const word = (text) => (/^[\w.,:=@%+/-]+$/.test(text) ? text : `'${text.replaceAll("'", `'"'"'`)}'`);
   const command = (name, more = "") => `toppo-diag ${name} ${run().quoted}${more}`;
   const sideFlag = () => ` --side ${state.side}`;
 
@@ -608,9 +618,24 @@
       describe(
         "heatmap",
         words + extra,
-        command("heatmaps", `${sideFlag()}${state.layer ? ` --layer ${state.layer}` : ""} --steps ${cube.steps[t]}`),
+        command(
+          "heatmaps",
+          `${sideFlag()}${state.layer ? ` --layer ${word(state.layer)}` : ""} --steps ${cube.steps[t]}`,
+        ),
         () => [
-          ["run", "side", "condition", "layer", data.stepColumn, "task", "task_j", "median_cosine", "norm_of_task"],
+          [
+            "run",
+            "side",
+            "condition",
+            "layer",
+            data.stepColumn,
+            "task",
+            "task_j",
+            "median_cosine",
+            "cosine_low",
+            "cosine_high",
+            "norm_of_task",
+          ],
           ...[[cube, run(), t], ...(compared ? [[compared, data.runs[state.other], u]] : [])].flatMap(([c, r, when]) =>
             tasks.flatMap((x, i) =>
               tasks.map((y, j) => [
@@ -622,6 +647,7 @@
                 x,
                 y,
                 i === j ? 1 : at(c, when)(i, j),
+                ...(i === j ? [1, 1] : range(c, when * c.pairs + pairIndex(i, j))),
                 number(values(c, "norms")[when * K + i]),
               ]),
             ),
@@ -645,6 +671,22 @@
           },
         ];
       });
+      const mine = cubeOf(run());
+      const ranges = (mine?.steps ?? [])
+        .map((s, t) => [s, ...range(mine, t * mine.pairs + p)])
+        .filter(([, low]) => low !== null);
+      if (ranges.length > 1) {
+        traces.unshift({
+          x: [...ranges.map(([s]) => s), ...ranges.map(([s]) => s).reverse()],
+          y: [...ranges.map(([, low]) => low), ...ranges.map(([, , high]) => high).reverse()],
+          fill: "toself",
+          fillcolor: `${colour(state.run)}22`,
+          line: { width: 0 },
+          mode: "lines",
+          showlegend: false,
+          hoverinfo: "skip",
+        });
+      }
       const layers = run().cubes.filter((c) => c.side === state.side && c.layer);
       const wide = el("pair").clientWidth > 700 && !printing.matches;
       const bars = layers.map((c) => number(values(c, "cosines")[nearest(c.steps, state.step) * c.pairs + p]));
@@ -697,9 +739,20 @@
       describe(
         "pair",
         `${tasks[a]} against ${tasks[b]}: cosine ${Number.isFinite(v) ? v.toFixed(4) : "unknown"} at this time.${least ? ` Lowest in the layer ${least[1]}: ${least[0].toFixed(2)}.` : " This run has no layers."}`,
-        command("conflicts", `${sideFlag()} --tasks ${tasks[a]},${tasks[b]}`),
+        command("conflicts", `${sideFlag()} --tasks ${word(`${tasks[a]},${tasks[b]}`)}`),
         () => [
-          ["run", "side", "condition", "layer", data.stepColumn, "task", "task_j", "median_cosine"],
+          [
+            "run",
+            "side",
+            "condition",
+            "layer",
+            data.stepColumn,
+            "task",
+            "task_j",
+            "median_cosine",
+            "cosine_low",
+            "cosine_high",
+          ],
           ...data.runs.flatMap((r) =>
             r.cubes
               .filter((c) => c.side === state.side)
@@ -713,6 +766,7 @@
                   tasks[a],
                   tasks[b],
                   number(values(c, "cosines")[t * c.pairs + p]),
+                  ...range(c, t * c.pairs + p),
                 ]),
               ),
           ),

@@ -91,6 +91,8 @@ def _run(run: RunRecord, view: Overview) -> Mapping[str, Any]:
                 "steps": cube.steps.tolist(),
                 "pairs": cube.cosines.shape[1],
                 "cosines": packed(cube.cosines),
+                "low": None if cube.low is None else packed_cosines(cube.low),
+                "high": None if cube.high is None else packed_cosines(cube.high),
                 "norms": packed(cube.norms),
             }
             for cube in view.cubes
@@ -124,6 +126,12 @@ def _run(run: RunRecord, view: Overview) -> Mapping[str, Any]:
 def packed(values: np.ndarray) -> str:
     """An array as float32 in base64, little endian, in C order."""
     return base64.b64encode(np.ascontiguousarray(values, dtype="<f4").tobytes()).decode("ascii")
+
+
+def packed_cosines(values: np.ndarray) -> str:
+    """Cosines as int16 in base64, little endian, in C order: 32,767 for 1, and -32,768 for NaN."""
+    whole = np.where(np.isnan(values), -32768, np.round(np.clip(np.nan_to_num(values), -1, 1) * 32767))
+    return base64.b64encode(np.ascontiguousarray(whole, dtype="<i2").tobytes()).decode("ascii")
 
 
 def embedded(content: Any) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from toppo.dump import open_dump
+from toppo.dump import open_dump, verify
 from toppo.training.run.checkpoint import load_latest
 
 TOPPO = [sys.executable, "-c", "from toppo.cli import main; main()"]
@@ -179,6 +179,10 @@ def test_dumped_grams_are_those_of_the_dumped_slabs(whole):
             norms = np.sqrt(np.diag(exact))
             assert (np.abs(gram - exact) / np.outer(norms, norms)).max() < 1e-6  # fp32 products, fp64 sums
             assert (norms > 0).all()
+            layers = dump.layer_gram_values(side, snapshot, minibatch)
+            assert (np.abs(layers.sum(axis=0) - exact) / np.outer(norms, norms)).max() < 1e-6
+    assert dump.source.header.layout.layer_grams
+    assert verify(dump).ok  # each layer against its columns too
 
 
 def test_dumped_weights_replay_exactly(whole):

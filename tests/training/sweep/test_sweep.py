@@ -99,11 +99,14 @@ def test_the_papers_sweeps(file: str, count: int, benchmark: str, reward: str):
     assert len(runs) == len({run.name for run in runs}) == count
     assert len({run.config for run in runs}) == count
     budget = {"MT10": (20_000_000, 100_000), "MT50": (100_000_000, 500_000)}[benchmark]
+    evaluations = 51
+    if file == "dump-runs-mt10":  # as long as its figures need
+        budget, evaluations = (8_000_000, 100_000), 21
     for run in runs:
         config = run.config
         assert (config.benchmark, config.reward) == (benchmark, reward)
         assert (config.env_steps, config.env_steps_per_collect) == budget
-        assert (config.repeats, config.minibatches, len(run.schedule.evaluations)) == (16, 32, 51)
+        assert (config.repeats, config.minibatches, len(run.schedule.evaluations)) == (16, 32, evaluations)
 
 
 def test_the_papers_sweep_files_are_all_tested():

@@ -1,0 +1,74 @@
+"""The scalars of a Gram against the definitions written out for the present tasks alone."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.combiners.gradients import PROPERTY
+from toppo.combiners.scalars import STARVED, scalars
+
+
+def written_out(J: np.ndarray, w: np.ndarray) -> dict[str, float]:
+    """The scalars of K live tasks by loops over vectors."""
+    k, d = len(J), w @ J
+    lengths = [math.sqrt(g @ g) for g in J]
+    cosines = [J[i] @ J[j] / lengths[i] / lengths[j] for i in range(k) for j in range(i + 1, k)]
+    parts = [abs(w[i]) * lengths[i] for i in range(k)]
+    shares = [w[i] * (J[i] @ d) / (d @ d) for i in range(k)]
+    return {
+        "spread": max(lengths) / min(lengths),
+        "mean_abs_cosine": sum(map(abs, cosines)) / len(cosines),
+        "negative_pairs": sum(c < 0 for c in cosines) / len(cosines),
+        "top_1_mass": max(parts) / sum(parts),
+        "starved_tasks": sum(share < STARVED / k for share in shares),
+        **{f"norm/{i}": length for i, length in enumerate(lengths)},
+        **{f"share/{i}": share for i, share in enumerate(shares)},
+    }
+
+
+@PROPERTY
+@given(seed=st.integers(0, 2**32 - 1), k=st.integers(2, 5), absent=st.integers(0, 3))
+def test_absent_tasks_change_nothing_for_the_others(seed: int, k: int, absent: int):
+    rng = np.random.default_rng(seed)
+    J, w = rng.standard_normal((k, 8)) * rng.uniform(0.1, 10, (k, 1)), rng.uniform(0.1, 1, k)
+    here = np.sort(rng.permutation(k + absent)[:k])
+    gram, weights = np.full((k + absent, k + absent), np.nan), np.full(k + absent, np.nan)
+    gram[np.ix_(here, here)], weights[here] = J @ J.T, w
+    found = scalars(gram, weights).named("side", [f"task {i}" for i in range(k + absent)])
+    for name, value in written_out(J, w).items():
+        kind, _, i = name.partition("/")
+        shown = f"side/{kind}/task {here[int(i)]}" if i else f"side/{kind}"
+        assert found.pop(shown) == pytest.approx(value, rel=1e-9, abs=1e-12), name
+    assert list(found) == ["side/effective_rank"]  # compared with its definition in test_analysis
+
+
+def test_a_stack_is_its_grams_one_by_one():
+    J = np.random.default_rng(0).standard_normal((2, 3, 4, 6))
+    grams, weights = J @ J.mT, np.abs(J[..., 0])
+    grams[1, 2, 3] = grams[1, 2, :, 3] = np.nan
+    stack = scalars(grams, weights)
+    for n in np.ndindex(2, 3):
+        one = scalars(grams[n], weights[n])
+        for whole, single in ((stack.whole, one.whole), (stack.by_task, one.by_task)):
+            for name in whole:
+                np.testing.assert_allclose(whole[name][n], single[name], rtol=1e-12)
+
+
+def test_without_weights_the_step_is_the_mean():
+    gram = np.array([[4.0, 1.0], [1.0, 1.0]])
+    assert scalars(gram).named("s", "ab") == scalars(gram, np.full(2, 0.5)).named("s", "ab")
+
+
+def test_edge_cases():
+    nobody = scalars(np.full((2, 2), np.nan))
+    assert nobody.named("s", "ab") == {}
+    dead = scalars(np.diag([0.0, 4.0])).named("s", "ab")
+    assert (dead["s/spread"], dead["s/norm/a"], dead["s/share/a"], dead["s/starved_tasks"]) == (1, 0, 0, 1)
+    assert scalars(np.diag([np.inf, 4.0, 1.0])).named("s", "abc")["s/spread"] == 2
+    alone = scalars(np.array([[9.0]])).named("s", "a")
+    assert (alone["s/spread"], alone["s/mean_abs_cosine"], alone["s/share/a"]) == (1, 0, 1)

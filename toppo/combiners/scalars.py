@@ -1,0 +1,105 @@
+"""The scalars of a Gram that people want beside their other curves. Files and live displays show the same numbers.
+
+G = J J' is the Gram of the per-task gradients, and w the weights of the step d = J'w. A task that is absent from a
+minibatch, or whose gradient is not finite, has no finite G_ii. It counts in no number, and its own numbers are NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from toppo.combiners.geometry import (
+    conflict_score,
+    direction_shares,
+    effective_rank,
+    gradient_norms,
+    mean_abs_cosine,
+    spread,
+    top_1_mass,
+)
+
+STARVED = 0.1
+"""A task is starved while its share of the step is below this fraction of the even share 1 / K."""
+
+
+def tag(side: str, name: str, task: str = "") -> str:
+    """The name of a scalar among the curves of a display: side/name, or side/name/task."""
+    return "/".join(filter(None, (side, name, task)))
+
+
+@dataclass(frozen=True)
+class Scalars:
+    """Scalars of some Grams.
+
+    Attributes:
+        whole: name -> one number for each Gram, (...):
+
+            - `spread`: longest over shortest gradient of the live tasks.
+            - `mean_abs_cosine`: mean |cos| over the pairs of live tasks.
+            - `negative_pairs`: share of the pairs of live tasks whose cosine is negative.
+            - `effective_rank`: number of directions that the gradients span in effect.
+            - `top_1_mass`: the largest contribution ||w_i g_i|| over the sum of all.
+            - `starved_tasks`: number of tasks whose share is below a tenth of the even share.
+        by_task: name -> one number for each Gram and task, (..., K):
+
+            - `norm`: ||g_i||, in the unit of the gradients.
+            - `share`: w_i <g_i, d> / ||d||^2. The shares sum to 1.
+    """
+
+    whole: dict[str, np.ndarray]
+    by_task: dict[str, np.ndarray]
+
+    def named(self, side: str, tasks: Sequence[str]) -> dict[str, float]:
+        """The scalars of a single Gram by their `tag`. Numbers that are NaN are left out.
+
+        Args:
+            side: the group of parameters whose gradients these are.
+            tasks: the names of the K tasks.
+        """
+        numbers = {tag(side, name): value for name, value in self.whole.items()} | {
+            tag(side, name, task): value
+            for name, values in self.by_task.items()
+            for task, value in zip(tasks, values, strict=True)
+        }
+        return {name: float(value) for name, value in numbers.items() if not np.isnan(value)}
+
+
+def scalars(gram: Float[np.ndarray, "*n K K"], weights: Float[np.ndarray, "*n K"] | None = None) -> Scalars:
+    """The scalars of one Gram or of a stack of Grams.
+
+    Args:
+        gram: G = J J'. All numbers are NaN where no G_ii is finite.
+        weights: w on the gradients of G, as they decided the step; None takes the weights of a mean.
+
+    Example:
+        >>> found = scalars(np.diag([9.0, 1.0, np.nan]))  # the third task is absent
+        >>> found.whole["spread"].item(), found.whole["top_1_mass"].item()
+        (3.0, 0.75)
+        >>> found.by_task["share"]
+        array([0.9, 0.1, nan])
+    """
+    gram = np.asarray(gram, dtype=np.float64)
+    present = np.isfinite(np.diagonal(gram, axis1=-2, axis2=-1))
+    some = present.any(axis=-1)
+    # A zero gradient counts in no spread and no mean. So zeros leave the other tasks out.
+    gram = np.where(present[..., :, None] & present[..., None, :], gram, 0.0)
+    w = np.where(present, 1.0 if weights is None else weights, 0.0)
+    shares = direction_shares(gram, w)
+    even = 1 / np.maximum(present.sum(axis=-1, keepdims=True), 1)
+    whole = {
+        "spread": spread(gradient_norms(gram)),
+        "mean_abs_cosine": mean_abs_cosine(gram),
+        "negative_pairs": conflict_score(gram),
+        "effective_rank": effective_rank(gram),
+        "top_1_mass": top_1_mass(gram, w),
+        "starved_tasks": (present & (shares < STARVED * even)).sum(axis=-1),
+    }
+    by_task = {"norm": gradient_norms(gram), "share": shares}
+    return Scalars(
+        whole={name: np.where(some, value, np.nan) for name, value in whole.items()},
+        by_task={name: np.where(present, value, np.nan) for name, value in by_task.items()},
+    )
