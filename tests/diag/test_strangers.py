@@ -185,3 +185,21 @@ def test_the_page_of_names_has_every_name_that_is_looked_for():
     page = (Path(__file__).parents[2] / "docs" / "howto" / "names.md").read_text()
     for name in (*SUCCESS, *PER_TASK, "loss", "loss_<side>", "<side>_weights", "<side>_order", "popart_sigma"):
         assert f"| `{name}` |" in page
+
+
+def test_a_run_whose_step_is_the_sum_of_the_losses_needs_no_weights(tmp_path):
+    """`toppo.record` says how it captured the gradients, and records weights where anything else decides the step."""
+    path = str(tmp_path / "summed.zarr")
+    attrs = {"capture": {"way": "walks"}}
+    with DumpWriter.create(path, tasks=["a", "b"], sides={"shared": 4}, attrs=attrs) as dump:
+        for step in range(4):
+            dump.record(step=step, shared=np.random.default_rng(step).standard_normal((2, 4)), loss=[1.0, 2.0])
+    numbers = toppo_diag.replay(path, combiners="mean,sum").numbers.set_index("combiner")
+    assert numbers.loc["sum", "distance_to_training"] == 0
+    assert numbers.loc["mean", "distance_to_training"] == pytest.approx(0.5)
+    assert numbers.loc["mean", "cosine_to_training"] == pytest.approx(1)
+    title = toppo_diag.trap(path).figure().axes[0].get_title()
+    assert "the step is the sum of the losses" in title
+    assert "assumed" not in title
+    with pytest.raises(toppo_diag.DiagnosticError, match="the step is the sum of the losses"):
+        toppo_diag.weights(path)

@@ -150,7 +150,7 @@ def test_trap_states_its_rule_and_that_lines_coincide(run, ln_run):
     [
         ("episode_return", "points", "episode_return", "episode return (points)"),
         ("loss", "nats", "loss", "loss (nats)"),
-        ("loss_trunk", "1", "loss", "loss"),
+        ("loss_trunk", "loss", "loss", "loss"),
         ("accuracy", "1", "accuracy", "accuracy"),
     ],
 )

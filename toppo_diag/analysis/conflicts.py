@@ -230,6 +230,11 @@ class Heads:
     with_heads: float
     without_heads: float
 
+    @property
+    def nothing_else(self) -> bool:
+        """Whether the side has no other layers."""
+        return not np.isfinite(self.without_heads)
+
 
 def heads(layers: Mapping[str, Float[np.ndarray, "N K K"]], found: Sequence[LayerConflict]) -> Heads | None:
     """The layers that one task alone reaches; None where there is no such layer.

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from toppo.combiners.scalars import scalars
+from toppo_diag.analysis.presence import Known
 from toppo_diag.analysis.series import Steps
 
 
@@ -52,7 +53,8 @@ def scalar_series(
     steps: Int[np.ndarray, "N"],
     gram: Float[np.ndarray, "N K K"],
     weights: Float[np.ndarray, "N K"] | None,
-    present: Int[np.ndarray, "N K"] | None = None,
+    known: Known = None,
+    decided: bool = True,
 ) -> ScalarSeries:
     """The scalars of N Grams, from the steps at which each was taken and the weights of training.
 
@@ -60,13 +62,14 @@ def scalar_series(
         steps: step of each Gram.
         gram: G.
         weights: w on the gradients of each Gram; None takes the weights of a mean.
-        present: whether each task took part in each minibatch; None if all did, or if G is NaN where they did not.
+        known: whether each task is known in each Gram; None where all are.
+        decided: whether these weights decided the step. If they are assumed, no task is called starved.
     """
-    if present is not None:
-        gram = np.where(present[:, :, None] * present[:, None, :] > 0, gram, np.nan)
+    if known is not None:
+        gram = np.where(known[:, :, None] & known[:, None, :], gram, np.nan)
     at, each = Steps.of(steps), scalars(gram, weights)
     return ScalarSeries(
         steps=at.env_steps,
-        whole={name: at.median(values) for name, values in each.whole.items()},
+        whole={name: at.median(of) for name, of in each.whole.items() if decided or name != "starved_tasks"},
         by_task={name: at.median(values) for name, values in each.by_task.items()},
     )

@@ -82,7 +82,7 @@ def conflicts(dumps: Sources, **selection: Unpack[Selection]) -> Product:
             }
             if not found.noise_known:
                 notes.append(
-                    f"{dump.path}: {len(grams.values)} Grams of the {side} are too few to tell noise, so signs count; "
+                    f"{dump.path}: {len(grams.values)} Grams of side {side} are too few to tell noise, so signs count; "
                     "record three snapshots, or two minibatches in a snapshot"
                 )
             of_layers = read_layers(dump, side, request, STAGES) if request.layer is None else None
@@ -102,7 +102,7 @@ def conflicts(dumps: Sources, **selection: Unpack[Selection]) -> Product:
                     for n, layer in enumerate(ranked)
                 ]
                 numbers["worst_layer"] = ranked[0].name if ranked[0].conflict > 0 else "none"
-                over = f"the layers of the {side} are ranked over {of_layers.n_snapshots} snapshots"
+                over = f"the layers of side {side} are ranked over {of_layers.n_snapshots} snapshots"
                 more = "" if of_layers.all_snapshots or request.chooses_snapshots else "; choose others with `snapshot`"
                 notes.append(f"{over}{more}")
                 if (single := heads(of_layers.values, ranked)) is not None:
@@ -123,7 +123,7 @@ def conflicts(dumps: Sources, **selection: Unpack[Selection]) -> Product:
 
 def heads_note(side: str, heads: Heads, tasks: Sequence[str]) -> str:
     """What a side hides because some of its layers are reached by one task alone."""
-    if heads.without_heads != heads.without_heads:
+    if heads.nothing_else:
         return f"{side}: one task alone reaches each of its layers, so no two tasks meet in it"
     names = [f"{name} ({tasks[task]})" for task, layers in heads.layers.items() for name in layers]
     shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")

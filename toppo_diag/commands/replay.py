@@ -23,8 +23,9 @@ def replay(dumps: One, *, combiners: Texts = ("fairgrad:alpha=1", "mean"), **sel
     from toppo_diag.analysis.replay import replay as again
     from toppo_diag.commands.options import chosen_combiners
     from toppo_diag.plots.replay import replay_figure
-    from toppo_diag.reading.conditions import as_combined, chosen_side, of_each_task, recorded_weights, run_name
+    from toppo_diag.reading.conditions import as_combined, chosen_side, of_each_task, run_name, weights_of_step
     from toppo_diag.reading.dumps import dropped_note, read_grams
+    from toppo_diag.reading.progress import tracked
 
     request = Request.of(dumps, **selection)
     dump = request.open_one("replay")
@@ -33,12 +34,14 @@ def replay(dumps: One, *, combiners: Texts = ("fairgrad:alpha=1", "mean"), **sel
     notes += dropped_note(dump, side, grams)
     grams = grams.some_known()
     whole = not request.tasks and request.layer is None
-    used = recorded_weights(grams, side) if whole else None
+    used = weights_of_step(dump, side, grams) if whole else None
     if used is None:
         why = "were not recorded" if whole else "are for all tasks and layers"
-        notes.append(f"{dump.path}: the {side}'s weights in training {why}; the comparison with training is left out")
+        notes.append(
+            f"{dump.path}: the weights of side {side} in training {why}; the comparison with training is left out"
+        )
     found: dict[str, Replay] = {}
-    for spec, combiner in chosen_combiners(combiners).items():
+    for spec, combiner in tracked("combiners", list(chosen_combiners(combiners).items())):
         losses = None
         if combiner.needs_losses:
             own = of_each_task(grams, f"loss_{side}")
@@ -88,7 +91,7 @@ def replay(dumps: One, *, combiners: Texts = ("fairgrad:alpha=1", "mean"), **sel
             )
     trained = dump.attrs.get("combiners", {}).get(side)
     if trained:
-        notes.append(f"training used {trained} on the {side}")
+        notes.append(f"training used {trained} on side {side}")
     names, worst = list(found), [r.worst_cosine for r in found.values()]
     cosines = cosine_table(summed.values())
     return Product(

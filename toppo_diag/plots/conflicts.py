@@ -149,16 +149,16 @@ def draw_layers(ax: Axes, layers: Sequence[LayerConflict], colour: str = SIDE_CO
         colour: of the bars.
     """
     drawn = _drawn(layers)
-    dress(ax).barh(range(len(drawn)), [layer.conflict for layer in drawn], color=colour, height=0.7)
+    lengths = [layer.conflict if np.isfinite(layer.conflict) else 0.0 for layer in drawn]
+    dress(ax).barh(range(len(drawn)), lengths, color=colour, height=0.7)
     ax.set_yticks(range(len(drawn)), [shortened(layer.name) for layer in drawn])
     ax.invert_yaxis()
-    most = max((layer.conflict for layer in drawn if layer.conflict == layer.conflict), default=0.0)
+    most = max(lengths, default=0.0)
     ax.set_xlim(0, 1.3 * most if most > 0 else 1)
     ax.xaxis.set_major_locator(MaxNLocator(4))
     for y, layer in enumerate(drawn):
         text = f"{_percent(layer.norm_share)} of norm\u00b2" if y == 0 else _percent(layer.norm_share)
-        at = layer.conflict if layer.conflict == layer.conflict else 0.0
-        ax.annotate(text, (at, y), (2, 0), textcoords="offset points", va="center", fontsize=5)
+        ax.annotate(text, (lengths[y], y), (2, 0), textcoords="offset points", va="center", fontsize=5)
     if most <= 0:
         ax.set_xticks([])
         ax.annotate("no layer is in conflict beyond noise", (0.97, 0.03), xycoords="axes fraction", ha="right")

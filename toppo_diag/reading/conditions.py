@@ -181,6 +181,15 @@ def sides(dump: Dump, request: Request) -> tuple[str, ...]:
     return (request.side,)
 
 
+def weights_of_step(dump: Dump, side: str, grams: Grams) -> Float[np.ndarray, "N K"] | None:
+    """The weights of the step that training took; None if they are not known.
+
+    They are the recorded ones, or 1 for each task where the step is known to be the sum of the losses.
+    """
+    weights = recorded_weights(grams, side)
+    return np.ones(grams.values.shape[:2]) if weights is None and sums_losses(dump) else weights
+
+
 def in_order(sides: Sequence[str]) -> list[str]:
     """Sides in the order of Figure 2: the critic, where there is one, comes first."""
     return sorted(sides, key=lambda side: side != "critic")
@@ -258,7 +267,7 @@ def outcome_of(dump: Dump, side: str, grams: Grams) -> Outcome | None:
         short = {"success_ema": "success", f"loss_{side}": "loss"}.get(name, name)
         label = SUCCESS_LABEL if name == "success_ema" else short.replace("_", " ")
         units = dump.source.specs[name].units
-        return Outcome(short, f"{label} ({units})" if units not in ("", "1") else label, values)
+        return Outcome(short, f"{label} ({units})" if units not in ("", "1", label) else label, values)
     return None
 
 

@@ -35,6 +35,7 @@ def _feeds(dump: Dump) -> dict[str, Feed]:
     some = [] if dump.n_snapshots else ["a snapshot"]
     there = bool(dump.n_snapshots)
     weights = _weights(dump)
+    known = [] if sums_losses(dump) else weights  # a sum of the losses has no weights to record
     losses = [] if any(is_per_task(dump, name) for name in _losses(dump)) else ["loss of each task (loss)"]
     outcome = [] if any(is_per_task(dump, name) for name in (*SUCCESS, *PER_TASK, *_losses(dump))) else [_outcome()]
     layers = [] if all(map(dump.has_layers, dump.sides)) else ["layers (record with layer_grams, or slabs)"]
@@ -48,9 +49,9 @@ def _feeds(dump: Dump) -> dict[str, Feed]:
         "health": plain,
         "contributions": plain,
         "invariance": plain,
-        "replay": Feed(there, some + weights + losses),
+        "replay": Feed(there, some + known + losses),
         "conflicts": Feed(streamed, ([] if streamed else some) + layers + noise),
-        "trap": Feed(there, some + ([] if sums_losses(dump) else weights) + outcome),
+        "trap": Feed(there, some + known + outcome),
         "weights": Feed(there and len(weights) < len(dump.sides), some + weights),
         "report": Feed(streamed, ([] if streamed else some) + outcome + layers),
     }
