@@ -10,7 +10,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from toppo.combiners.scalars import scalars
+from toppo_diag.analysis.presence import Known
 from toppo_diag.analysis.series import Steps
+from toppo_diag.analysis.typical import typical
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,14 @@ class ScalarSeries:
     @property
     def medians(self) -> dict[str, float]:
         """The median of each number of the whole side over the steps."""
-        return {name: float(np.median(values[~np.isnan(values)])) for name, values in self.whole.items()}
+        return {name: typical(values).median for name, values in self.whole.items()}
 
 
 def scalar_series(
     steps: Int[np.ndarray, "N"],
     gram: Float[np.ndarray, "N K K"],
     weights: Float[np.ndarray, "N K"] | None,
-    present: Int[np.ndarray, "N K"] | None = None,
+    known: Known = None,
 ) -> ScalarSeries:
     """The scalars of N Grams, from the steps at which each was taken and the weights of training.
 
@@ -60,10 +62,11 @@ def scalar_series(
         steps: step of each Gram.
         gram: G.
         weights: w on the gradients of each Gram; None takes the weights of a mean.
-        present: whether each task took part in each minibatch; None if all did, or if G is NaN where they did not.
+        known: whether each task is known in each Gram: it took part, and its gradient is finite. None where all are,
+            or where G is NaN in the rows of the others.
     """
-    if present is not None:
-        gram = np.where(present[:, :, None] * present[:, None, :] > 0, gram, np.nan)
+    if known is not None:
+        gram = np.where(known[:, :, None] & known[:, None, :], gram, np.nan)
     at, each = Steps.of(steps), scalars(gram, weights)
     return ScalarSeries(
         steps=at.env_steps,

@@ -38,7 +38,7 @@ def scalars(dumps: One, *, to: Texts = None, **selection: Unpack[Selection]) -> 
         weights = training_weights(dump, side, grams)
         if weights is None:
             notes.append(f"{dump.path}: no {side}_weights were recorded, so the weights of a mean are used")
-        series = scalar_series(grams.env_steps, grams.values, weights, grams.beside.get("present"))
+        series = scalar_series(grams.env_steps, grams.values, weights, grams.known)
         rows += series.rows(side, grams.tasks)
         headline.append({"side": side, "steps": len(series.steps), **series.medians})
     return Product(
