@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from toppo import cli
+from toppo.training.run import start
 from toppo_diag import cli as diag
 
 
@@ -160,10 +161,14 @@ def test_a_damaged_configuration_is_refused(toppo, tmp_path):
     assert (code, err) == (2, "error: dumps/r exists and holds no run: give another --name\n")
 
 
-def test_training_without_torch_says_so(toppo, monkeypatch):
+@pytest.mark.parametrize("refused", [False, True])
+def test_training_without_torch_says_so(toppo, monkeypatch, refused):
+    here = sys.version_info[:2]
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(start, "NOT_FOR_META_WORLD", here if refused else (99, 0))
+    more = f" with Python before {here[0]}.{here[1]}, because Meta-World refuses later ones" * refused
     code, _, err = toppo("train")
-    assert (code, err) == (2, "error: training needs torch and metaworld: pip install 'toppo[train]'\n")
+    assert (code, err) == (2, f"error: training needs torch and metaworld: pip install 'toppo[train]'{more}\n")
 
 
 def test_params_prints_table_b2(toppo):

@@ -23,12 +23,7 @@ from toppo.training.envs.sizes import N_GOALS
 if TYPE_CHECKING:
     from toppo.training.run.directory import Run
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Train a multi-task agent on Meta-World and record the gradient of every task.",
-)
+app = terminal.App("Train a multi-task agent on Meta-World and record the gradient of every task.")
 
 
 class _CommandLine(Console):

@@ -23,12 +23,9 @@ from toppo_diag.product import Product
 from toppo_diag.request import One, Selection, Sources, Texts, as_texts
 
 OUT = Path("figures/out")
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Draw figures and tables from a gradient dump, and check it. Works offline, without torch. "
-    "DUMP is a run directory (finished or still running), a .zarr, an .h5 archive or a URL.",
+app = terminal.App(
+    "Draw figures and tables from a gradient dump, and check it. Works offline, without torch. "
+    "DUMP is a run directory (finished or still running), a .zarr, an .h5 archive or a URL."
 )
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, TypedDict, Unpack
 
-from toppo.common.cluster import is_cluster
+from toppo.common.cluster import check_cluster, is_cluster
 from toppo.dump import Dump, open_dump
 from toppo_diag.errors import UsageError, bad_option
 
@@ -29,7 +27,8 @@ class Selection(TypedDict, total=False):
 
     Attributes:
         side: the group of parameters to look at, by its name in the dump. `info` lists them.
-        stage: early, mid, late, separated by commas.
+        stage: early, mid, late, separated by commas: the first, middle and last snapshot. Of a run as long as those
+            of the paper they are the snapshots nearest to the steps that the paper shows.
         snapshot: snapshots counted from 0, such as 0,3,-1, or a range with both ends, such as 2:5.
         steps: the snapshots nearest to these steps, such as 500000,4500000, or all in a range, such as 500000:8000000.
         tasks: only these tasks, separated by commas.
@@ -163,8 +162,6 @@ def as_texts(value: object) -> tuple[str, ...]:
     return tuple(str(item).strip() for item in items if str(item).strip())
 
 
-PROTOCOLS = ("tcp", "tls", "ucx", "ws", "wss")
-"""How the address of a dask scheduler may begin."""
 MOST_WORKERS = 1024
 """The most threads or processes that a scheduler may be asked for."""
 
@@ -179,7 +176,7 @@ def check_scheduler(scheduler: str) -> int:
     if scheduler == "serial":
         return 0
     if is_cluster(scheduler):
-        _check_cluster(scheduler)
+        check_cluster(scheduler)
         return 0
     if kind not in ("threads", "processes"):
         raise bad_option(
@@ -188,30 +185,6 @@ def check_scheduler(scheduler: str) -> int:
     if number and (not re.fullmatch("[0-9]{1,4}", number) or not 1 <= int(number) <= MOST_WORKERS):
         raise bad_option("scheduler", scheduler, f"the number of workers must be 1 or more, up to {MOST_WORKERS}")
     return int(number) if number else os.cpu_count() or 1
-
-
-def _check_cluster(scheduler: str) -> None:
-    """Refuse what is no address and no scheduler file of dask, before dask's own layers stumble over it."""
-    protocol, separator, place = scheduler.partition("://")
-    if separator:
-        if protocol not in PROTOCOLS or not place:
-            allowed = ", ".join(f"{known}://" for known in PROTOCOLS)
-            raise bad_option("scheduler", scheduler, f"no address of a dask scheduler; it begins with {allowed}")
-        return
-    try:
-        with Path(scheduler).open(encoding="utf-8") as file:
-            known = json.load(file)
-    except FileNotFoundError:
-        problem = "no such scheduler file; give tcp://host:port, or start a dask scheduler with it"
-        raise bad_option("scheduler", scheduler, problem) from None
-    except OSError as error:
-        raise bad_option("scheduler", scheduler, f"cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        known = None
-    if not isinstance(known, dict) or not isinstance(known.get("address"), str):
-        raise bad_option("scheduler", scheduler, "is not the scheduler file of a dask scheduler: it has no address")
-    if known["address"].partition("://")[0] not in PROTOCOLS:
-        raise bad_option("scheduler", scheduler, f"its address {known['address']!r} is none of a dask scheduler")
 
 
 _PART = 48

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
 ROOMS = {
-    "reference/toppo": ("toppo.combiners", "toppo.dump"),
+    "reference/toppo": ("toppo.capture", "toppo.combiners", "toppo.dump"),
     "reference/toppo_diag": ("toppo", "toppo.combiners", "toppo.dump"),
 }
 """Page of a front door, and the modules on other pages that describe some of its names."""

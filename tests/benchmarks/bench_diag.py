@@ -1,8 +1,9 @@
 """What the toolkit costs: run `OMP_NUM_THREADS=1 python -m tests.benchmarks.bench_diag` on an otherwise idle machine.
 
 Prints the start-up times of `--help` and `info`, the time of all mechanism figures of the paper from four archives
-(synthetic ones, unless --data names a folder with mean.h5, mean-ln.h5, fg.h5 and fg-ln.h5), and, on slabs of MT10's
-size, the speed and peak memory of turning them into Grams beside that of reading them alone.
+(synthetic ones, unless --data names a folder with mean.h5, mean-ln.h5, fg.h5 and fg-ln.h5), on slabs of MT10's size the
+speed and peak memory of turning them into Grams beside that of reading them alone, and on a dump of MT50's size the CPU
+seconds of the commands that read it beside those of reading the same numbers with plain numpy.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
+import toppo_diag
 from tests.benchmarks.bench_dump import MINIBATCHES, SIZES, relu_like
 from tests.diag import runs
-from toppo.dump import Dump, DumpWriter, export, gram, open_dump
+from toppo.dump import Dump, DumpWriter, ParameterSlice, export, gram, open_dump
 from toppo_diag.plots.names import METAWORLD
 from toppo_diag.reading.dumps import layer_grams
 
@@ -109,6 +111,51 @@ def bench_slabs(folder: Path) -> None:
     print(f"  {ratio:.2f} of the speed of reading (at least 0.5), peak memory {peak:.2f} slabs (at most 2)")
 
 
+def bench_commands(folder: Path) -> None:
+    """CPU seconds of commands on a dump of MT50's size, without their start-up and without drawing."""
+    size, snapshots, minibatches = SIZES[1], 4, 2
+    slabs = relu_like(size)
+    grams = {side: gram(slab) for side, slab in slabs.items()}
+    sides = {
+        side: [ParameterSlice("0.weight", (P // 2,), 0), ParameterSlice("1.weight", (P - P // 2,), 0)]
+        for side, P in size.sides.items()
+    }
+    with DumpWriter.create(
+        folder / "dump.zarr", tasks=METAWORLD, sides=sides, snapshots=snapshots, minibatches=minibatches
+    ) as writer:
+        for snapshot in range(snapshots):
+            for minibatch in range(minibatches):
+                writer.record_minibatch(minibatch, slabs=slabs, grams=grams, scalars={})
+            writer.commit_snapshot(step=snapshot)
+    for side, slab in slabs.items():
+        np.save(folder / f"{side}.npy", slab)
+
+    def plain() -> None:
+        for _ in range(snapshots * minibatches):
+            for side in slabs:
+                np.load(folder / f"{side}.npy")
+
+    commands = {
+        "numpy, all slabs": plain,
+        "verify": lambda: toppo_diag.verify(folder),
+        "conflicts": lambda: toppo_diag.conflicts(folder),
+        "conflicts --layer 0": lambda: toppo_diag.conflicts(folder, layer="0"),
+        "heatmaps": lambda: toppo_diag.heatmaps(folder),
+        "norms": lambda: toppo_diag.norms(folder),
+    }
+    least = dict.fromkeys(commands, float("inf"))
+    for _ in range(3):  # in turn, the best of each: other work on the machine slows all
+        for name, work in commands.items():
+            start = time.process_time()
+            work()
+            least[name] = min(least[name], time.process_time() - start)
+    megabytes = snapshots * minibatches * sum(slab.nbytes for slab in slabs.values()) / 1e6
+    print(f"a dump of MT50's size, {snapshots} snapshots, {megabytes:.0f} MB of slabs")
+    for name, taken in least.items():
+        ratio = taken / least["numpy, all slabs"]
+        print(f"  {name:<24} {taken:6.3f} CPU s   {ratio:5.2f} of reading the slabs with numpy")
+
+
 def main() -> None:
     """Run all of it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -121,6 +168,8 @@ def main() -> None:
         bench_figures(Path(folder), options.data)
     with tempfile.TemporaryDirectory() as folder:
         bench_slabs(Path(folder))
+    with tempfile.TemporaryDirectory() as folder:
+        bench_commands(Path(folder))
 
 
 if __name__ == "__main__":

@@ -42,6 +42,15 @@ def _rank(rank: int, port: int, path: str, combiner: str | None) -> None:
         distributed.destroy_process_group()
 
 
+def _taken(rank: int, port: int, path: str) -> None:
+    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORLD)
+    try:
+        with pytest.raises(toppo.DumpError, match="already there"):
+            record(path, DistributedDataParallel(build("mlp")[0]), tasks=TASKS)
+    finally:
+        distributed.destroy_process_group()
+
+
 def _local(rank: int, port: int, path: str) -> None:
     distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORLD)
     try:
@@ -72,6 +81,11 @@ def test_two_ranks_record_what_one_process_records(combiner: str | None, tmp_pat
         assert np.abs(a - b).max() <= 1e-4 * np.abs(a).max(), name
     for p, q in zip(alone, torch.load(tmp_path / "parameters.pt"), strict=True):
         assert torch.allclose(p, q, rtol=1e-3, atol=1e-5)
+
+
+def test_every_rank_learns_that_the_path_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    mp.spawn(_taken, (_free_port(), str(tmp_path)), nprocs=WORLD)
 
 
 def test_a_rank_that_records_its_own_gradient_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

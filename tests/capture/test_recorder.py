@@ -478,7 +478,20 @@ def test_another_model_cannot_go_on_with_a_dump(tmp_path: Path) -> None:
         recorder.backward(losses_of(model, x))
     other = Heads(nn.Sequential(nn.Linear(6, 8), nn.Tanh()), 8)
     with pytest.raises(toppo.UsageError, match="other parameters"), start(tmp_path, other, exist="resume") as recorder:
-        recorder.backward(losses_of(other, x))
+        recorder.backward(losses_of(other, x), step=0)
+    assert toppo.open_dump(tmp_path / "dump").steps.tolist() == [0]  # nothing was removed
+
+
+def test_a_url(tmp_path: Path) -> None:
+    model, x = build("mlp")
+    url = "memory://recorder/dump"
+    for exist in ("error", "resume", "new"):
+        with record(url, model, tasks=TASKS, every=1, exist=exist) as recorder:
+            recorder.backward(losses_of(model, x))
+    assert toppo.open_dump(url).steps.tolist() == [0, 1]
+    assert toppo.open_dump(f"{url}-2").steps.tolist() == [0]
+    with pytest.raises(toppo.DumpError, match="already there"):
+        record(url, model, tasks=TASKS)
 
 
 def test_a_full_disk_stops_the_recording_and_not_the_training(

@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 
 from tests.combiners.gradients import gram_of, independent
-from toppo.combiners import Claims, Combination, Combiner, DeadTasks, Record, Status, make, names
+from toppo.combiners import (
+    Claims,
+    Combination,
+    Combiner,
+    DeadTasks,
+    Record,
+    Status,
+    alive_tasks,
+    geometry,
+    make,
+    names,
+)
 
 DEAD = [1, 4]
 LIVE = [0, 2, 3, 5, 6]
@@ -135,6 +146,18 @@ def test_a_gradient_too_short_for_its_digits_is_dead():
         probe = Probe()
         probe.combine(np.diag([1.0, square]), losses=np.ones(2))
         assert len(probe.seen[0][0]) == 1 + alive
+
+
+def test_all_functions_call_the_same_tasks_dead():
+    """A gradient whose square is below the normal numbers is dead for the combiners and for every measure."""
+    gram = np.diag([4.0, 1e-310, 0.0, 9.0])
+    alive = [True, False, False, True]
+    assert alive_tasks(geometry.gradient_norms(gram)).tolist() == alive
+    assert (geometry.gradient_norms(gram) > 0).tolist() == alive
+    assert (geometry.contributions(gram, np.ones(4)) > 0).tolist() == alive
+    assert (np.diagonal(geometry.cosines(gram)) > 0).tolist() == alive
+    assert geometry.spread(geometry.gradient_norms(gram)) == 1.5
+    assert np.isnan(geometry.gradient_norms(np.full((2, 2), np.nan))).all()
 
 
 def test_a_method_with_a_state_or_an_order_has_to_keep_them():

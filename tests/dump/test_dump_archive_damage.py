@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -76,10 +77,17 @@ def test_flipped_bytes_of_an_archive_are_found_or_harmless(tiny: Path, tmp_path:
     flips_are_found(tiny, tmp_path / "damaged.h5", sample(tiny, 60, seed=0))
 
 
+def telling(data: bytes) -> list[int]:
+    """Every byte of an archive, except that one in 64 stands for the inside of a long run of zeros: unused space."""
+    unused = {at for run in re.finditer(rb"\0{65,}", data) for at in range(run.start() + 32, run.end() - 32)}
+    return [at for at in range(len(data)) if at not in unused or at % 64 == 0]
+
+
 @pytest.mark.slow
-def test_every_byte_of_a_tiny_archive(tiny: Path, tmp_path: Path) -> None:
-    size = tiny.stat().st_size
-    flips_are_found(tiny, tmp_path / "damaged.h5", ((at, 1 << at % 8) for at in range(size)), look=20)
+@pytest.mark.parametrize("part", range(4))  # so that several processes can share the work
+def test_every_byte_of_a_tiny_archive(tiny: Path, tmp_path: Path, part: int) -> None:
+    places = telling(tiny.read_bytes())[part::4]
+    flips_are_found(tiny, tmp_path / "damaged.h5", ((at, 1 << at % 8) for at in places), look=20)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import pytest
 
 from tests.dump import recordings as run
 from toppo.common import files as common_files
-from toppo.dump import DumpError, DumpWriter, ScalarSpec, buffers, files, gram, open_dump, verify
+from toppo.dump import DumpError, DumpWriter, ScalarSpec, buffers, export, files, gram, open_dump, verify
 
 
 def test_what_was_recorded_is_read_back(store: Path) -> None:
@@ -219,6 +219,20 @@ def test_torch_tensors(store: Path, kind: str) -> None:
     np.testing.assert_array_equal(dump.slab_values("trunk", 0, 0), np.arange(72).reshape(3, 24))
     np.testing.assert_array_equal(dump.values("loss"), [[[0, 24, 48]]])
     np.testing.assert_array_equal(dump.values("total"), [[3]])
+
+
+def test_one_task_alone(store: Path, tmp_path: Path) -> None:
+    """The order of the other tasks is then an array without numbers."""
+    order = {"order": ScalarSpec(("task", "other"), "i4")}
+    with DumpWriter.create(store, tasks=["a"], sides={"trunk": 2}, minibatch_scalars=order) as writer:
+        J = np.ones((1, 2), np.float32)
+        writer.record_minibatch(
+            0, slabs={"trunk": J}, grams={"trunk": gram(J)}, scalars={"order": np.empty((1, 0), "i4")}
+        )
+        writer.commit_snapshot(step=0)
+    assert verify(store).ok
+    assert open_dump(store).values("order").shape == (1, 1, 1, 0)
+    assert verify(export(store, tmp_path / "one.h5")).ok
 
 
 def test_the_package_imports_neither_torch_nor_what_only_some_need() -> None:

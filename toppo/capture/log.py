@@ -6,11 +6,11 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from toppo.capture.errors import CaptureError
 from toppo.common.errors import bad_option
-from toppo.dump import DumpError, DumpWriter, ParameterSlice, ScalarSpec, StepAxis, open_dump
+from toppo.dump import DumpError, DumpNotFoundError, DumpWriter, ParameterSlice, ScalarSpec, StepAxis, open_dump
 from toppo.dump.files import is_url, local_path
 
 Exist = Literal["error", "resume", "new"]
@@ -19,34 +19,77 @@ Exist = Literal["error", "resume", "new"]
 log = logging.getLogger("toppo.capture")
 
 
-class Log:
-    """Writes the records of one run. No dump is made before the first record, because its layout is found out then.
+class Place(NamedTuple):
+    """Where a recorder writes.
+
+    Attributes:
+        path: the dump.
+        steps: steps of the records that are there to go on with; None where a new dump is made.
+    """
+
+    path: str
+    steps: tuple[int, ...] | None
+
+
+def find_place(path: str | os.PathLike[str], exist: Exist) -> Place:
+    """Where a recorder is to write.
 
     Args:
         path: the dump to make; a local path or an fsspec URL.
         exist: what to do where the path is taken.
-        writes: whether this process writes. If not, every call does nothing.
-
-    Attributes:
-        path: the dump that is written.
-        last: step of the last record; None where there is none.
 
     Raises:
         DumpError: the path is taken, and `exist` is "error"; or what is there is no dump.
         UsageError: `exist` is none of the three.
     """
+    if exist not in get_args(Exist):
+        raise bad_option("exist", exist, f"must be one of {', '.join(get_args(Exist))}", get_args(Exist))
+    target = str(path if is_url(path) else local_path(path))
+    if not _taken(target):
+        return Place(target, None)
+    if exist == "resume":
+        return Place(target, tuple(open_dump(target).steps.tolist()))
+    if exist == "new":
+        number = 2
+        while _taken(f"{target}-{number}"):
+            number += 1
+        return Place(f"{target}-{number}", None)
+    raise DumpError(
+        f"{target}: already there; `exist='resume'` goes on with it, and `exist='new'` takes the next free name",
+        path=target,
+    )
 
-    def __init__(self, path: str | os.PathLike[str], exist: Exist, writes: bool) -> None:
-        if exist not in get_args(Exist):
-            raise bad_option("exist", exist, f"must be one of {', '.join(get_args(Exist))}", get_args(Exist))
-        self.path, self._resumes = _place(path, exist)
-        self.last: int | None = int(open_dump(self.path).steps[-1]) if self._has_records() else None
+
+def _taken(path: str) -> bool:
+    if is_url(path):
+        try:
+            open_dump(path)
+        except DumpNotFoundError:
+            return False
+        return True
+    target = Path(path)
+    return target.exists() and not (target.is_dir() and not any(target.iterdir()))
+
+
+class Log:
+    """Writes the records of one run. No dump is made before the first record, because its layout is found out then.
+
+    Args:
+        place: where to write.
+        writes: whether this process writes. If not, every call does nothing.
+
+    Attributes:
+        path: the dump that is written.
+        last: step of the last record; None where there is none.
+    """
+
+    def __init__(self, place: Place, writes: bool) -> None:
+        self.path, self._steps = place
+        self.last: int | None = self._steps[-1] if self._steps else None
         self._writes = writes
+        self._back_to: int | None = None
         self._writer: DumpWriter | None = None
         self._failed = False
-
-    def _has_records(self) -> bool:
-        return self._resumes and open_dump(self.path).n_snapshots > 0
 
     def due(self, step: int, every: int) -> bool:
         """Whether a step is recorded: the first one, and each one that enters a new multiple of `every`.
@@ -60,18 +103,18 @@ class Log:
     def rewind(self, step: int) -> None:
         """Forget what was recorded at a step and later, because a resumed run does these steps again.
 
+        The records are removed when the dump is opened, after it is known to be of this run.
+
         Args:
             step: number of the first step of the resumed run.
         """
-        if self._resumes and self.last is not None and step <= self.last:
-            steps = open_dump(self.path).steps
-            kept = steps[steps < step]
-            self.last = int(kept[-1]) if len(kept) else None
+        if self._steps and self._steps[-1] >= step:
+            kept = [one for one in self._steps if one < step]
+            self.last = kept[-1] if kept else None
+            self._back_to = step
             if self._writes:
-                log.warning(
-                    "%s: going back to step %d; %d later records are removed", self.path, step, sum(steps >= step)
-                )
-                self._writer = DumpWriter.resume(self.path, step=step)
+                removed = len(self._steps) - len(kept)
+                log.warning("%s: going back to step %d; %d later records are removed", self.path, step, removed)
 
     def open(
         self,
@@ -89,7 +132,7 @@ class Log:
         """
         if not self._writes:
             return
-        if not self._resumes:
+        if self._steps is None:
             self._writer = DumpWriter.create(
                 self.path,
                 tasks=tasks,
@@ -122,8 +165,7 @@ class Log:
                     f"{self.path}: holds other {what} than this run ({_difference(there, here)}); "
                     "take another path, or `exist='new'`"
                 )
-        if self._writer is None:
-            self._writer = DumpWriter.resume(self.path)
+        self._writer = DumpWriter.resume(self.path, step=self._back_to)
 
     def write(self, step: int, **values: Any) -> None:
         """Record one step. If the disk fails, say so once and record no more: the training goes on.
@@ -183,30 +225,6 @@ def _works(writer: DumpWriter) -> bool:
     except DumpError:
         return False
     return True
-
-
-def _place(path: str | os.PathLike[str], exist: Exist) -> tuple[str, bool]:
-    """(where to write, whether a dump is there to go on with)."""
-    if is_url(path):
-        return str(path), False
-    target = local_path(path)
-    if not _taken(target):
-        return str(target), False
-    if exist == "resume":
-        return str(target), True
-    if exist == "new":
-        number = 2
-        while _taken(target.with_name(f"{target.name}-{number}")):
-            number += 1
-        return str(target.with_name(f"{target.name}-{number}")), False
-    raise DumpError(
-        f"{target}: already there; `exist='resume'` goes on with it, and `exist='new'` takes the next free name",
-        path=str(target),
-    )
-
-
-def _taken(target: Path) -> bool:
-    return target.exists() and not (target.is_dir() and not any(target.iterdir()))
 
 
 def _difference(there: Any, here: Any) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from toppo.capture.errors import CaptureError
+from toppo.common.errors import ToppoError
+
+T = TypeVar("T")
 
 log = logging.getLogger("toppo.capture")
 
@@ -48,6 +52,21 @@ class Ranks:
                     rank,
                     world,
                 )
+
+    def agree(self, find: Callable[[], T]) -> T:
+        """What the first process finds, in every process. An error of the first process is raised in all of them."""
+        if not self.several:
+            return find()
+        found: list[Any] = [None, None]
+        if self.writes:
+            try:
+                found[0] = find()
+            except ToppoError as error:
+                found[1] = error
+        distributed.broadcast_object_list(found, src=distributed.get_global_rank(self._group, 0), group=self._group)  # type: ignore[arg-type]
+        if found[1] is not None:
+            raise found[1]
+        return found[0]  # type: ignore[no-any-return]
 
     def average(self, blocks: Sequence[Tensor | None]) -> None:
         """Replace each block by its mean over the processes. All processes must have the same blocks."""

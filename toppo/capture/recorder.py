@@ -21,7 +21,7 @@ from toppo.capture.errors import CaptureError, explained
 from toppo.capture.found import Combiners, Found, find
 from toppo.capture.graph import reached
 from toppo.capture.live import live_numbers
-from toppo.capture.log import Exist, Log
+from toppo.capture.log import Exist, Log, find_place
 from toppo.capture.losses import Losses, TaskLosses, task_losses
 from toppo.capture.ranks import Ranks
 from toppo.capture.rows import Rows
@@ -121,7 +121,7 @@ def record(
         raise CaptureError(f"`model`: a {type(model).__name__}; give a torch module (nn.ModuleList joins several)")
     ranks = Ranks(model)
     return Recorder(
-        Log(path, exist, ranks.writes),
+        Log(ranks.agree(lambda: find_place(path, exist)), ranks.writes),
         ranks,
         model,
         names,

@@ -1,13 +1,16 @@
 """What a Gram says about the tasks: norms, spread, cosines, contributions. All of toppo uses these definitions.
 
 G = J J' is the Gram of the per-task gradients J (K, P), with rows g_i. Every function also takes a stack of Grams
-(..., K, K) and keeps its leading axes. A task with G_ii = 0 is dead. Dead tasks count in no spread and no mean.
+(..., K, K) and keeps its leading axes. A task is dead if G_ii is 0, or so small that its digits are lost
+(`toppo.combiners.alive_tasks`). Dead tasks count in no spread and no mean.
 """
 
 from __future__ import annotations
 
 import numpy as np
 from jaxtyping import Float
+
+from toppo.combiners.gram import LEAST_NORM
 
 
 def gradient_norms(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n K"]:
@@ -23,8 +26,9 @@ def gradient_norms(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n K
         >>> gradient_norms(np.diag([9.0, 16.0]))
         array([3., 4.])
     """
-    norms: np.ndarray = np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1))
-    return norms
+    norms = np.sqrt(np.diagonal(gram, axis1=-2, axis2=-1))
+    known: np.ndarray = np.where(norms < LEAST_NORM, 0.0, norms)
+    return known
 
 
 def spread(lengths: Float[np.ndarray, "*n K"]) -> Float[np.ndarray, "*n"]:
@@ -74,7 +78,7 @@ def mean_abs_cosine(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n"
     Returns:
         A number between 0 and 1; 0 where there is no pair.
     """
-    live = np.diagonal(gram, axis1=-2, axis2=-1) > 0
+    live = gradient_norms(gram) > 0
     k = gram.shape[-1]
     total = np.abs(cosines(gram) * (1 - np.eye(k))).sum(axis=(-2, -1))
     n = live.sum(axis=-1)

@@ -11,7 +11,7 @@ _ASYMMETRY = 1e-5
 """Allowed |G_ij - G_ji| over ||g_i|| ||g_j||. Float32 products summed in another order differ by about 1e-6."""
 
 _LEAST_SQUARE = float(np.finfo(np.float64).tiny)
-_LEAST_NORM = float(np.sqrt(_LEAST_SQUARE))
+LEAST_NORM = float(np.sqrt(_LEAST_SQUARE))
 
 
 def check_gram(gram: Float[np.ndarray, "K K"]) -> Float[np.ndarray, "K K"]:
@@ -144,7 +144,7 @@ def alive_tasks(norms: Float[np.ndarray, "*T K"]) -> Bool[np.ndarray, "*T K"]:
     Args:
         norms: ||g_i||.
     """
-    alive: np.ndarray = norms >= _LEAST_NORM
+    alive: np.ndarray = norms >= LEAST_NORM
     return alive
 
 

@@ -23,7 +23,7 @@ from toppo.combiners.geometry import (
 )
 
 STARVED = 0.1
-"""A task is starved while its share of the step is below this fraction of the even share 1 / K."""
+"""A task is starved while its share of the step is below this fraction of the even share of the tasks that count."""
 
 
 def tag(side: str, name: str, task: str = "") -> str:

@@ -5,17 +5,67 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from toppo.common.errors import ToppoError
 
+F = TypeVar("F", bound=Callable[..., Any])
 _ESCAPED = ("Cc", "Cf", "Cs", "Zl", "Zp")
 """Unicode's categories of control, format, surrogate, line and paragraph characters."""
 _OPTION = re.compile(r"`([a-z][a-z0-9_]*)(?:=([^`]*))?`")
+
+
+class Command(TyperCommand):
+    """A command whose help has a section for each panel of options. Every name in it is whole, at any width."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the names of arguments and options with their help. Panels of typer's own would cut long names."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            kind = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            if (record := parameter.get_help_record(ctx)) is not None:
+                sections.setdefault(getattr(parameter, "rich_help_panel", None) or kind, []).append(record)
+        for title in sorted(sections, key=lambda title: ("Arguments", "Options").count(title) == 0):
+            with formatter.section(title):
+                formatter.write_dl(sections[title])
+
+
+class _Program(TyperGroup):
+    """The commands of a program, in its help with the whole first paragraph of each."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the name of each command and what it does. Click would cut the text to one line."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, (command.help or "").split("\n\n")[0]) for name, command in self.commands.items()]
+            )
+
+
+class App(typer.Typer):
+    """A program with commands.
+
+    Args:
+        help: what the program does.
+    """
+
+    def __init__(self, help: str) -> None:
+        super().__init__(
+            cls=_Program,
+            no_args_is_help=True,
+            pretty_exceptions_enable=False,
+            rich_markup_mode=None,
+            context_settings={"help_option_names": ["-h", "--help"]},
+            help=help,
+        )
+
+    def command(self, name: str | None = None, **settings: Any) -> Callable[[F], F]:
+        """The decorator that adds a function as a command; see `typer.Typer.command`."""
+        return super().command(name, **{"cls": Command, **settings})
 
 
 def run(app: typer.Typer) -> None:
@@ -47,6 +97,9 @@ def report(error: Exception, app: typer.Typer) -> int:
     Raises:
         Exception: `error` itself, where no user can have caused it.
     """
+    if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
+        print(getattr(error, "message", error))
+        return 2
     if hasattr(error, "format_message"):  # an error of typer's own
         message, code = error.format_message(), 2
     elif isinstance(error, ToppoError):
@@ -55,8 +108,7 @@ def report(error: Exception, app: typer.Typer) -> int:
         message, code = str(error), 1
     else:
         raise error
-    if message:  # typer has none where it showed the help in place of a command
-        print(f"error: {printable(message)}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     return code
 
 

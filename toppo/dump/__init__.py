@@ -33,7 +33,7 @@ and the logs of its run.
 from toppo.dump.archive import export
 from toppo.dump.description import describe
 from toppo.dump.errors import DumpError, DumpNotFoundError, DumpWriteError
-from toppo.dump.logs import run_logs
+from toppo.dump.logs import config_differences, run_logs
 from toppo.dump.numerics import gram, worst_k
 from toppo.dump.opening import open_dump
 from toppo.dump.reader import Dump
@@ -53,6 +53,7 @@ __all__ = [
     "Report",
     "ScalarSpec",
     "StepAxis",
+    "config_differences",
     "describe",
     "export",
     "gram",

@@ -43,4 +43,12 @@ def open_dump(path: str | os.PathLike[str]) -> Dump:
 
 
 def _first_with_root(files: Files, nested: Files) -> Files:
-    return nested if files.read(ROOT) is None and nested.read(ROOT) is not None else files
+    if files.read(ROOT) is not None:
+        return files
+    if nested.read(ROOT) is not None:
+        return nested
+    if files.read("config.toml") is not None:  # of `toppo train`, which writes it first
+        raise DumpNotFoundError(
+            f"{files.where}: nothing is recorded yet; `toppo resume {files.where}` starts the run", path=files.where
+        )
+    return files

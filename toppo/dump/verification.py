@@ -9,8 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from toppo.common.errors import ToppoError
+from toppo.common.jsonl import parse
 from toppo.dump import numerics
 from toppo.dump.errors import DumpError
+from toppo.dump.logs import config_differences, of_trainer, run_logs
 from toppo.dump.opening import open_dump
 from toppo.dump.reader import Dump
 from toppo.dump.schema import ABSENT, ArraySpec
@@ -30,7 +33,7 @@ class Damage:
     """One thing that is wrong.
 
     Attributes:
-        array: name of the array, or zarr.json for the metadata.
+        array: name of the array, zarr.json for the metadata, or a file of the run such as config.toml.
         what: what is wrong with it.
         snapshot: index of the snapshot (in a Gram stream, of the collect); None if no single one is damaged.
         minibatch: index of the minibatch; None if no single one is damaged.
@@ -103,6 +106,7 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Re
     - Each Gram is that of its slab, within `Report.gram_tolerance`.
     - The Grams of the layers of a side sum to its Gram, and each is that of its slab, within the same tolerance.
     - A task that took no part in a minibatch has no gradient and no Gram there.
+    - The configuration beside the dump is that in the dump, and no line of the run's logs was changed.
 
     Args:
         path: whatever `open_dump` takes.
@@ -173,6 +177,7 @@ class _Check:
                 break
         if source.header.version == 1 and source.kind == "dump":
             self.notes.append("of version 1: nothing in it tells that its chunks and snapshots lie in their places")
+        self._run_files()
         self.notes += source.leftovers()
         if not self.dump.complete:
             self.notes.append("not complete: the run is being written or was interrupted")
@@ -202,19 +207,34 @@ class _Check:
                 if spec.steps == 1 and spec.dims[0] == "snapshot"
             }
             for side in self.dump.sides:
+                names = (f"{side}_gram", f"{side}_layer_gram", f"{side}_finite", "present")
                 for minibatch in range(self.dump.n_minibatches):
-                    found = {
-                        name: None if of is None else of[minibatch]
-                        for name in ("gram", "layer_gram", "finite", "present")
-                        for of in [values.get("present" if name == "present" else f"{side}_{name}")]
-                    }
-                    self._minibatch(side, snapshot, minibatch, _Recorded(**found), f"{side}_grad" in sound)
+                    recorded = _Recorded(*(None if (of := values.get(n)) is None else of[minibatch] for n in names))
+                    self._minibatch(side, snapshot, minibatch, recorded, f"{side}_grad" in sound)
             yield
         self._steps(source.header.layout.step.name, sound)
         self._steps(source.header.layout.stream_step, sound)
         self.notes += [
             f"{name}: {count} values are not finite, as recorded" for name, count in self._odd_values.items()
         ]
+
+    def _run_files(self) -> None:
+        """Compare what the trainer wrote beside the dump. The files of other programs are left alone."""
+        try:
+            logs = run_logs(self.dump.path)
+        except DumpError as error:
+            if self.dump.source.kind == "dump":  # an archive's metadata have told it
+                self.damages.append(Damage("run", self._reason(error)))
+            return
+        config = logs.pop("config.toml", None)
+        if config is None or not of_trainer(self.dump.attrs):
+            return
+        self.damages += [Damage("config.toml", what) for what in config_differences(config, self.dump.attrs)]
+        for name, text in logs.items():
+            try:
+                parse(text, name)
+            except ToppoError as error:
+                self.damages.append(Damage(name, str(error).removeprefix(f"{name}, ")))
 
     def _ends(self, name: str, step: int) -> bool:
         """Whether an array has been missing for `GAP` steps in a row, which is then one more damage.

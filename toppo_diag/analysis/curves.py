@@ -15,7 +15,7 @@ from toppo.dump import worst_k
 from toppo_diag.analysis.measures import WORST
 from toppo_diag.analysis.parameters import parameter_count
 from toppo_diag.analysis.published import PAPER, Published, PublishedRow
-from toppo_diag.analysis.runs import Aligned
+from toppo_diag.analysis.runs import RUNGS, Aligned
 from toppo_diag.analysis.success import bootstrap_interval, iqm, sem, std, step_first_reached, step_reached
 
 BANDS = ("std", "sem", "iqm", "iqm-std")
@@ -69,9 +69,14 @@ def worst_bands(runs: Aligned, kind: str) -> dict[int, Band]:
     return {k: band(worst_k(runs.success[-1], k), kind) for k in worst_ks(len(runs.tasks))}
 
 
+def headline(groups: Sequence[Aligned]) -> Aligned:
+    """The group of TOPPO itself; the last group where there is none."""
+    return next((group for group in groups if group.label == RUNGS[-1]), groups[-1])
+
+
 def worst_first(groups: Sequence[Aligned]) -> list[int]:
-    """Indices of the tasks in the order of Tables D.5 to D.7: the least successful task of the last group first."""
-    final = groups[-1].success[-1].mean(axis=0)
+    """Indices of the tasks in the order of Tables D.5 to D.7: the task that TOPPO solves least comes first."""
+    final = headline(groups).success[-1].mean(axis=0)
     return [int(i) for i in np.argsort(final, kind="stable")]
 
 

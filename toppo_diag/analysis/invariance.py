@@ -5,7 +5,7 @@ It is measured on Gaussian gradients, and on the minibatches of a dump.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,19 +162,20 @@ class Synthetic:
         return found
 
 
-def synthetic(combiners: Mapping[str, Combiner], n_tasks: int = 10) -> Synthetic:
-    """Every combiner on the same Gaussian Gram, rescaled in both ways."""
+def synthetic(combiners: Iterable[tuple[str, Combiner]], n_tasks: int = 10) -> Synthetic:
+    """Every combiner, with its name, on the same Gaussian Gram, rescaled in both ways."""
     gram = gaussian_gram(n_tasks)
-    return Synthetic(
-        {spec: single_task_sweep(c, gram) for spec, c in combiners.items()},
-        {spec: lognormal_perturbation(c, gram) for spec, c in combiners.items()},
-    )
+    found = Synthetic({}, {})
+    for spec, combiner in combiners:
+        found.sweeps[spec] = single_task_sweep(combiner, gram)
+        found.perturbations[spec] = lognormal_perturbation(combiner, gram)
+    return found
 
 
 def realised_rows(
     gram: Float[np.ndarray, "N K K"],
     sigma: Float[np.ndarray, "N K"] | None,
-    where: Sequence[Mapping[str, Any]],
+    where: Iterable[Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
     """Theorem 1 and Corollary 1 on N minibatches, under both solvers.
 
@@ -187,15 +188,15 @@ def realised_rows(
         Rows with `distance` (NaN without PopArt), `norm_error` and `solved`.
     """
     scales = np.ones(gram.shape[:2]) if sigma is None else sigma
-    rows: list[dict[str, Any]] = []
-    for spec in (TIGHT, PRODUCTION):
-        combiner = make(spec)
-        for at, g, s in zip(where, gram, scales, strict=True):
+    solvers = {spec: make(spec) for spec in (TIGHT, PRODUCTION)}
+    rows: dict[str, list[dict[str, Any]]] = {spec: [] for spec in solvers}
+    for at, g, s in zip(where, gram, scales, strict=True):
+        for spec, combiner in solvers.items():
             r = realised(combiner, g, s)
             distance = float("nan") if sigma is None else r.distance
             columns = {"distance": distance, "norm_error": r.norm_error, "solved": r.solved}
-            rows.append({"run": at["run"], "side": at["side"], "combiner": spec, **at, **columns})
-    return rows
+            rows[spec].append({"run": at["run"], "side": at["side"], "combiner": spec, **at, **columns})
+    return [row for of_solver in rows.values() for row in of_solver]
 
 
 @dataclass(frozen=True)

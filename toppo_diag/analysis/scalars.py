@@ -12,7 +12,6 @@ from jaxtyping import Float, Int
 from toppo.combiners.scalars import scalars
 from toppo_diag.analysis.presence import Known
 from toppo_diag.analysis.series import Steps
-from toppo_diag.analysis.typical import typical
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class ScalarSeries:
     @property
     def medians(self) -> dict[str, float]:
         """The median of each number of the whole side over the steps."""
-        return {name: typical(values).median for name, values in self.whole.items()}
+        return {name: float(np.median(values[~np.isnan(values)])) for name, values in self.whole.items()}
 
 
 def scalar_series(
@@ -55,6 +54,7 @@ def scalar_series(
     gram: Float[np.ndarray, "N K K"],
     weights: Float[np.ndarray, "N K"] | None,
     known: Known = None,
+    decided: bool = True,
 ) -> ScalarSeries:
     """The scalars of N Grams, from the steps at which each was taken and the weights of training.
 
@@ -62,14 +62,14 @@ def scalar_series(
         steps: step of each Gram.
         gram: G.
         weights: w on the gradients of each Gram; None takes the weights of a mean.
-        known: whether each task is known in each Gram: it took part, and its gradient is finite. None where all are,
-            or where G is NaN in the rows of the others.
+        known: whether each task is known in each Gram; None where all are.
+        decided: whether these weights decided the step. If they are assumed, no task is called starved.
     """
     if known is not None:
         gram = np.where(known[:, :, None] & known[:, None, :], gram, np.nan)
     at, each = Steps.of(steps), scalars(gram, weights)
     return ScalarSeries(
         steps=at.env_steps,
-        whole={name: at.median(values) for name, values in each.whole.items()},
+        whole={name: at.median(of) for name, of in each.whole.items() if decided or name != "starved_tasks"},
         by_task={name: at.median(values) for name, values in each.by_task.items()},
     )

@@ -75,7 +75,8 @@ def _success(groups: Sequence[Aligned], band: str, paper: Published) -> Product:
         lines = {g.label: (g.env_steps, analysis.band(g.curves, band)) for g in members}
         more = analysis.heavier(paper, members)
         marks = {f"{m}*" if m in more else m: analysis.level(row) for m, row in levels.items()}
-        panels.append(Panel(_title(members[0]), lines, marks))
+        seeds = {g.label: len(g.seeds) for g in members}
+        panels.append(Panel(_title(members[0]), lines, marks, seeds))
         metrics = {row.metric for row in levels.values()}
         if metrics and ("iqm" in metrics) != analysis.is_iqm(band):
             reported, ours = ("IQMs", "means") if "iqm" in metrics else ("means", "IQMs")
@@ -172,7 +173,7 @@ def _per_task(groups: Sequence[Aligned], band: str, paper: Published) -> Product
         draw=lambda: per_task_figure(panels, _title(groups[0]), band),
         rows={"": rows},
         headline=numbers,
-        notes=[f"tasks are sorted by the last success under {groups[-1].label}, the least first"],
+        notes=[f"tasks are sorted by the last success under {analysis.headline(groups).label}, the least first"],
     )
 
 

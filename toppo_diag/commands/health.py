@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Unpack
 
+from toppo.dump import Dump
 from toppo_diag.commands.command import instrument
+from toppo_diag.commands.side_by_side import side_by_side
 from toppo_diag.product import Product
 from toppo_diag.request import Request, Selection, Sources, stem
 
@@ -14,15 +17,23 @@ def health(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     """Two numbers about the health of the gradients, compared across runs (Figure D.3).
 
     The first is the mean off-diagonal |cos|. The second is the top-1 mass under a mean: the largest contribution of a
-    task over the sum of all. The last condition is shown again under FairGrad.
+    task over the sum of all. The last condition is shown again under FairGrad. Runs with different tasks have a picture
+    each, one below the other.
     """
+    request = Request.of(dumps, **selection)
+    opened = request.open_all()
+    if request.tasks or len({dump.tasks for dump in opened}) == 1:
+        return _compared(opened, request)
+    return side_by_side("health", request, lambda dump: _compared([dump], request))
+
+
+def _compared(opened: Sequence[Dump], request: Request) -> Product:
+    """The product of dumps with the same tasks: one bar for each condition."""
     from toppo_diag.analysis.health import HealthSeries, health_series
     from toppo_diag.plots.health import health_figure
-    from toppo_diag.reading.conditions import chosen_side, conditions_of, of_trainer, open_alike, run_name, run_names
+    from toppo_diag.reading.conditions import chosen_side, conditions_of, of_trainer, run_name, run_names
     from toppo_diag.reading.dumps import dropped_note
 
-    request = Request.of(dumps, **selection)
-    opened = open_alike(request)
     side, notes = chosen_side(opened[0], request)
     conditions, missing = conditions_of(opened, side)
     notes += missing
@@ -59,7 +70,7 @@ def health(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     masses = {label: s.top_1_mass for label, s in found.items()}
     return Product(
         name=stem("health", side, run_names(opened)),
-        draw=lambda: health_figure(cosines, masses, n_tasks, side),
+        draw=lambda figure=None: health_figure(cosines, masses, n_tasks, side, figure=figure),
         rows={"": rows},
         headline=headline,
         notes=list(dict.fromkeys(notes)),

@@ -19,7 +19,7 @@ def heatmaps(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     """Gram heatmaps: which tasks agree, and how unequal the gradients are (Figures 3, D.1 and D.2).
 
     Shows a typical minibatch of each stage (default: early, mid and late): the one whose mean |cos| is the median. Off
-    the diagonal are the cosines. On the diagonal is log10 G_ii. Bars above show each ||g_i|| / K. The number above is
+    the diagonal are the cosines. On the diagonal is log10 G_ii. Dots above show each ||g_i|| / K. The number above is
     the spread max / min: its median over the dumped minibatches, and its range. A run of TOPPO's trainer that
     normalised its value targets gives two columns: with the normalisation taken back, and with it.
     """

@@ -32,10 +32,11 @@ def invariance(
     from toppo_diag.plots.invariance import invariance_figure
     from toppo_diag.reading.conditions import as_combined, chosen_side, has_popart, of_trainer, raw, run_name, run_names
     from toppo_diag.reading.dumps import dropped_note, read_grams
+    from toppo_diag.reading.progress import tracked
 
     request = Request.of(dumps, **selection)
     opened = request.open_all()  # first: a wrong path should not wait for the Gaussians
-    on_gaussians = synthetic(chosen_combiners(combiners))
+    on_gaussians = synthetic(tracked("combiners on Gaussians", list(chosen_combiners(combiners).items())))
     notes: list[str] = []
     minibatches: list[dict[str, Any]] = []
     for dump in opened:
@@ -52,7 +53,7 @@ def invariance(
         source = raw(grams) if popart else grams
         sigma = grams.beside["popart_sigma"] if popart else None
         where = [{"run": run_name(dump), "side": side, **grams.where(n)} for n in range(len(grams.values))]
-        minibatches += realised_rows(source.values, sigma, where)
+        minibatches += realised_rows(source.values, sigma, tracked(f"minibatches of {dump.path}", where))
     verdict = judge(minibatches, on_gaussians.sweeps, tol)
     if verdict.singular:
         notes.append(

@@ -25,6 +25,7 @@ def replay(dumps: One, *, combiners: Texts = ("fairgrad:alpha=1", "mean"), **sel
     from toppo_diag.plots.replay import replay_figure
     from toppo_diag.reading.conditions import as_combined, chosen_side, of_each_task, run_name, weights_of_step
     from toppo_diag.reading.dumps import dropped_note, read_grams
+    from toppo_diag.reading.progress import tracked
 
     request = Request.of(dumps, **selection)
     dump = request.open_one("replay")
@@ -40,7 +41,7 @@ def replay(dumps: One, *, combiners: Texts = ("fairgrad:alpha=1", "mean"), **sel
             f"{dump.path}: the weights of side {side} in training {why}; the comparison with training is left out"
         )
     found: dict[str, Replay] = {}
-    for spec, combiner in chosen_combiners(combiners).items():
+    for spec, combiner in tracked("combiners", list(chosen_combiners(combiners).items())):
         losses = None
         if combiner.needs_losses:
             own = of_each_task(grams, f"loss_{side}")

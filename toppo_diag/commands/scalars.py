@@ -22,7 +22,7 @@ def scalars(dumps: One, *, to: Texts = None, **selection: Unpack[Selection]) -> 
         to: where else to write than a CSV file, separated by commas: tensorboard, wandb, parquet.
     """
     from toppo_diag.analysis.scalars import scalar_series
-    from toppo_diag.reading.conditions import run_name, sides, training_weights
+    from toppo_diag.reading.conditions import run_name, sides, sums_losses, training_weights
     from toppo_diag.reading.dumps import dropped_note, read_grams
     from toppo_diag.sinks import chosen_sinks
 
@@ -36,9 +36,10 @@ def scalars(dumps: One, *, to: Texts = None, **selection: Unpack[Selection]) -> 
         grams = read_grams(dump, side, request)
         notes += dropped_note(dump, side, grams)
         weights = training_weights(dump, side, grams)
-        if weights is None:
-            notes.append(f"{dump.path}: no {side}_weights were recorded, so the weights of a mean are used")
-        series = scalar_series(grams.env_steps, grams.values, weights, grams.known)
+        decided = weights is not None or sums_losses(dump)
+        if not decided:
+            notes.append(f"{dump.path}: no {side}_weights were recorded; the shares are those of a plain mean")
+        series = scalar_series(grams.env_steps, grams.values, weights, grams.known, decided)
         rows += series.rows(side, grams.tasks)
         headline.append({"side": side, "steps": len(series.steps), **series.medians})
     return Product(

@@ -38,9 +38,11 @@ def verify(dump: Source) -> Report:
     """Check a dump for damage: its schema, checksums and missing chunks, and its Grams against its gradients."""
     from toppo.dump import DumpError
     from toppo.dump import verify as check
+    from toppo_diag.reading.progress import progress
 
     try:
-        return check(os.fspath(opened(dump).path))
+        with progress("snapshots") as done:
+            return check(os.fspath(opened(dump).path), done)
     except DumpError as error:
         if "see `toppo-diag verify`" not in str(error):
             raise

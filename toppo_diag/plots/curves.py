@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -63,11 +63,13 @@ class Panel:
         title: title of the panel.
         lines: curves by label.
         baselines: published success in percent, by name of the method.
+        seeds: number of seeds by label, for the legend.
     """
 
     title: str
     lines: Lines
     baselines: Mapping[str, float]
+    seeds: Mapping[str, int] = field(default_factory=dict)
 
 
 def rung_styles(labels: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -101,22 +103,30 @@ def success_figure(panels: Sequence[Panel], band: str, *, figure: Target | None 
         figure: Figure or SubFigure to draw on; None makes one.
     """
     labels = list(dict.fromkeys(label for panel in panels for label in panel.lines))
+    looks = rung_styles(labels)
+    labels.sort(key=lambda label: label != RUNGS[-1])  # TOPPO first, the others in their order
+    said = {label: f"{label}{_seeds(label, panels)}" for label in labels}
     width = COLUMN_WIDTH if len(panels) == 1 else PAGE_WIDTH
     rows = -(-len(panels) // 2)
-    target = sheet(figure, width, 2.5 * rows + legend_height(width, labels))
+    target = sheet(figure, width, 2.5 * rows + legend_height(width, list(said.values())))
     high = _PANEL_HEIGHT
     if figure is not None:
         width, height = size_inches(target)
-        high = (height - legend_height(width, labels)) / rows - 0.4
+        high = (height - legend_height(width, list(said.values()))) / rows - 0.4
     axes = target.subplots(rows, min(len(panels), 2), squeeze=False).ravel()
-    looks = rung_styles(labels)
-    for ax, panel in zip(axes, panels, strict=False):
+    for letter, ax, panel in zip("abcdefgh", axes, panels, strict=False):
         _draw_success(ax, panel.lines, band, panel.baselines, looks, high)
-        ax.set_title(panel.title)
+        ax.set_title(f"({letter}) {panel.title}" if len(panels) > 1 else panel.title)
     for ax in axes[len(panels) :]:
         ax.remove()
-    _legend(target, labels, looks)
+    _legend(target, list(said.values()), {said[label]: looks[label] for label in labels})
     return whole(target)
+
+
+def _seeds(label: str, panels: Sequence[Panel]) -> str:
+    """How many seeds a curve is over: one number, or one for each panel where they differ."""
+    found = [str(panel.seeds[label]) for panel in panels if label in panel.seeds]
+    return f" (n = {', '.join(found if len(set(found)) > 1 else found[:1])})" if found else ""
 
 
 @paper_style()
@@ -264,15 +274,16 @@ def worst_k_figure(
     width = PAGE_WIDTH if len(labels) * len(bars[labels[0]]) > 14 else COLUMN_WIDTH
     target = sheet(figure, width, 2.4 + legend_height(width, labels))
     ax = draw_worst_k(target.subplots(), bars, best, band, published=published)
-    ax.set_title(title + _what_is_published(best, published))
+    lines = [title, *_what_is_published(best, published)]
+    ax.set_title("\n".join(lines if width < PAGE_WIDTH else [title, "; ".join(lines[1:])]).rstrip())
     _legend(target, labels, rung_styles(list(bars)) | _published_styles(published), bars=True)
     return whole(target)
 
 
-def _what_is_published(best: Mapping[int, tuple[str, float]], published: Mapping[str, object]) -> str:
+def _what_is_published(best: Mapping[int, tuple[str, float]], published: Mapping[str, object]) -> list[str]:
     said = ["dashed: strongest published baseline"] * bool(best) + ["hatched: published"] * bool(published)
     said += ["* more parameters"] * any(name.endswith("*") for name in published)
-    return "\n" + "; ".join(said) if said else ""
+    return said
 
 
 def _published_styles(names: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -322,9 +333,16 @@ def draw_worst_k(
         if k in best:
             name, height = best[k]
             ax.hlines(height, x - 0.45, x + 0.45, color="0.15", linestyle=(0, (3, 2)), linewidth=0.8, gid=f"best {k}")
-            top = max(*(_top(by_k[k]) for by_k in drawn.values() if k in by_k), height)
             said = f"{name} {height:.1f}" if height > 0 else "published 0.0"  # many methods share the floor
-            ax.annotate(said, (x, top), (0, 3), textcoords="offset points", ha="center", fontsize=_LABEL_POINTS)
+            ax.annotate(
+                said,
+                (x, height),
+                (0, 2.5),
+                textcoords="offset points",
+                ha="center",
+                fontsize=_LABEL_POINTS,
+                bbox={"facecolor": "white", "alpha": 0.85, "linewidth": 0, "pad": 0.6},  # it may lie on bars
+            )
     ax.set_xticks(range(len(ks)), [f"{k} (all)" if k == ks[-1] else str(k) for k in ks])
     ax.set_xlabel("k")
     shown = (found for by_k in bars.values() for found in by_k.values())
@@ -389,8 +407,15 @@ def _draw_ladder(
     looks = rung_styles(list(by_label))
     for y, (label, found) in enumerate(by_label.items()):
         _bar(ax, y, found, 0.7, looks[label], f"bar {label} {metric}", label, upright=False)
-        beside = blended_transform_factory(ax.transAxes, ax.transData)
-        ax.annotate(f"{float(found.centre):.1f}", (1.02, y), xycoords=beside, va="center", fontsize=6)
+        ax.annotate(
+            f"{float(found.centre):.1f}",
+            (_top(found), y),
+            (3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=6,
+            bbox={"facecolor": "white", "alpha": 0.85, "linewidth": 0, "pad": 0.4},  # the dashed line may cross it
+        )
     if best is not None:
         name, at = best
         ax.axvline(at, color="0.15", linestyle=(0, (3, 2)), linewidth=0.8, gid=f"best {metric}")
@@ -403,7 +428,7 @@ def _draw_ladder(
             ha="center" if 20 < at < 80 else "right" if at >= 80 else "left",
             fontsize=_LABEL_POINTS,
         )
-    ax.set_xlim(0, 102)
+    ax.set_xlim(0, 116)  # room for the number of a full bar
     ax.set_xticks(range(0, 101, 20))
     ax.set_xlabel(f"{metric} success (%),\n{_said(band, by_label.values())}")
 

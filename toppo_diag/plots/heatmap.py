@@ -46,7 +46,7 @@ _LEAST = 0.4
 _NOTE = 5.5
 """Font size of the line below the picture, in points."""
 _RIGHT, _GAP, _BAR, _HEAD = 0.75, 0.2, 0.45, 0.3
-"""Space in inches for the colour bars, between grids, for the bars above a grid, and for the titles."""
+"""Space in inches for the colour bars, between grids, for the dots above a grid, and for the titles."""
 
 Range = tuple[float, float]
 
@@ -62,7 +62,7 @@ def heatmap_figure(
 ) -> Figure:
     """The Figure with one heatmap for each stage (rows) and condition (columns).
 
-    Cosines stand off the diagonal, and log10 G_ii on the diagonal. The bars above show ||g_i|| / K on a log scale, and
+    Cosines stand off the diagonal, and log10 G_ii on the diagonal. The dots above show ||g_i|| / K on a log scale, and
     the number beside them is the spread, max / min. If a panel stands for several minibatches, the number is their
     median, with their range, and a line below the picture says so. Dead tasks are grey. In a given figure the grids
     take all the space. If names would touch, the whole picture shrinks with its fonts.
@@ -88,16 +88,16 @@ def heatmap_figure(
                 continue
             x = at.left + c * (at.cell + _GAP)
             grid = dress(target.add_axes(at.box(x, y, at.cell, at.cell)))
-            bars = dress(target.add_axes(at.box(x, y + at.cell + 0.03, at.cell, _BAR - 0.06)))
-            # A title of the whole figure may squeeze a subfigure later on. The grid then stays as wide as its bars.
+            dots = dress(target.add_axes(at.box(x, y + at.cell + 0.03, at.cell, _BAR - 0.06)))
+            # A title of the whole figure may squeeze a subfigure later on. The grid then stays as wide as its dots.
             _draw_grid(grid, panel, diagonal, "equal" if figure is None else "auto")
-            _draw_bars(bars, panel, shares, at.scale)
-            bars.set_yticks([]) if c else bars.set_ylabel(
+            _draw_dots(dots, panel, shares, at.scale, at.cell)
+            dots.set_yticks([]) if c else dots.set_ylabel(
                 r"$\Vert g_i\Vert/K$", rotation=0, ha="right", va="center", fontsize=6 * at.scale
             )
             if r == 0:
                 title, size = _title(column, at.cell + _GAP)
-                bars.set_title(title, pad=3, fontsize=size * at.scale)
+                dots.set_title(title, pad=3, fontsize=size * at.scale)
             grid.set_yticks(range(k), [short(t) for t in panel.tasks] if c == 0 else [])
             grid.set_xticks(range(k), [short(t) for t in panel.tasks] if r == len(rows) - 1 else [], rotation=90)
             grid.tick_params(labelsize=name_size(k) * at.scale, length=1.5, pad=1)
@@ -132,16 +132,17 @@ def draw_gram(ax: Axes, panel: Panel, *, diagonal: Range | None = None) -> Axes:
 
 @paper_style()
 def draw_shares(ax: Axes, panel: Panel, *, limits: Range | None = None) -> Axes:
-    """The given axes, with a bar per task for ||g_i|| / K on a log scale, and the spread max / min as a number.
+    """The given axes, with a dot per task for ||g_i|| / K on a log scale, and the spread max / min as a number.
 
     If the panel stands for several minibatches, the number is the median of their spreads, with their range.
 
     Args:
         ax: to draw on.
         panel: the Gram's numbers, from `toppo_diag.analysis.heatmap.gram_panel`.
-        limits: log10 of the least and the greatest bar to make room for; those of this Gram by default.
+        limits: log10 of the least and the greatest dot to make room for; those of this Gram by default.
     """
-    _draw_bars(dress(ax), panel, limits or _share_range([panel]), 1.0)
+    width = ax.get_window_extent().width / whole(ax.figure).dpi
+    _draw_dots(dress(ax), panel, limits or _share_range([panel]), 1.0, width)
     ax.set_ylabel(r"$\Vert g_i\Vert/K$")
     return ax
 
@@ -258,18 +259,22 @@ def _draw_grid(ax: Axes, panel: Panel, diagonal: Range, aspect: Literal["equal",
         ax.axvspan(i - 0.5, i + 0.5, **gap)
 
 
-def _draw_bars(ax: Axes, panel: Panel, shares: Range, scale: float) -> None:
+def _draw_dots(ax: Axes, panel: Panel, shares: Range, scale: float, width: float) -> None:
     k = len(panel.tasks)
     live = panel.share > 0
-    floor = 10 ** (shares[0] - 0.3)
-    ax.bar(np.arange(k)[live], panel.share[live] - floor, bottom=floor, color="0.35", width=0.8)
+    low, high = shares
+    lines = 1 if panel.spread.n < 2 else 2  # of the badge, which takes the room above
+    # dots: a log axis has no zero, so that the length of a bar would mean nothing
+    ax.plot(np.arange(k)[live], panel.share[live], "o", color="0.25", markersize=(2.4 if k <= 15 else 1.6) * scale)
     ax.set_yscale("log")
-    ax.set_ylim(floor, floor * (10 ** shares[1] / floor) ** (1.6 if panel.spread.n < 2 else 2.1))  # room for the badge
+    ax.set_ylim(10 ** (low - 0.15 * (high - low)), 10 ** (high + (0.3 + 0.6 * lines) * (high - low)))
     ax.set_xlim(-0.5, k - 0.5)
     ax.set_xticks([])
     ax.tick_params(labelsize=5 * scale, length=1.5, pad=1)
     ax.minorticks_off()
-    ax.text(0.98, 0.97, _badge(panel.spread), transform=ax.transAxes, ha="right", va="top", fontsize=5.5 * scale)
+    said = _badge(panel.spread)
+    size = min(5.5, 120 * width / max(1, *map(len, said.split("\n"))))  # a letter takes 1/120 inch for each point
+    ax.text(0.98, 0.97, said, transform=ax.transAxes, ha="right", va="top", fontsize=size * scale)
 
 
 def _badge(spread: Typical) -> str:

@@ -22,9 +22,6 @@ from toppo_diag.reading.progress import progress
 from toppo_diag.reading.schedulers import map_on
 from toppo_diag.request import Request
 
-_PARTS = 5
-"""Number of reads for one slab."""
-
 
 @dataclass(frozen=True)
 class Grams:
@@ -303,20 +300,9 @@ def layer_grams(
 
 def _layer_grams(path: str, n_snapshots: int, side: str, snapshot: int, minibatch: int) -> Float[np.ndarray, "L K K"]:
     dump = _opened(path, n_snapshots)
-    slab = _slab(dump, side, snapshot, minibatch)
+    slab = dump.slab_values(side, snapshot, minibatch)
     with single_thread():
         return np.stack([gram(slab[:, part.slice]) for part in dump.parameters(side)])
-
-
-def _slab(dump: Dump, side: str, snapshot: int, minibatch: int) -> Float[np.ndarray, "K P"]:
-    """One slab, read a few rows at a time, because decoding takes three times the memory of the rows."""
-    k = len(dump.tasks)
-    slab = np.empty(dump.source.specs[f"{side}_grad"].shape[2:], dtype=np.float32)
-    rows = -(-k // _PARTS)
-    for start in range(0, k, rows):
-        part = slice(start, min(start + rows, k))
-        slab[part] = dump.source.read(f"{side}_grad", (snapshot, minibatch, part, slice(None)))
-    return slab
 
 
 @lru_cache(maxsize=4)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from toppo.common.errors import ToppoError
 from toppo.common.jsonl import parse
-from toppo.dump import DumpError, run_logs
+from toppo.dump import DumpError, config_differences, open_dump, run_logs
 from toppo_diag.analysis.runs import METHOD, Run, labelled, method_name
 from toppo_diag.errors import DiagnosticError, UsageError
 
@@ -54,6 +54,7 @@ def read_run(path: str) -> Run:
             )
         raise UsageError(f"{path}: is not a run: it has no config.toml; give a run directory such as dumps/NAME")
     config = _config(path, logs["config.toml"])
+    _require_same_config(path, logs["config.toml"])
     tasks, env_steps, success = _evaluations(path, logs.get("evaluation.jsonl", ""))
     method = method_name(config, path)
     place = Path(path)
@@ -81,6 +82,20 @@ def _config(path: str, text: str) -> dict[str, Any]:
     if missing := [key for key in _NEEDED if key not in config]:
         raise DiagnosticError(f"{path}: config.toml is damaged, it lacks {', '.join(missing)}; restore it")
     return config
+
+
+def _require_same_config(path: str, text: str) -> None:
+    """Refuse a config.toml that is not the configuration in the run's dump. A dump that cannot be opened says nothing.
+
+    Raises:
+        DiagnosticError: they differ.
+    """
+    try:
+        attrs = open_dump(path).attrs
+    except DumpError:
+        return
+    if differ := config_differences(text, attrs):
+        raise DiagnosticError(f"{path}: config.toml was changed ({'; '.join(differ)}); restore it")
 
 
 def _evaluations(path: str, text: str) -> tuple[tuple[str, ...], Int[np.ndarray, "S"], Float[np.ndarray, "S K"]]:

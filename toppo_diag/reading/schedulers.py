@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
-from toppo.common.cluster import dask_client, distributed
-from toppo_diag.errors import DiagnosticError, bad_option
+from toppo.common.cluster import dask_client
+from toppo_diag.errors import DiagnosticError
 from toppo_diag.request import check_scheduler
 
 T = TypeVar("T")
@@ -109,18 +109,6 @@ def _executor(scheduler: str) -> Iterator[Executor]:
             with ProcessPool(workers) as processes:
                 yield processes
     else:
-        _require_certificates(scheduler)
         with dask_client(scheduler) as client:
             # retries: when a worker dies, another worker does its work again
             yield client.get_executor(retries=ATTEMPTS)
-
-
-def _require_certificates(scheduler: str) -> None:
-    """Refuse an encrypted address without certificates, which dask answers with a traceback after twenty seconds."""
-    if not scheduler.startswith(("tls://", "wss://")):
-        return
-    security = distributed(scheduler).Security()
-    if security.get_connection_args("client").get("ssl_context") is None:
-        raise bad_option(
-            "scheduler", scheduler, "needs certificates; name them in dask's configuration (distributed.comm.tls)"
-        )

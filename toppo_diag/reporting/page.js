@@ -139,8 +139,7 @@
       font: { color: c.ink, size: 12, family: "system-ui, sans-serif" },
       margin: { l: 60, r: 15, t: 30, b: 45 },
       hovermode: "closest",
-      height: 380,
-      legend: { orientation: "h", y: -0.22, yanchor: "top", font: { size: 11 } },
+      height: 360,
       ...more,
     };
     for (const key of Object.keys(made).filter((k) => /^[xy]axis/.test(k))) made[key] = { ...axis, ...made[key] };
@@ -163,7 +162,9 @@
     save.addEventListener("click", () => download(id));
     const command = document.createElement("p");
     command.className = "command";
-    section.append(words, save, command);
+    const legend = document.createElement("p");
+    legend.className = "legend";
+    section.append(legend, words, save, command);
     return section;
   };
   const describe = (id, words, command, rows) => {
@@ -188,7 +189,16 @@
     p.className = "absent";
     p.textContent = why;
     el(id).replaceChildren(p);
+    el(id).closest("section").querySelector(".legend").replaceChildren();
     describe(id, why, "", null);
+  };
+  // A line's name and stroke, for the legend below a picture. Plotly's own overlaps other text on a narrow screen.
+  const key = ({ title, line }) => {
+    const entry = document.createElement("span");
+    const stroke = document.createElement("span");
+    stroke.style.borderTop = `3px ${{ solid: "solid", dot: "dotted" }[line.dash || "solid"] || "dashed"} ${line.color}`;
+    entry.append(stroke, title);
+    return entry;
   };
   const listeners = new Set();
   const draw = (id, traces, layout, onClick) => {
@@ -197,8 +207,12 @@
     // A picture keeps a legible width; on a narrow screen it scrolls within its frame.
     const width = Math.max(printing.matches ? 680 : div.clientWidth, layout.least || 320);
     delete layout.least;
-    if (printing.matches && !["heatmap", "pair", "layers"].includes(id)) layout.height = 380;
-    Plotly.react(div, traces, layoutOf({ ...layout, width }), config);
+    const drawn = traces.map(({ title, ...trace }) => trace);
+    Plotly.react(div, drawn, layoutOf({ ...layout, width, showlegend: false }), config);
+    div
+      .closest("section")
+      .querySelector(".legend")
+      .replaceChildren(...traces.filter((t) => t.showlegend).map(key));
     if (!listeners.has(id)) {
       listeners.add(id);
       div.on("plotly_click", (event) => div.onPoint?.(event.points[0]));
@@ -255,6 +269,7 @@
   const line = (steps, y, name, digits) => ({
     x: steps,
     y,
+    title: name,
     name: label(cut(name)),
     meta: label(name),
     mode: steps.length < 30 ? "lines+markers" : "lines",
@@ -297,13 +312,13 @@
       traces.push(
         ...taskTraces(other, "dash")
           .filter((t) => t.showlegend)
-          .map((t) => ({ ...t, name: `${t.name} (${label(cut(data.runs[state.other].name))})` })),
+          .map((t) => ({ ...t, title: `${t.title} (${data.runs[state.other].name})` })),
       );
     }
     draw(
       id,
       traces,
-      { xaxis: timeAxis(), yaxis: { title: { text: label(lines.name) }, ...yaxis }, shapes: now(), height: 420 },
+      { xaxis: timeAxis(), yaxis: { title: { text: label(lines.name) }, ...yaxis }, shapes: now() },
       (point) => toggle(point.customdata),
     );
     const t = nearest(lines.steps, state.step ?? lines.steps.at(-1));
@@ -404,7 +419,7 @@
           });
           traces.push({
             ...line(t.steps, mean, g.name, ".4g"),
-            name: label(`${cut(g.name, 40)}: mean of ${g.members.length} seeds`),
+            title: `${g.name}: mean of ${g.members.length} seeds`,
             showlegend: true,
             line: { color: colour(n), width: 3 },
             customdata: sem,
@@ -473,7 +488,7 @@
         least: Math.max(320, columns * (K * (K > 25 ? 11 : 20) + 60) + 130),
         annotations: [],
         shapes: [],
-        margin: { l: 20, r: 15, t: 30, b: 20 },
+        margin: { l: 20, r: 55, t: 30, b: 20 },
       };
       const traces = panels.map(([z, title], n) => {
         const axis = n ? String(n + 1) : "";

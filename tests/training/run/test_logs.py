@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 import toppo
+import toppo_diag
 from toppo.common.errors import ToppoError
 from toppo.common.jsonl import parse
+from toppo.dump import DumpError, verify
 from toppo.training.run.directory import Run
 
 SMALL = {
@@ -197,6 +199,49 @@ def test_a_changed_configuration_is_noticed_by_the_dump_too(run: Run):
     shutil.rmtree(run.checkpoints)
     with pytest.raises(ToppoError, match=r"dump.zarr holds a dump of another configuration \(clip = 0.3, dump 0.2\)"):
         toppo.resume(run, progress=False)
+
+
+@pytest.mark.parametrize("archive", [False, True])
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ("clip = 0.2", "clip = 0.3", "clip is 0.3, in the dump 0.2"),
+        ("repeats = 1", "repeat = 1", "repeats is missing, in the dump 1"),
+        ("seed = 0", "seed = ", "it is no TOML"),
+    ],
+)
+def test_a_changed_configuration_is_noticed_by_the_toolkit(run: Run, old: str, new: str, what: str, archive: bool):
+    sound = toppo_diag.export(run.path, run.path / "sound.h5")
+    assert verify(run.path).ok
+    assert verify(sound).ok
+    edited("config.toml", old, new)(run)
+    path = toppo_diag.export(run.path, run.path / "changed.h5") if archive else run.path
+    assert [str(damage) for damage in verify(path).damages if what in damage.what]
+    for command in (toppo_diag.tables, toppo_diag.curves):
+        with pytest.raises(ToppoError, match=r"config\.toml (was changed|is damaged)") as refused:
+            command(path)
+        assert "no TOML" in what or what in str(refused.value)
+        assert "\n" not in str(refused.value)
+
+
+def test_a_run_goes_on_on_another_device(run: Run):
+    edited("config.toml", 'device = "cpu"', 'device = "cuda"')(run)
+    assert verify(run.path).ok
+
+
+def test_verify_reads_the_logs(run: Run):
+    edited("progress.jsonl", '"collect": 2', '"collect": 3')(run)
+    (damage,) = verify(run.path).damages
+    assert str(damage).startswith("progress.jsonl: line 2 ")
+
+
+@pytest.mark.parametrize("command", ["info", "verify", "heatmaps", "norms", "export", "replay"])
+def test_a_run_that_stopped_before_its_dump_was_built(run: Run, command: str):
+    (run.dump_store / "zarr.json").unlink()
+    more = (run.path / "x.h5",) if command == "export" else ()
+    with pytest.raises(DumpError) as refused:
+        getattr(toppo_diag, command)(run.path, *more)
+    assert str(refused.value) == f"{run.path}: nothing is recorded yet; `toppo resume {run.path}` starts the run"
 
 
 # --- one process at a time

@@ -16,8 +16,8 @@ from toppo.capture.recorder import Recorder, record
 class RecordedTrainer(Trainer):  # type: ignore[misc]  # typed where transformers is installed
     """A `Trainer` whose loss is the sum of the losses of K tasks. A subclass gives them by `task_losses`.
 
-    Precision, clipping, accumulation and DDP stay the Trainer's. With `gradient_accumulation_steps`, the first batch of
-    a step is recorded.
+    Clipping, schedules and accumulation stay the Trainer's. With `gradient_accumulation_steps`, the first batch of a
+    step is recorded.
 
     Args:
         args: those of `Trainer`.

@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 SHORT_RUN = 200_000
 """Environment steps of a run that takes minutes: before a longer one, `train` says what it will take."""
+NOT_FOR_META_WORLD = (3, 14)
+"""The first Python that Meta-World refuses."""
 _PLAIN: Any = {"highlight": False, "markup": False, "soft_wrap": True}
 """How a line is printed whose text is not ours alone."""
 
@@ -232,7 +235,12 @@ def require_training() -> None:
     """
     missing = [name for name in ("torch", "metaworld") if importlib.util.find_spec(name) is None]
     if missing:
-        raise UsageError(f"training needs {' and '.join(missing)}: pip install 'toppo[train]'")
+        mend = "pip install 'toppo[train]'"
+        if "metaworld" in missing and sys.version_info >= NOT_FOR_META_WORLD:
+            mend += (
+                f" with Python before {'.'.join(map(str, NOT_FOR_META_WORLD))}, because Meta-World refuses later ones"
+            )
+        raise UsageError(f"training needs {' and '.join(missing)}: {mend}")
 
 
 def _configured(config: object, preset: str | None, options: dict[str, Any]) -> TrainConfig:

@@ -110,10 +110,18 @@ def perform(run: PlannedRun, root: Path, environment: Mapping[str, str], stopped
                 return outcome("stopped")
             if code != DIED and code >= 0:
                 return outcome("failed", said or f"exit code {code}; see {run.path / LOG}")
-            died = said or f"its process was ended by {signal.Signals(-code).name}"
+            died = said or _end(code, run)
         return outcome("failed", f"{died}; tried {ATTEMPTS} times")
     except (ToppoError, OSError) as error:
         return outcome("failed", str(error))
+
+
+def _end(code: int, run: PlannedRun) -> str:
+    """How a process ended that may be tried again: by a signal, or with an exit code that says so."""
+    if code >= 0:
+        return f"exit code {code}; see {run.path / LOG}"
+    known = {member.value: member.name for member in signal.Signals}
+    return f"its process was ended by {known.get(-code, f'signal {-code}')}"
 
 
 def skipped(run: PlannedRun) -> Outcome:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from toppo.common.cluster import check_cluster
 from toppo.common.errors import ToppoError, UsageError
 from toppo.training.errors import Interrupted
 from toppo.training.run.progress import hours
@@ -164,6 +165,8 @@ def sweep(
     """
     if jobs is not None and scheduler is not None:
         raise UsageError("`jobs` and `scheduler` both say where runs go; give one of them")
+    if scheduler is not None:
+        check_cluster(scheduler)
     plan = plan_sweep(file, jobs=jobs)
     from toppo.training.sweep.display import SweepDisplay
 
