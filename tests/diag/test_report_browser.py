@@ -322,7 +322,7 @@ def test_an_open_page_follows_a_run_that_goes_on(opened: Any, pages: Path, tmp_p
     DumpWriter.resume(run / "dump.zarr").close()  # the run ends
     renewing.join(30)
     assert not renewing.is_alive()
-    page.tab.locator(".facts", has_text=" tasks, complete").wait_for(timeout=10_000)
+    page.tab.locator(".facts", has_text=" tasks, complete").wait_for(timeout=60_000)
     page.tab.wait_for_selector("html[data-ready=true]")
     assert page.tab.input_value("#side") == "actor"  # what was chosen stays
     assert page.tab.locator("#following").text_content() == ""

@@ -14,7 +14,7 @@ from toppo_diag.analysis.recorded import Curve, LayerGrams, RunRecord, SideRecor
 from toppo_diag.analysis.scale import scaled
 from toppo_diag.errors import DiagnosticError
 from toppo_diag.reading.conditions import SUCCESS, SUCCESS_LABEL, gradient_scale, has_popart, sums_losses
-from toppo_diag.reading.dumps import Grams, read_grams, read_layers, read_stream
+from toppo_diag.reading.dumps import Grams, read_grams, read_layers, read_stream, stream_note
 from toppo_diag.request import Request
 
 MOST_SLAB_BYTES = 4e9
@@ -48,7 +48,7 @@ def read_record(dump: Dump, name: str, scheduler: str = "serial") -> RunRecord:
         missing.append("No gradients are recorded yet: wait for the first snapshot, or record with one.")
     elif not dump.n_snapshots:
         missing.append("No snapshot yet, so weights, layers and conditions are missing. Record with snapshots.")
-    elif not dump.n_stream:
+    elif stream_note(dump):
         missing.append("No Gram stream, so the views show snapshots only. Record with a stream to see every collect.")
     curves = _curves(dump)
     if not any(curve.name.startswith(("success", "accuracy")) for curve in curves):

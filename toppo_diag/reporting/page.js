@@ -207,6 +207,7 @@
     // A picture keeps a legible width; on a narrow screen it scrolls within its frame.
     const width = Math.max(printing.matches ? 680 : div.clientWidth, layout.least || 320);
     delete layout.least;
+    div.style.minHeight = "0"; // the room that was kept for it until now
     const drawn = traces.map(({ title, ...trace }) => trace);
     Plotly.react(div, drawn, layoutOf({ ...layout, width, showlegend: false }), config);
     div

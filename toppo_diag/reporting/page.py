@@ -51,7 +51,7 @@ def page(
         facts="<br>".join(html(_facts(run, several=len(runs) > 1)) for run in runs),
         findings="".join(f'<p class="note">{html(note)}</p>' for note in notes) + parts.findings(runs, checks, kept),
         what_if=parts.what_if(runs, options),
-        explanations=parts.explanations(),
+        explanations=parts.explanations(check.kind for of_run in checks for check in of_run),
         footer=f"Made by <code>toppo-diag report</code>. Drawn with {html(_first_words(library))}, MIT license.",
         data=embedded(payload(runs, views, tasks, groups, follow)),
         library=library,

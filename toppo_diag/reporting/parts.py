@@ -215,11 +215,13 @@ def _options(found: Sequence[Option]) -> str:
     return table(header, rows, numbers=range(2, 7), marked=[o.used for o in found])
 
 
-def explanations() -> str:
-    """How to read each finding."""
+def explanations(kinds: Iterable[str]) -> str:
+    """How to read the findings of these kinds."""
+    asked = set(kinds)
     return "\n".join(
         f'<h3 id="explain-{kind}">{html(explanation.title)}</h3><p>{html(explanation.read)}</p>'
         for kind, explanation in EXPLANATIONS.items()
+        if kind in asked
     )
 
 
