@@ -17,7 +17,7 @@ from tests.diag import supervised
 from tests.diag.test_cli import diag  # noqa: F401 (a fixture)
 from tests.diag.test_plots import assert_legible, line
 from toppo.dump import DumpWriter
-from toppo_diag.commands import COMMANDS
+from toppo_diag.commands import COMMANDS, OF_DUMPS
 from toppo_diag.output import table_lines
 from toppo_diag.reading.conditions import PER_TASK, SUCCESS
 from toppo_diag.screen import screen
@@ -160,8 +160,8 @@ def test_info_says_what_each_command_can_do(tmp_path):
     DumpWriter.create(empty, tasks=["a", "b"], sides={"trunk": 4}).close()
     for path in (bare, full, empty):
         feeds = toppo_diag.info(path)["commands"]
-        assert feeds.keys() == {*COMMANDS, "report"}
-        for command, make in COMMANDS.items():
+        assert feeds.keys() == {*OF_DUMPS, "report"}
+        for command, make in OF_DUMPS.items():
             try:
                 make(path, **QUICK.get(command, {}))
                 works = True

@@ -23,12 +23,11 @@ def block_gram(rows: Tensor) -> Tensor:
     """
     rows = rows.flatten(1)
     if rows.dtype == torch.float64:
-        return rows @ rows.mT
-    rows = rows.float()
-    whole = rows.shape[1] // GRAM_CHUNK * GRAM_CHUNK
-    tail = rows[:, whole:]
-    gram = (tail @ tail.mT).double()
-    if whole:
+        gram = rows @ rows.mT
+    else:
+        rows = rows.float()
+        whole = rows.shape[1] // GRAM_CHUNK * GRAM_CHUNK
         chunks = rows[:, :whole].unflatten(1, (-1, GRAM_CHUNK)).transpose(0, 1)
-        gram += torch.bmm(chunks, chunks.mT).sum(0, dtype=torch.float64)
+        tail = rows[:, whole:]
+        gram = torch.bmm(chunks, chunks.mT).sum(0, dtype=torch.float64) + (tail @ tail.mT).double()
     return gram.tril() + gram.tril(-1).mT

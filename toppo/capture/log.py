@@ -10,7 +10,16 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from toppo.capture.errors import CaptureError
 from toppo.common.errors import bad_option
-from toppo.dump import DumpError, DumpNotFoundError, DumpWriter, ParameterSlice, ScalarSpec, StepAxis, open_dump
+from toppo.dump import (
+    DumpError,
+    DumpNotFoundError,
+    DumpWriteError,
+    DumpWriter,
+    ParameterSlice,
+    ScalarSpec,
+    StepAxis,
+    open_dump,
+)
 from toppo.dump.files import is_url, local_path
 
 Exist = Literal["error", "resume", "new"]
@@ -179,9 +188,7 @@ class Log:
             return
         try:
             self._writer.record(step=step, **values)
-        except DumpError as error:
-            if _works(self._writer):
-                raise  # it is about the values
+        except DumpWriteError as error:
             self._fail(error)
 
     def flush(self) -> None:
@@ -216,15 +223,6 @@ class Log:
             self._fail(error)
             return False
         return True
-
-
-def _works(writer: DumpWriter) -> bool:
-    """Whether the background thread of a writer can still write."""
-    try:
-        writer.check()
-    except DumpError:
-        return False
-    return True
 
 
 def _difference(there: Any, here: Any) -> str:

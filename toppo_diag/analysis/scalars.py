@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from toppo.combiners.scalars import scalars
 from toppo_diag.analysis.presence import Known
 from toppo_diag.analysis.series import Steps
+from toppo_diag.analysis.typical import typical
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class ScalarSeries:
     @property
     def medians(self) -> dict[str, float]:
         """The median of each number of the whole side over the steps."""
-        return {name: float(np.median(values[~np.isnan(values)])) for name, values in self.whole.items()}
+        return {name: typical(values).median for name, values in self.whole.items()}
 
 
 def scalar_series(

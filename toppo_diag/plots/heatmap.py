@@ -273,7 +273,7 @@ def _draw_dots(ax: Axes, panel: Panel, shares: Range, scale: float, width: float
     ax.tick_params(labelsize=5 * scale, length=1.5, pad=1)
     ax.minorticks_off()
     said = _badge(panel.spread)
-    size = min(5.5, 120 * width / max(map(len, said.split("\n"))))  # a letter takes 1/120 inch for each point
+    size = min(5.5, 120 * width / max(1, *map(len, said.split("\n"))))  # a letter takes 1/120 inch for each point
     ax.text(0.98, 0.97, said, transform=ax.transAxes, ha="right", va="top", fontsize=size * scale)
 
 

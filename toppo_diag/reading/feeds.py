@@ -53,6 +53,7 @@ def _feeds(dump: Dump) -> dict[str, Feed]:
         "conflicts": Feed(streamed, ([] if streamed else some) + layers + noise),
         "trap": Feed(there, some + known + outcome),
         "weights": Feed(there and len(weights) < len(dump.sides), some + weights),
+        "scalars": Feed(there, some + known),
         "report": Feed(streamed, ([] if streamed else some) + outcome + layers),
     }
 
