@@ -218,7 +218,7 @@ def _starved(asked: _Asked) -> Iterator[Check]:
     check = _beyond(check, *(found[task] for task in stuck))
     known = [task for task in stuck if still[task]]
     what = (
-        "No gain in success (or loss) since then."
+        "No gain in success (or loss) in that time."
         if known
         else "Neither success nor loss of these tasks was recorded, so it is not known whether they learn."
     )
