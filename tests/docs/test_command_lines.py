@@ -98,7 +98,7 @@ def test_a_cheap_line_runs(
 
 def test_the_everyday_lines_are_in_the_readme():
     lines = {str(line) for line in command_lines(ROOT / "README.md")}
-    assert {"toppo train --dump-every 5", "toppo-diag report dumps/run1"} <= lines
+    assert {"toppo train --dump-every 5", "toppo-diag heatmaps dumps/run1", "toppo-diag report dumps/run1"} <= lines
 
 
 @pytest.mark.parametrize("page", pages(), ids=name)
