@@ -218,11 +218,13 @@ def _starved(asked: _Asked) -> Iterator[Check]:
     check = _beyond(check, *(found[task] for task in stuck))
     known = [task for task in stuck if still[task]]
     what = (
-        "No gain in success (or loss) in that time."
+        "No gain in success, return or loss in that time."
         if known
-        else "Neither success nor loss of these tasks was recorded, so it is not known whether they learn."
+        else "No success, return or loss of these tasks was recorded, so it is not known whether they learn."
     )
-    text = f"The step holds little or nothing of {asked.names(stuck)}. {what}{asked.assumed}"
+    others = tuple(task for task in found if task not in stuck)
+    learning = f" It holds little of {asked.names(others)} too, and these still learn." if others else ""
+    text = f"The step holds little or nothing of {asked.names(stuck)}. {what}{learning}{asked.assumed}"
     verdict = check.verdict if known else "note"
     yield replace(check, verdict=verdict, text=text, tasks=stuck)
 
@@ -232,6 +234,9 @@ def _stands_still(asked: _Asked, task: int, spell: Spell) -> bool | None:
     success = asked.run.success
     if success is not None and (ends := _ends_of(success, task, spell)):
         return ends[1] < 1 - asked.thresholds["success_gain"] and ends[1] - ends[0] < asked.thresholds["success_gain"]
+    returns = [c for c in asked.run.curves if c.name == "return"]
+    if returns and (ends := _ends_of(returns[0], task, spell)):
+        return ends[1] - ends[0] < asked.thresholds["return_gain"] * abs(ends[0])
     losses = [c for c in asked.run.curves if c.name in (f"loss_{asked.side}", "loss")]
     if losses and (ends := _ends_of(losses[0], task, spell)):
         return ends[0] - ends[1] < asked.thresholds["loss_drop"] * abs(ends[0])

@@ -51,7 +51,11 @@ _TABLE = (
         "the noise of 50 evaluation episodes (our choice)",
     ),
     Threshold(
-        *("loss_drop", 0.1, 0.0, 1.0, False, "relative drop of the loss since the task is starved, without a success"),
+        *("return_gain", 0.1, 0.0, 1.0, False, "relative gain in return since the task is starved, without a success"),
+        "our choice",
+    ),
+    Threshold(
+        *("loss_drop", 0.1, 0.0, 1.0, False, "relative drop of the loss since the task is starved, without either"),
         "our choice",
     ),
     Threshold(
