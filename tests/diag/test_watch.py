@@ -161,5 +161,5 @@ def test_info_is_a_screen_that_reads(diag, archive):  # noqa: F811
     code, out, _ = diag("info", Path(__file__).parents[2] / "figures" / "data" / "toppo.h5")
     assert code == 0
     assert max(map(len, out.splitlines()[1:])) <= 100
-    assert "steps          500,000 to 2,000,000" in out
+    assert "environment steps 500,000 to 2,000,000" in out
     assert "  critic_combiner        fairgrad:alpha=1" in out
