@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor, distributed, nn
 from torch import multiprocessing as mp
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import toppo
@@ -38,6 +40,18 @@ def _rank(rank: int, port: int, path: str, combiner: str | None) -> None:
         parameters = _train(DistributedDataParallel(model), x.chunk(WORLD)[rank], Path(path) / "ranks", combiner)
         if rank == 1:
             torch.save(parameters, Path(path) / "parameters.pt")
+    finally:
+        distributed.destroy_process_group()
+
+
+def _sharded(rank: int, port: int, path: str) -> None:
+    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORLD)
+    try:
+        models = [FullyShardedDataParallel(build("mlp")[0], device_id=torch.device("cpu"))]
+        models.append(fully_shard(build("mlp")[0], mesh=init_device_mesh("cpu", (WORLD,))))
+        for model in models:
+            with pytest.raises(toppo.UsageError, match="record a run under DistributedDataParallel"):
+                record(Path(path) / "dump", model, tasks=TASKS)
     finally:
         distributed.destroy_process_group()
 
@@ -86,6 +100,10 @@ def test_two_ranks_record_what_one_process_records(combiner: str | None, tmp_pat
 def test_every_rank_learns_that_the_path_is_taken(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     mp.spawn(_taken, (_free_port(), str(tmp_path)), nprocs=WORLD)
+
+
+def test_sharded_models_are_refused(tmp_path: Path) -> None:
+    mp.spawn(_sharded, (_free_port(), str(tmp_path)), nprocs=WORLD)
 
 
 def test_a_rank_that_records_its_own_gradient_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -149,6 +149,19 @@ def test_samples_of_any_order_and_number(
     assert_close(found, grams(reference_gradients(model, compute, names)))
 
 
+@pytest.mark.parametrize(
+    ("options", "numbers"),
+    [({"way": "samples"}, 64), ({"way": "walks"}, 136), ({"way": "samples", "slabs": True}, 136)],
+)
+def test_the_peak_of_a_recorded_step_is_told(
+    options: dict[str, Any], numbers: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, x = build("mlp")  # the largest layer has 8 x 8 numbers, all have 6 x 8 + 8 + 8 + 8 + 8 x 8
+    with start(tmp_path, model, **options) as recorder:
+        recorder.backward(losses_of(model, x, own=True), samples=SAMPLES)
+    assert f"{3 * 4 * numbers / 1e6:.3g} MB at once" in capsys.readouterr().out
+
+
 def test_a_step_that_does_not_allow_the_way_walks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model, x = build("mlp")
     with start(tmp_path, model, way="samples") as recorder:
@@ -622,11 +635,3 @@ def test_reentrant_checkpoints_are_refused(tmp_path: Path) -> None:
     x = vectors().requires_grad_()
     with pytest.raises(toppo.UsageError, match="use_reentrant=False"), start(tmp_path, model) as recorder:
         recorder.backward(all_samples(model(x)))
-
-
-def test_a_sharded_model_is_refused(tmp_path: Path) -> None:
-    class FullyShardedDataParallel(nn.Linear):
-        """Stands for torch's class, which needs several processes."""
-
-    with pytest.raises(toppo.UsageError, match="DistributedDataParallel"):
-        start(tmp_path, nn.Sequential(FullyShardedDataParallel(2, 2)))

@@ -76,8 +76,21 @@ class Found:
         capture: dict[str, Any] = {"way": self.way.name, "refused": self.way.refused, **self.sharing.to_json()}
         return {"capture": capture, "combiners": {side: c.spec for side, c in self.combiners.items()}}
 
-    def summary(self) -> list[str]:
-        """What was found, one line per kind of parameter."""
+    def peak_bytes(self, keep: bool) -> int:
+        """The most memory that per-task gradients take in a recorded step: K rows of one layer, or of all.
+
+        Args:
+            keep: whether the rows of all layers are kept until the step ends.
+        """
+        layers = [p.numel() * p.element_size() for p in self.parameters]
+        return len(self.tasks) * (max(layers) if self.way.name == "samples" and not keep else sum(layers))
+
+    def summary(self, keep: bool) -> list[str]:
+        """What was found, one line per kind of parameter.
+
+        Args:
+            keep: see `peak_bytes`.
+        """
         sizes = {name: p.numel() for name, p in self.named.items()}
         lines = []
         for side, part in self.columns.items():
@@ -97,6 +110,7 @@ class Found:
                 lines.append(f"{what}: {_some(others)}")
         times = ", ".join(f"{name} {1e3 * seconds:.1f} ms" for name, seconds in self.way.seconds.items())
         lines.append(f"way: {self.way.name}{f' ({times} in this step)' if times else ''}")
+        lines.append(f"gradients of a recorded step: {self.peak_bytes(keep) / 1e6:.3g} MB at once")
         lines += [f"not {name}: {why}" for name, why in self.way.refused.items()]
         return lines
 

@@ -107,6 +107,7 @@ def record(
         toppo: recording 2 tasks in dumps/example, every 5 steps
           shared: 8 numbers in 2 tensors, weight, bias
           way: ...
+          gradients of a recorded step: 6.4e-05 MB at once
         toppo: recorded in dumps/example; look at it with: toppo-diag report dumps/example
     """
     for name, number in (("every", every), ("accumulate", accumulate)):
@@ -300,14 +301,19 @@ class Recorder:
         found = self._find(given, own)
         parameters = found.parameters
         if window.rows is None:
-            keep = options.slabs or options.combiner is not None or options.accumulate > 1 or self._ranks.several
-            window.rows = Rows(parameters, len(self._tasks), keep)
+            window.rows = Rows(parameters, len(self._tasks), self._keeps_rows)
             if options.combiner is not None:
                 window.before = [None if p.grad is None else p.grad.detach().clone() for p in parameters]
         window.scale = 1.0 if options.scaler is None else options.scaler.get_scale()
         with found.way.capturing(given, parameters, window.rows, own, w, window.scale) as total:
             self._walk(total)
         window.add(given, w, numbers)
+
+    @property
+    def _keeps_rows(self) -> bool:
+        """Whether the rows of all layers are needed at the end of a step, and not their Grams alone."""
+        options = self._options
+        return options.slabs or options.combiner is not None or options.accumulate > 1 or self._ranks.several
 
     def _find(self, given: TaskLosses, samples: Samples | None) -> Found:
         """What the tasks share, found once; and the dump, made with it."""
@@ -331,7 +337,7 @@ class Recorder:
             )
             if self._ranks.writes:
                 print(f"toppo: recording {len(self._tasks)} tasks in {self.path}, every {options.every} steps")
-                print("\n".join(f"  {line}" for line in found.summary()))
+                print("\n".join(f"  {line}" for line in found.summary(self._keeps_rows)))
             self._found = found
         else:
             self._tell_news(given, self._found)
