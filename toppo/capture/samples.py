@@ -155,6 +155,8 @@ def _sums(values: Tensor, shape: torch.Size, cut: Cut) -> Tensor:
     if len(values) == 1 or values.dim() <= len(shape):
         raise NotPossibleError("a parameter is added or multiplied along the axis of the samples")
     parts = cut(values)
+    if isinstance(parts, Tensor) and parts.shape[parts.dim() - len(shape) :] == shape:
+        return parts.sum(dim=tuple(range(1, parts.dim() - len(shape))))
     return torch.stack([part.sum_to_size(shape) for part in parts])
 
 
@@ -186,7 +188,7 @@ def _convolution(node: Node, use: Use, dy: Tensor, cut: Cut, p: nn.Parameter) ->
 
 def _layer_norm(node: Node, use: Use, dy: Tensor, cut: Cut, p: nn.Parameter) -> Tensor:
     if use.place == 1:
-        dy = dy * (node._saved_input - node._saved_result1) * node._saved_result2
+        dy = (node._saved_input - node._saved_result1).mul_(node._saved_result2).mul_(dy)
     return _sums(dy, p.shape, cut)
 
 
