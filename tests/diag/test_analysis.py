@@ -19,7 +19,13 @@ from toppo.combiners.geometry import (
     mean_abs_cosine,
     top_1_mass,
 )
-from toppo_diag.analysis.conflicts import ROUNDING, conflict_series, heads, layer_conflicts
+from toppo_diag.analysis.conflicts import (
+    ROUNDING,
+    conflict_series,
+    heads,
+    layer_conflicts,
+    layer_conflicts_over_time,
+)
 from toppo_diag.analysis.health import health_series
 from toppo_diag.analysis.invariance import (
     gaussian_gram,
@@ -496,3 +502,13 @@ def test_a_row_that_is_not_finite_takes_nothing_else_with_it():
     assert filled[0].tolist() == [[10, 0, 2], [0, 0, 0], [6, 0, 18]]
     assert not filled[1].any()
     np.testing.assert_array_equal(filled[2], gram[2])
+
+
+def test_layer_conflicts_over_time_average_to_those_of_the_whole_run():
+    rng = np.random.default_rng(0)
+    env_steps = np.repeat(np.arange(6), 4)
+    layers = {name: np.array([gram_of(rng.standard_normal((3, 8))) for _ in env_steps]) for name in "ab"}
+    over_time = layer_conflicts_over_time(env_steps, np.stack(list(layers.values()), axis=1))
+    assert over_time.shape == (6, 2)
+    whole = {layer.name: layer.conflict for layer in layer_conflicts(env_steps, layers)}
+    assert over_time.mean(axis=0) == pytest.approx([whole["a"], whole["b"]])

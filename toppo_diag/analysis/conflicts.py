@@ -194,12 +194,9 @@ def layer_conflicts(
     steps = Steps.of(env_steps)
     lengths = gradient_norms(np.sum(list(layers.values()), axis=0))
     live = lengths > 0
-    product = lengths[:, :, None] * lengths[:, None, :]
-    pairs = live[:, :, None] & live[:, None, :] & ~np.eye(lengths.shape[1], dtype=bool)
     rows = []
     for name, gram in layers.items():
-        part = np.divide(gram, product, out=np.full_like(gram, np.nan), where=pairs)
-        strength = conflicts(steps, part, rounding).strength
+        strength = conflicts(steps, _part_of_cosines(gram, lengths), rounding).strength
         own = np.diagonal(gram, axis1=1, axis2=2)
         share = np.divide(own, lengths**2, out=np.full_like(own, np.nan), where=live)
         rows.append(
@@ -212,6 +209,30 @@ def layer_conflicts(
             )
         )
     return sorted(rows, key=lambda layer: (-layer.conflict, -layer.norm_share))
+
+
+def layer_conflicts_over_time(
+    env_steps: Int[np.ndarray, "N"], layers: Float[np.ndarray, "N L K K"], rounding: float = ROUNDING
+) -> Float[np.ndarray, "T L"]:
+    """The conflict that each layer brings at each step: how far it takes a cosine below its noise, mean over the pairs.
+
+    Args:
+        env_steps: of the N minibatches, with T distinct steps.
+        layers: G of the columns of each layer. Together they are all columns of the side.
+        rounding: least half width of the noise band.
+    """
+    steps = Steps.of(env_steps)
+    lengths = gradient_norms(layers.sum(axis=1))
+    found = [conflicts(steps, _part_of_cosines(gram, lengths), rounding).beyond for gram in layers.swapaxes(0, 1)]
+    return np.array([[_mean(at_step) for at_step in beyond] for beyond in found]).T
+
+
+def _part_of_cosines(gram: Float[np.ndarray, "N K K"], lengths: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K K"]:
+    """What one layer adds to the cosines of the side; NaN on the diagonal and where a task is not alive."""
+    product = lengths[:, :, None] * lengths[:, None, :]
+    pairs = (product > 0) & ~np.eye(lengths.shape[1], dtype=bool)
+    part: np.ndarray = np.divide(gram, product, out=np.full_like(gram, np.nan), where=pairs)
+    return part
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from toppo.combiners.geometry import (
     spread,
     top_1_mass,
 )
+from toppo_diag.analysis.conflicts import layer_conflicts_over_time
 from toppo_diag.analysis.recorded import Curve, RunRecord, SideRecord
 from toppo_diag.analysis.scale import without_popart
 from toppo_diag.analysis.series import Steps
@@ -108,13 +109,13 @@ class LayerMap:
         side: the side.
         names: of the L layers.
         steps: (T,).
-        score: mean over the minibatches of a step of `conflict_score`, (T, L).
+        conflict: how far each layer takes a cosine below its noise, mean over the pairs, (T, L).
     """
 
     side: str
     names: tuple[str, ...]
     steps: Int[np.ndarray, "T"]
-    score: Float[np.ndarray, "T L"]
+    conflict: Float[np.ndarray, "T L"]
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,9 @@ def overview(run: RunRecord, kept: Sequence[int]) -> Overview:
         totals += totals_of_weights
         if record.layers is not None:
             of_layers = record.layers.values[:, :, kept][:, :, :, kept]
-            steps = Steps.of(record.layers.steps)
-            score = steps.mean(conflict_score(of_layers))
-            layers.append(LayerMap(side, record.layers.names, steps.env_steps, score))
+            steps = record.layers.steps
+            conflict = layer_conflicts_over_time(steps, of_layers)
+            layers.append(LayerMap(side, record.layers.names, Steps.of(steps).env_steps, conflict))
     for curve in run.curves:
         lines.append(Lines("curves", "", curve.name, curve.steps, curve.values[:, kept]))
     if run.success is not None:

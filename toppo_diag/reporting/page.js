@@ -797,7 +797,7 @@
           "This run has no layers of this side. Record gradients (slabs) or the Grams of layers.",
         );
       const L = map.names.length;
-      const z = map.names.map((_, n) => column(map, "score", L, n).map(number));
+      const z = map.names.map((_, n) => column(map, "conflict", L, n).map(number));
       const every = Math.ceil(map.steps.length / 8);
       const shown = map.steps.filter((_, t) => t % every === 0);
       const ticks = {
@@ -814,7 +814,7 @@
             z,
             zmin: 0,
             colorscale: "Viridis",
-            colorbar: { thickness: 10, title: { text: "share" } },
+            colorbar: { thickness: 10, title: { text: "conflict" } },
             customdata: map.names.map((name) => map.steps.map((s) => [name, s])),
             hovertemplate: "%{y}<br>%{x}: %{z:.3f}<extra></extra>",
             xgap: 1,
@@ -832,10 +832,12 @@
       const worst = map.names.map((name, n) => [z[n][t], name]).sort((x, y) => y[0] - x[0])[0];
       describe(
         "layers",
-        `At ${big(map.steps[t])} ${run().step}, most pairs oppose each other in ${worst[1]}: ${(100 * worst[0]).toFixed(0)}%.`,
+        worst[0] > 0
+          ? `At ${big(map.steps[t])} ${run().step}, ${worst[1]} brings the most conflict: ${worst[0].toPrecision(2)}.`
+          : `At ${big(map.steps[t])} ${run().step}, no layer brings conflict beyond noise.`,
         command("conflicts", sideFlag()),
         () => [
-          ["run", "side", data.stepColumn, "layer", "conflict_score"],
+          ["run", "side", data.stepColumn, "layer", "conflict"],
           ...map.steps.flatMap((s, i) => map.names.map((name, n) => [run().name, map.side, s, name, z[n][i]])),
         ],
       );

@@ -116,7 +116,7 @@ def _run(run: RunRecord, view: Overview) -> Mapping[str, Any]:
                 "side": m.side,
                 "names": [printable(name) for name in m.names],
                 "steps": m.steps.tolist(),
-                "score": packed(m.score),
+                "conflict": packed(m.conflict),
             }
             for m in view.layers
         ],
