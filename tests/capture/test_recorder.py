@@ -183,6 +183,37 @@ def layers_of(model: nn.Module, x: Tensor) -> np.ndarray:
     return grams(reference_gradients(model, lambda m: losses_of(m, x, own=True), names))
 
 
+def test_a_layer_whose_gradient_is_rounding_refuses_no_way(tmp_path: Path) -> None:
+    class Attention(nn.Module):
+        """Attention with a key bias of its own, whose gradient is zero but for rounding."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v = (nn.Linear(6, 8) for _ in range(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = ((self.q(x) @ self.k(x).mT).softmax(-1) @ self.v(x)).mean(1)
+            return y
+
+    torch.manual_seed(0)
+    model = Heads(Attention(), 8)
+    with start(tmp_path, model, way="samples") as recorder:
+        recorder.backward(own_samples(model(torch.randn(N, 5, 6)), SAMPLES), samples=SAMPLES)
+    assert toppo.open_dump(tmp_path / "dump").attrs["capture"]["way"] == "samples"
+
+
+def test_a_step_after_a_mistake_is_a_step_of_its_own(tmp_path: Path) -> None:
+    model, x = build("mlp")
+    with start(tmp_path, model, every=10) as recorder:
+        recorder.backward(losses_of(model, x), accuracy=0.5)
+        with pytest.raises(toppo.DumpError, match="accuracy"):
+            recorder.backward(losses_of(model, x), step=10, accuracy=[0.1, 0.2])
+        model.zero_grad()
+        recorder.backward(losses_of(model, x), step=11)
+        recorder.backward(losses_of(model, x), step=20, accuracy=0.7)
+    assert toppo.open_dump(tmp_path / "dump").steps.tolist() == [0, 20]
+
+
 def test_what_is_shared_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, x = build("mlp")
     model.spare = nn.Linear(2, 2)

@@ -23,7 +23,8 @@ from toppo.dump import DumpWriter, StepAxis, open_dump
 from toppo_diag.analysis.findings import Check, checks
 from toppo_diag.analysis.overview import Total, overview, seed_totals
 from toppo_diag.analysis.recorded import Curve, LayerGrams, RunRecord, SideRecord
-from toppo_diag.analysis.spells import last_spells, smooth, typical
+from toppo_diag.analysis.series import Steps
+from toppo_diag.analysis.spells import last_spells, smooth
 from toppo_diag.analysis.thresholds import THRESHOLDS, thresholds_of
 from toppo_diag.analysis.what_if import what_if
 from toppo_diag.errors import UsageError
@@ -213,8 +214,8 @@ def test_a_stretch_is_long_enough_and_beyond_its_threshold(values: list[float], 
 @given(st.lists(st.one_of(st.floats(-9, 9), st.just(float("nan"))), min_size=1, max_size=12))
 def test_typical_numbers_are_medians_of_what_is_known(values: list[float]) -> None:
     steps = np.arange(len(values)) // 3
-    at, level = typical(steps, np.array(values))
-    for step, number in zip(at, level, strict=True):
+    at = Steps.of(steps)
+    for step, number in zip(at.env_steps, at.median(np.array(values)), strict=True):
         known = np.array([v for v, s in zip(values, steps, strict=True) if s == step and not np.isnan(v)])
         assert np.isnan(number) if not len(known) else number == np.median(known)
 

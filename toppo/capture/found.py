@@ -125,7 +125,7 @@ def find(
     combiners: Combiners,
     way: WayName | None,
 ) -> Found:
-    """What one step says about a model. It walks the graph some 3 K times, and the graph stays.
+    """What one step says about a model. It walks the graph up to 6 times for each task, and the graph stays.
 
     Args:
         model: the network.

@@ -68,13 +68,12 @@ class Ranks:
             raise found[1]
         return found[0]  # type: ignore[no-any-return]
 
-    def average(self, blocks: Sequence[Tensor | None]) -> None:
+    def average(self, blocks: Sequence[Tensor]) -> None:
         """Replace each block by its mean over the processes. All processes must have the same blocks."""
         if self.several:
             for block in blocks:
-                if block is not None:
-                    distributed.all_reduce(block, group=self._group)
-                    block /= distributed.get_world_size(self._group)
+                distributed.all_reduce(block, group=self._group)
+                block /= distributed.get_world_size(self._group)
 
     def any(self, flags: Sequence[bool], device: torch.device) -> list[bool]:
         """Whether each flag is set in any of the processes."""

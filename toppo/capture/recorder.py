@@ -174,8 +174,9 @@ class Recorder:
         self._last_step: int | None = None
         self._ended = False
         self._said: set[str] = set()
-        # torch.compile plans for one walk of its graph, and reads this when a model is first compiled.
-        functorch_config.donated_buffer = False
+        if hasattr(functorch_config, "donated_buffer"):  # not in the oldest torch
+            # torch.compile plans for one walk of its graph, and reads this when a model is first compiled.
+            functorch_config.donated_buffer = False
 
     @property
     def path(self) -> str:
@@ -272,8 +273,8 @@ class Recorder:
             )
         self._last_step = number
         due = self._log.due(number, self._options.every)
-        if due or self._options.combiner is not None:
-            self._window = Window(number, due)
+        # A window that an error left open must not take this step's gradients.
+        self._window = Window(number, due) if due or self._options.combiner is not None else None
 
     def _walk(self, total: Tensor) -> None:
         scaler = self._options.scaler
@@ -298,7 +299,10 @@ class Recorder:
         window, options = self._window, self._options
         assert window is not None
         own = None if samples is None else Samples(torch.as_tensor(samples), len(self._tasks))
+        first = self._found is None
         found = self._find(given, own)
+        if window.due and not first:
+            self._tell_news(given, found)
         parameters = found.parameters
         if window.rows is None:
             window.rows = Rows(parameters, len(self._tasks), self._keeps_rows)
@@ -339,8 +343,6 @@ class Recorder:
                 print(f"toppo: recording {len(self._tasks)} tasks in {self.path}, every {options.every} steps")
                 print("\n".join(f"  {line}" for line in found.summary(self._keeps_rows)))
             self._found = found
-        else:
-            self._tell_news(given, self._found)
         return self._found
 
     def _tell_news(self, given: TaskLosses, found: Found) -> None:
@@ -366,13 +368,14 @@ class Recorder:
         """End a step: the Grams, the combiner's direction, the record."""
         found, rows = self._found, window.rows
         assert found is not None and rows is not None
-        if rows.missing:
+        device = found.parameters[0].device
+        if self._ranks.any([bool(rows.missing)], device)[0]:  # all ranks leave this step out, or none
             self._say_once(
                 "rows", "step %d: the batch is laid out as in no step before, so it is not recorded", window.step
             )
             return
-        self._ranks.average(rows.blocks)
-        device = found.parameters[0].device
+        if self._ranks.several:
+            self._ranks.average(rows.filled())
         present = np.array(self._ranks.any(window.present, device))
         losses = self._ranks.mean(window.losses.to(device))
         # Everything that the host needs comes in one transfer.

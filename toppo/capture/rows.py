@@ -42,6 +42,12 @@ class Rows:
         block = self.blocks[index]
         self.blocks[index] = rows if block is None else block.add_(rows)
 
+    def filled(self) -> list[Tensor]:
+        """The kept rows of every parameter, (K, *shape) each. One that got none has zeros from now on."""
+        filled = [self._block(index) for index in range(len(self._parameters))]
+        self.blocks = list(filled)
+        return filled
+
     def grams(self, scale: float = 1.0) -> Tensor:
         """The Gram of every parameter, (L, K, K), float64, on the device of the parameters. 0 for one without rows.
 

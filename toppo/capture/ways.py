@@ -34,7 +34,8 @@ MOST_TOGETHER = 2**26
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
 """How far two ways' G_ij may be apart, over sqrt(G_ii G_jj) of the layer, by the type of the parameters.
 
-Rounding is far below it (1e-6 in float32); samples that are not a task's own are far above it.
+Rounding is far below it (1e-6 in float32); samples that are not a task's own are far above it. Its square, over the
+norms of all layers, is allowed too: the gradient of a layer such as the key bias of attention is rounding alone.
 """
 HALF_TOLERANCE = 2e-2
 """The same for parameters, or a forward pass, of 16 bits."""
@@ -102,7 +103,7 @@ def choose(
 ) -> Way:
     """The way that was clearly fastest in this step, among those whose layer Grams equal those of K walks.
 
-    It walks the graph several times K times, once in a run.
+    It walks the graph several times for each task, once in a run.
 
     Args:
         losses: K losses, whose graph stays.
@@ -140,8 +141,10 @@ def choose(
         return timed(run)
 
     reference, way.seconds["walks"] = trial(way)
+    tolerance = _tolerance(parameters)
     scale = torch.diagonal(reference, dim1=1, dim2=2).sqrt()
-    bound = _tolerance(losses, parameters) * scale[:, :, None] * scale[:, None, :]
+    whole = torch.diagonal(reference.sum(0)).sqrt()
+    bound = tolerance * scale[:, :, None] * scale[:, None, :] + tolerance**2 * whole[:, None] * whole
 
     def agrees(grams: Tensor) -> list[bool]:
         return ((grams - reference).abs() <= bound).flatten(1).all(1).tolist()
@@ -159,7 +162,8 @@ def choose(
                 candidate = Way(name, tuple(not same for same in agrees(grams)), strict=True)
                 grams, seconds = trial(candidate)
             if not all(agrees(grams)):
-                raise NotPossibleError("its Grams differ from those of K walks, so a loss depends on others' samples")
+                why = ", so a loss depends on others' samples" if name == "samples" else ""
+                raise NotPossibleError(f"its Grams differ from those of K walks{why}")
             way.seconds[name] = seconds
             usable.append(candidate)
         except (NotPossibleError, RuntimeError) as error:
@@ -172,7 +176,7 @@ def choose(
     return Way(best.name, best.time_first, way.seconds, way.refused)
 
 
-def _tolerance(losses: TaskLosses, parameters: Sequence[nn.Parameter]) -> float:
+def _tolerance(parameters: Sequence[nn.Parameter]) -> float:
     types = {p.dtype for p in parameters}
     if torch.is_autocast_enabled() or torch.is_autocast_enabled("cpu") or not types <= TOLERANCE.keys():
         return HALF_TOLERANCE

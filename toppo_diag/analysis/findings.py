@@ -25,7 +25,8 @@ from toppo.combiners.geometry import (
 )
 from toppo_diag.analysis.conflicts import layer_conflicts
 from toppo_diag.analysis.recorded import Curve, RunRecord, SideRecord
-from toppo_diag.analysis.spells import LEAST_MINIBATCHES, LEAST_STEPS, Spell, enough, last_spells, smooth, typical
+from toppo_diag.analysis.series import Steps
+from toppo_diag.analysis.spells import LEAST_MINIBATCHES, LEAST_STEPS, Spell, enough, last_spells, smooth
 from toppo_diag.analysis.tasks import short
 from toppo_diag.analysis.thresholds import THRESHOLDS, Thresholds
 
@@ -137,7 +138,8 @@ class _Asked:
         """
         if not enough(steps):
             return self.too_few(blank, steps), {}
-        at, level = typical(steps, values)
+        distinct = Steps.of(steps)
+        at, level = distinct.env_steps, distinct.median(values)
         above = THRESHOLDS[blank.threshold].above
         found = last_spells(at, level, blank.limit, above)
         last = smooth(level)[-1]
@@ -176,8 +178,9 @@ def _spread(asked: _Asked) -> Iterator[Check]:
         yield check
         return
     norms = gradient_norms(record.gram)
-    at, level = typical(record.steps, np.where(norms > 0, norms, np.nan))
-    within = typical(np.zeros(int((at >= found.since).sum())), level[at >= found.since])[1][0]
+    at = Steps.of(record.steps)
+    level = at.median(np.where(norms > 0, norms, np.nan))[at.env_steps >= found.since]
+    within = Steps.of(np.zeros(len(level), dtype=int)).median(level)[0]
     most, least = int(np.nanargmax(within)), int(np.nanargmin(within))
     text = (
         f"The longest gradient is typically {_number(check.number)} times the shortest. "
@@ -195,7 +198,7 @@ def _spread(asked: _Asked) -> Iterator[Check]:
 
 
 def _last_typical(asked: _Asked, lengths: Float[np.ndarray, "M K"]) -> float:
-    return float(smooth(typical(asked.record.at, spread(lengths))[1])[-1])
+    return float(smooth(Steps.of(asked.record.at).median(spread(lengths)))[-1])
 
 
 def _starved(asked: _Asked) -> Iterator[Check]:
@@ -263,8 +266,9 @@ def _top_1(asked: _Asked) -> Iterator[Check]:
     if found is None:
         yield check
         return
-    at, lengths = typical(record.at, contributions(record.dumped, asked.direction))
-    holder = (int(np.argmax(np.median(lengths[at >= found.since], axis=0))),)
+    at = Steps.of(record.at)
+    lengths = at.median(contributions(record.dumped, asked.direction))
+    holder = (int(np.argmax(np.median(lengths[at.env_steps >= found.since], axis=0))),)
     text = f"One task makes {100 * check.number:.0f}% of the step, most often {asked.names(holder)}.{asked.assumed}"
     yield replace(check, text=text, tasks=holder)
 

@@ -29,7 +29,6 @@ from toppo_diag.analysis.conflicts import layer_conflicts_over_time
 from toppo_diag.analysis.recorded import Curve, RunRecord, SideRecord
 from toppo_diag.analysis.scale import without_popart
 from toppo_diag.analysis.series import Steps
-from toppo_diag.analysis.spells import typical
 from toppo_diag.analysis.success import sem
 from toppo_diag.analysis.weights import weight_shares
 
@@ -193,7 +192,7 @@ def _cube(
     at = Steps.of(steps)
     low, high = (None, None) if layer is not None else at.range(cosine)
     norms = at.mean(_lengths(gram, present))
-    return Cube(side, condition, layer, at.env_steps, typical(steps, cosine)[1], low, high, norms)
+    return Cube(side, condition, layer, at.env_steps, at.median(cosine), low, high, norms)
 
 
 def _lengths(gram: Float[np.ndarray, "N K K"], present: Bool[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from toppo_diag.analysis.series import Steps
-
 LEAST_STEPS = 2
 """Distinct steps that a statement needs at least."""
 LEAST_MINIBATCHES = 4
@@ -37,12 +35,6 @@ def enough(steps: Int[np.ndarray, "N"]) -> bool:
     return len(steps) >= LEAST_MINIBATCHES and len(np.unique(steps)) >= LEAST_STEPS
 
 
-def typical(steps: Int[np.ndarray, "N"], values: Float[np.ndarray, "N *k"]) -> tuple[np.ndarray, np.ndarray]:
-    """The distinct steps (T,), and the median over the minibatches of each step (T, ...). NaN does not count."""
-    at = Steps.of(steps)
-    return at.env_steps, np.stack([_median(values[at.member == t]) for t in range(len(at.env_steps))])
-
-
 def smooth(values: Float[np.ndarray, "T *k"]) -> Float[np.ndarray, "T *k"]:
     """The median of each row and its two neighbours. The first and the last row have one neighbour."""
     none = np.full_like(values[:1], np.nan, dtype=np.float64)
@@ -58,7 +50,7 @@ def last_spells(
 
     Args:
         steps: distinct, increasing.
-        values: a typical number at each step, from `typical`.
+        values: a typical number at each step, such as the median of `Steps`.
         threshold: what the median of three neighbouring steps is compared with.
         above: whether numbers above the threshold count, or those below.
 

@@ -51,11 +51,11 @@ _TABLE = (
         "the noise of 50 evaluation episodes (our choice)",
     ),
     Threshold(
-        *("return_gain", 0.1, 0.0, 1.0, False, "relative gain in return since the task is starved, without a success"),
+        *("return_gain", 0.1, 0.0, 1.0, False, "relative gain in return while starved, if no success is known"),
         "our choice",
     ),
     Threshold(
-        *("loss_drop", 0.1, 0.0, 1.0, False, "relative drop of the loss since the task is starved, without either"),
+        *("loss_drop", 0.1, 0.0, 1.0, False, "relative drop of the loss while starved, if neither is known"),
         "our choice",
     ),
     Threshold(

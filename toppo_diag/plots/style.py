@@ -27,6 +27,7 @@ from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocat
 from toppo.common.errors import unknown
 from toppo.common.files import write_whole
 from toppo_diag.analysis.typical import Typical
+from toppo_diag.plots.colours import TASK_COLOURS
 from toppo_diag.plots.names import FORMATS, METAWORLD, short
 
 Target = Figure | SubFigure
@@ -53,19 +54,6 @@ GRADIENT_UNIT = "loss / parameter"
 STEPS = "steps"
 """Label of the steps where a run does not say what they are."""
 
-_COLOURS = (
-    "#332288",
-    "#88CCEE",
-    "#117733",
-    "#999933",
-    "#DDCC77",
-    "#CC6677",
-    "#882255",
-    "#AA4499",
-    "#44AA99",
-    "#661100",
-)
-"""Paul Tol's muted scheme. Its colours stay distinct under the common kinds of colour blindness."""
 _DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 
 _BEHIND: dict[str, Any] = {"color": "0.82", "linestyle": "-", "marker": "", "zorder": 1.5}
@@ -284,9 +272,9 @@ def task_styles(tasks: Sequence[str], named: Sequence[str] | None = None) -> dic
     for task in tasks:
         if task not in place:
             place[task] = next(free)
-    n = len(_COLOURS)
+    n = len(TASK_COLOURS)
     looks = {
-        task: {"color": _COLOURS[place[task] % n], "linestyle": _DASHES[place[task] // n % len(_DASHES)]}
+        task: {"color": TASK_COLOURS[place[task] % n], "linestyle": _DASHES[place[task] // n % len(_DASHES)]}
         for task in tasks
     }
     return looks if named is None else {task: look if task in named else _BEHIND for task, look in looks.items()}

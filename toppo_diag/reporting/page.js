@@ -83,21 +83,23 @@
     of.cubes.find((c) => c.side === state.side && c.condition === condition && (c.layer || "") === layer);
   const linesOf = (of, view) => of.lines.filter((l) => l.view === view && (l.side === state.side || l.side === ""));
 
+  const COSINE_COLUMNS = [
+    "run",
+    "side",
+    "condition",
+    "layer",
+    data.stepColumn,
+    "task",
+    "task_j",
+    "median_cosine",
+    "cosine_low",
+    "cosine_high",
+  ];
+
   // ---- look --------------------------------------------------------------------------------------------------------
   const MANY = 15; // with more tasks than this, a view names the extreme ones alone, as the figures do
   const palettes = {
-    light: [
-      "#332288",
-      "#88CCEE",
-      "#117733",
-      "#999933",
-      "#DDCC77",
-      "#CC6677",
-      "#882255",
-      "#AA4499",
-      "#44AA99",
-      "#661100",
-    ],
+    light: data.colours,
     dark: [
       "#77AADD",
       "#EE8866",
@@ -639,19 +641,7 @@
           `${sideFlag()}${state.layer ? ` --layer ${word(state.layer)}` : ""} --steps ${cube.steps[t]}`,
         ),
         () => [
-          [
-            "run",
-            "side",
-            "condition",
-            "layer",
-            data.stepColumn,
-            "task",
-            "task_j",
-            "median_cosine",
-            "cosine_low",
-            "cosine_high",
-            "norm_of_task",
-          ],
+          [...COSINE_COLUMNS, "norm_of_task"],
           ...[[cube, run(), t], ...(compared ? [[compared, data.runs[state.other], u]] : [])].flatMap(([c, r, when]) =>
             tasks.flatMap((x, i) =>
               tasks.map((y, j) => [
@@ -757,18 +747,7 @@
         `${tasks[a]} against ${tasks[b]}: cosine ${Number.isFinite(v) ? v.toFixed(4) : "unknown"} at this time.${least ? ` Lowest in the layer ${least[1]}: ${least[0].toFixed(2)}.` : " This run has no layers."}`,
         command("conflicts", `${sideFlag()} --tasks ${word(`${tasks[a]},${tasks[b]}`)}`),
         () => [
-          [
-            "run",
-            "side",
-            "condition",
-            "layer",
-            data.stepColumn,
-            "task",
-            "task_j",
-            "median_cosine",
-            "cosine_low",
-            "cosine_high",
-          ],
+          COSINE_COLUMNS,
           ...data.runs.flatMap((r) =>
             r.cubes
               .filter((c) => c.side === state.side)

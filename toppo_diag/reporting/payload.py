@@ -14,6 +14,7 @@ import numpy as np
 from toppo_diag.analysis.overview import RECORDED, Overview, SeedTotal
 from toppo_diag.analysis.recorded import RunRecord
 from toppo_diag.analysis.tasks import short
+from toppo_diag.plots.colours import TASK_COLOURS
 from toppo_diag.reporting.text import printable
 from toppo_diag.request import file_part
 
@@ -53,6 +54,7 @@ def payload(
     return {
         "tasks": [printable(short(task)) for task in tasks],
         "recorded": RECORDED,
+        "colours": TASK_COLOURS,
         "defaultSide": "critic" if "critic" in sides else (sides[-1] if sides else ""),
         "stepColumn": runs[0].step_name,
         "follow": follow,
