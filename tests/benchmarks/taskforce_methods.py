@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from toppo.combiners import Combiner, TaskForce, check_gram
+from toppo.combiners import Combiner, TaskForce, check_gram, make
 from toppo.combiners.taskforce import project
 
 BASELINES = {
     "mean": "mean",
     "PCGrad": "pcgrad",
+    "MGDA": "mgda",
     "CAGrad": "cagrad:c=0.4",
     "IMTL-G": "imtl-g",
     "Nash-MTL": "nash-mtl",
@@ -31,6 +32,11 @@ FEATURES = 64
 
 Look = Callable[[], tuple[np.ndarray, np.ndarray]]
 """Gradients (K, P) and losses (K,) of the batch at hand, at the parameters as they are."""
+
+
+def make_seeded(spec: str, seed: int) -> Combiner:
+    """The combiner of a spec. TaskForce's agents get the seed."""
+    return make(f"{spec}{',' if ':' in spec else ':'}seed={seed}" if spec.startswith("taskforce") else spec)
 
 
 def weigh(combiner: Combiner, look: Look, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

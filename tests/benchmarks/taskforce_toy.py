@@ -18,8 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.optimize import minimize_scalar
 
-from tests.benchmarks.taskforce_methods import BASELINES, NORMALISED, TASKFORCE, Adam, look_again, weigh
-from toppo.combiners import make
+from tests.benchmarks.taskforce_methods import BASELINES, NORMALISED, TASKFORCE, Adam, look_again, make_seeded, weigh
 from toppo_diag.plots.style import PAGE_WIDTH, paper_style
 
 OUT = Path("figures/taskforce")
@@ -130,7 +129,7 @@ def three_tasks() -> Problem:
 
 def walk(problem: Problem, spec: str, start: tuple[float, float], seed: int) -> tuple[np.ndarray, float]:
     """A trajectory, every EVERY-th point of it, and the seconds it took."""
-    combiner, rng = make(f"{spec},seed={seed}" if spec.startswith("taskforce") else spec), np.random.default_rng(seed)
+    combiner, rng = make_seeded(spec, seed), np.random.default_rng(seed)
     theta, adam = np.array(start), Adam(2, LR)
     points = [theta.copy()]
     began = time.process_time()

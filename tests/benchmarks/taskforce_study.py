@@ -1,0 +1,315 @@
+"""TaskForce's sensitivity: `python -m tests.benchmarks.taskforce_study` writes figures/taskforce/study* and figure-*.
+
+The forms of Figures 3 and 4 and of Tables 7, 9 and 10 of TaskForce's appendix, on ten thousand steps of `digits`, where
+each image is moved at random. Every run is one line of study.csv. A second call makes only the runs that are missing
+there, so the whole can be stopped at any time; it takes about three hours of one core. `--draw` trains nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tests.benchmarks.digits import LONG, METRICS, TASKS, delta_m, train
+from tests.benchmarks.taskforce_methods import BASELINES, NORMALISED, TASKFORCE, make_seeded
+from toppo.combiners import Combination, Combiner, Mean
+from toppo_diag.plots.style import PAGE_WIDTH, paper_style
+
+OUT = Path("figures/taskforce")
+SEEDS = 3
+STL = "alone"
+"""Spec of the four networks that each train one task."""
+FIXED = "fixed "
+"""Starts the spec of a run whose weights are, at every step, the mean weights of another run with the same seed."""
+AT_BOUNDS = 300.0
+"""With weights further apart than this, agents stand at both of their bounds (400 is the most)."""
+
+FORMS = {"raw gradients": "", "normalised step": ",step=normalised"}
+BASE = "taskforce:r_g=norm"
+
+BUFFERS = {100: ",buffer=100", 1_000: ",buffer=1000", 3_000: ",buffer=3000", LONG.steps: ""}
+"""Figure 3. The default of 100,000 holds the whole run."""
+NOISES = {
+    "none": ",noise_start=0,noise_end=0",
+    "0.1 to 0.02": ",noise_start=0.1,noise_end=0.02",
+    "0.3 to 0.05": "",
+    "1 to 0.2": ",noise_start=1,noise_end=0.2",
+}
+"""Figure 3. The third is the default."""
+EVERY = {1: "", 2: ",every=2", 5: ",every=5", 10: ",every=10", 20: ",every=20"}
+"""Figure 4: steps between updates of the agents."""
+RATIOS = {
+    "1 : 0": ("taskforce:r_g=none", "taskforce:r_g=none"),
+    "1 : 0.01": ("taskforce:r_g=norm,lambda_g=0.01", "taskforce:r_g=imtl,lambda_imtl=0.01"),
+    "1 : 1": ("taskforce:r_g=norm,lambda_g=1", "taskforce:r_g=imtl"),
+    "0 : 1": ("taskforce:r_g=norm,lambda_l=0,lambda_g=1", "taskforce:r_g=imtl,lambda_l=0"),
+}
+"""Table 7: lambda_L : lambda_G with r_G and with r_G^IMTL."""
+CONTROLS = {
+    "rewards r_L and r_G": BASE,
+    "no reward at all": "taskforce:r_g=none,lambda_l=0",
+    "weights at most 7 times apart": f"{BASE},sharpness=1",
+    "no learning, no noise: equal weights": "taskforce:r_g=none,lambda_l=0,noise_start=0,noise_end=0,lr=1e-12",
+}
+"""What the agents' rewards and their bounds do."""
+HELD = {"its mean weights, fixed": f"{FIXED}{BASE}"}
+"""What it does that weights move; only for raw gradients."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One line of study.csv.
+
+    Attributes:
+        metrics: `METRICS` on the held-out third.
+        weights: mean weight of each task over the run, (4,). With a normalised step it is the weight of the unit
+            gradient.
+        at_bounds: share of the calls with weights more than AT_BOUNDS apart.
+        ms: processor time per step.
+    """
+
+    metrics: np.ndarray
+    weights: np.ndarray
+    at_bounds: float
+    ms: float
+
+    COLUMNS: ClassVar[tuple[str, ...]] = (*METRICS, *(f"weight of {task}" for task in TASKS), "at_bounds", "ms")
+
+    @property
+    def row(self) -> list[float]:
+        """Numbers in the order of COLUMNS."""
+        return [float(f"{v:.6g}") for v in (*self.metrics, *self.weights, self.at_bounds, self.ms)]
+
+    @classmethod
+    def read(cls, numbers: Sequence[float]) -> Run:
+        """The inverse of `row`."""
+        return cls(np.array(numbers[:4]), np.array(numbers[4:8]), *numbers[8:])
+
+
+Runs = dict[tuple[str, int], Run]
+"""By spec and seed."""
+
+
+@dataclass
+class Fixed(Mean):
+    """The same weights at every step."""
+
+    weights: tuple[float, ...] = ()
+
+    def _combine(self, gram: np.ndarray, losses: np.ndarray | None, order: np.ndarray | None) -> Combination:
+        return Combination(np.array(self.weights), super()._combine(gram, losses, order).record)
+
+
+def specs() -> list[str]:
+    """Every configuration once. Those that answer most come first."""
+    forms = list(FORMS.values())
+    found = [STL, *BASELINES.values(), *TASKFORCE.values(), *NORMALISED.values()]
+    found += [spec + form for spec in CONTROLS.values() for form in forms] + [*HELD.values()]
+    found += [BASE + option + form for option in EVERY.values() for form in forms]
+    found += [f"{spec},strategy=same" for spec in (*TASKFORCE.values(), *NORMALISED.values())]
+    found += [BASE + option + form for option in (*BUFFERS.values(), *NOISES.values()) for form in forms]
+    found += [spec + form for pair in RATIOS.values() for spec in pair for form in forms]
+    return list(dict.fromkeys(found))
+
+
+def one(spec: str, seed: int, runs: Runs) -> Run:
+    """Train one configuration."""
+    began = time.process_time()
+    if spec == STL:
+        metrics = np.array([train(make_seeded("mean", seed), seed, LONG, [k]).metrics[k] for k in range(4)])
+        return Run(metrics, np.ones(4), 0.0, 0.0)
+    combiner: Combiner = (
+        Fixed(weights=tuple(runs[spec.removeprefix(FIXED), seed].weights))
+        if spec.startswith(FIXED)
+        else make_seeded(spec, seed)
+    )
+    trained = train(combiner, seed, LONG)
+    w = trained.weights * trained.norms if FORMS["normalised step"] in spec else trained.weights
+    apart = w.max(axis=1) > AT_BOUNDS * np.abs(w).min(axis=1)
+    return Run(trained.metrics, w.mean(axis=0), apart.mean(), 1e3 * (time.process_time() - began) / LONG.steps)
+
+
+def read(path: Path) -> Runs:
+    """The runs that are there."""
+    if not path.exists():
+        return {}
+    with path.open() as file:
+        lines = list(csv.reader(file))[1:]
+    return {(spec, int(seed)): Run.read([float(v) for v in rest]) for spec, seed, *rest in lines}
+
+
+def complete(path: Path) -> Runs:
+    """Make the runs that are missing. Each is written when it ends."""
+    runs = read(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        table = csv.writer(file, lineterminator="\n")
+        if not runs:
+            table.writerow(["spec", "seed", *Run.COLUMNS])
+        for seed in range(SEEDS):
+            for spec in specs():
+                if (spec, seed) not in runs:
+                    run = runs[spec, seed] = one(spec, seed, runs)
+                    table.writerow([spec, seed, *run.row])
+                    file.flush()
+                    print(f"seed {seed}  {run.metrics.round(4)}  {run.ms:.2f} ms  {spec}", flush=True)
+    return runs
+
+
+class Study:
+    """All runs, and what the tables say of a configuration."""
+
+    def __init__(self, runs: Runs) -> None:
+        by_spec: dict[str, list[Run]] = defaultdict(list)
+        seeds = [seed for seed in range(SEEDS) if (STL, seed) in runs]
+        for spec in specs():
+            by_spec[spec] = [runs[spec, seed] for seed in seeds if (spec, seed) in runs]
+        self.runs = by_spec
+
+    def delta(self, spec: str) -> np.ndarray:
+        """Delta-m of each seed, percent."""
+        found = np.stack([run.metrics for run in self.runs[spec]])
+        return delta_m(found, np.stack([run.metrics for run in self.runs[STL]])[: len(found)])
+
+    def cell(self, spec: str) -> str:
+        """Delta-m, mean and standard deviation over the seeds."""
+        d = self.delta(spec)
+        return f"{d.mean():+.1f} ± {d.std(ddof=1):.1f} %"
+
+    def mean(self, spec: str, of: Callable[[Run], float]) -> float:
+        """Mean of a number over the seeds."""
+        return float(np.mean([of(run) for run in self.runs[spec]]))
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows))
+
+
+def tables(study: Study) -> str:
+    """Tables 7, 9 and 10, and the controls."""
+
+    def line(label: str, spec: str) -> list[str]:
+        runs = study.runs[spec]
+        means = np.mean([run.metrics for run in runs], axis=0)
+        return [label, *(f"{v:.3f}" for v in means[:3]), f"{means[3]:.4f}", study.cell(spec)]
+
+    def control(label: str, spec: str) -> list[str]:
+        weights = np.mean([run.weights / run.weights.sum() for run in study.runs[spec]], axis=0)
+        bounds = study.mean(spec, lambda run: run.at_bounds)
+        return [label, *(f"{v:.3f}" for v in weights), f"{100 * bounds:.0f} %", study.cell(spec)]
+
+    def strategy(label: str, spec: str) -> list[str]:
+        again = f"{spec},strategy=same"
+        slower = study.mean(again, lambda run: run.ms) / study.mean(spec, lambda run: run.ms)
+        return [label, study.cell(spec), study.cell(again), f"{slower:.2f}"]
+
+    methods = {"STL (single-task learning)": STL, **BASELINES, **TASKFORCE, **NORMALISED}
+    ratio_head = ["λ_L : λ_G", *(f"{reward}, {form}" for form in FORMS for reward in ("r_G", "r_G^IMTL"))]
+    parts = [
+        ("Table 9", table(["method", *METRICS, "Δm"], [line(*method) for method in methods.items()])),
+        (
+            "Table 7",
+            table(
+                ratio_head,
+                [
+                    [ratio, *(study.cell(spec + form) for form in FORMS.values() for spec in pair)]
+                    for ratio, pair in RATIOS.items()
+                ],
+            ),
+        ),
+        (
+            "Table 10",
+            table(
+                ["method", "Strategy 1", "Strategy 2", "time of 2 / 1"],
+                [strategy(*method) for method in {**TASKFORCE, **NORMALISED}.items()],
+            ),
+        ),
+        (
+            "Controls",
+            table(
+                ["agents", *TASKS, "at both bounds", "Δm"],
+                [
+                    control(f"{label}, {form}", spec + option)
+                    for form, option in FORMS.items()
+                    for label, spec in {**CONTROLS, **(HELD if not option else {})}.items()
+                ],
+            ),
+        ),
+    ]
+    return "\n\n".join(f"## {title}\n\n{body}" for title, body in parts) + "\n"
+
+
+LOOK = {"raw gradients": ("#0072B2", "o"), "normalised step": ("#D55E00", "s")}
+
+
+def sweep(ax: Axes, study: Study, options: Sequence[str]) -> None:
+    """Delta-m of both forms along one option: mean and standard deviation, and each seed as a dot."""
+    for side, (form, suffix) in zip((-1, 1), FORMS.items(), strict=True):
+        colour, marker = LOOK[form]
+        x = np.arange(len(options)) + 0.08 * side
+        deltas = [study.delta(BASE + option + suffix) for option in options]
+        for at, d in zip(x, deltas, strict=True):
+            ax.plot(np.full(len(d), at), d, ".", color=colour, markersize=2, alpha=0.6)
+        means, spread = [d.mean() for d in deltas], [d.std(ddof=1) for d in deltas]
+        ax.errorbar(x, means, spread, color=colour, marker=marker, markersize=3, linewidth=1, capsize=2, label=form)
+    ax.axhline(0, color="0.6", linewidth=0.5)
+
+
+def figure_3(study: Study) -> Figure:
+    """Replay buffer and noise."""
+    figure = Figure(figsize=(PAGE_WIDTH, 2.4), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    sweep(left, study, list(BUFFERS.values()))
+    left.set_xticks(range(len(BUFFERS)), [f"{n:,}" for n in BUFFERS])
+    left.set(xlabel="transitions in the buffer", ylabel="Δm (%), lower is better")
+    sweep(right, study, list(NOISES.values()))
+    right.set_xticks(range(len(NOISES)), list(NOISES))
+    right.set_xlabel("scale of the noise, first to last")
+    left.legend()
+    return figure
+
+
+def figure_4(study: Study) -> Figure:
+    """How often the agents are updated."""
+    figure = Figure(figsize=(PAGE_WIDTH, 2.4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    sweep(left, study, list(EVERY.values()))
+    left.set(xlabel="steps between updates of the agents", ylabel="Δm (%), lower is better")
+    left.legend()
+    for form, suffix in FORMS.items():
+        cost = [study.mean(BASE + option + suffix, lambda run: run.ms) for option in EVERY.values()]
+        right.plot(np.array(cost) / cost[0], color=LOOK[form][0], marker=LOOK[form][1], markersize=3, linewidth=1)
+    right.set(xlabel="steps between updates of the agents", ylabel="time of a step / with every step", ylim=(0, None))
+    for ax in (left, right):
+        ax.set_xticks(range(len(EVERY)), [str(n) for n in EVERY])
+    return figure
+
+
+def main() -> None:
+    """Train what is missing, write tables and figures."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--draw", action="store_true", help="only draw from study.csv")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    path = OUT / "study.csv"
+    study = Study(read(path) if asked.draw else complete(path))
+    (OUT / "study.md").write_text(tables(study))
+    with paper_style():
+        for name, draw in {"figure-3": figure_3, "figure-4": figure_4}.items():
+            draw(study).savefig(OUT / f"{name}.png")
+
+
+if __name__ == "__main__":
+    main()
