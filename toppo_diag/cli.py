@@ -20,6 +20,7 @@ from toppo_diag.commands import ALL, DUMP_TABLES, RUN_TABLES, TABLES, store
 from toppo_diag.commands import report as reporting
 from toppo_diag.commands import watch as watching
 from toppo_diag.product import Product
+from toppo_diag.reporting.document import page_file
 from toppo_diag.request import One, Selection, Sources, Texts, as_texts
 
 OUT = Path("figures/out")
@@ -262,6 +263,7 @@ def _report(
     show: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     as_json: AsJson = False,
 ) -> None:
+    out = page_file(out)
     if watch:
         print(f"writing {out} every {interval:g} s until the run ends; Ctrl-C stops", file=sys.stderr)
     given = ",".join(threshold or ())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import toppo_diag
 from tests.diag import runs
 from toppo.combiners import make
 from toppo.combiners.geometry import cosines
+from toppo.combiners.scalars import STARVED
 from toppo.dump import gram
 from toppo_diag import cli, output
 from toppo_diag.commands import ALL, COMMANDS
@@ -291,10 +293,23 @@ def test_several_runs_are_drawn_below_each_other_with_the_same_axes(diag, run, l
     assert (code, "is given twice; give each run once" in err) == (2, True), err
 
 
-def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path):
+@pytest.mark.parametrize("command", ["norms", "health", "trap", "weights", "conflicts"])
+def test_runs_of_one_name_are_told_apart_by_their_paths(tmp_path, command):
     paths = [runs.record(tmp_path / place / "same", snapshots=2) for place in "ab"]
-    product = ALL["norms"]([str(path) for path in paths])
-    assert {row["run"] for row in product.headline} == {str(path / "dump.zarr") for path in paths}
+    product = ALL[command]([str(path) for path in paths])
+    rows = [*product.headline, *(row for table in product.rows.values() for row in table)]
+    assert {row["run"] for row in rows if row.get("run")} == {str(path / "dump.zarr") for path in paths}
+
+
+def test_the_columns_of_runs_of_one_name_are_told_apart_by_their_paths(tmp_path):
+    paths = [str(runs.record(tmp_path / place / "same", snapshots=2) / "dump.zarr") for place in "ab"]
+    for command in ("heatmaps", "health"):
+        conditions = {row["condition"] for row in ALL[command](paths).headline}
+        assert all(any(path in condition for condition in conditions) for path in paths), conditions
+
+
+def test_the_trap_calls_a_task_starved_where_the_report_does():
+    assert signature(ALL["trap"]).parameters["starved_share"].default == STARVED
 
 
 def test_a_wrong_path_is_looked_for_before_any_work(diag, monkeypatch):

@@ -333,6 +333,8 @@ def test_the_command_writes_the_page_and_prints_the_findings(diag: Any, ln_run: 
     assert Path(answer["files"][0]).read_text() == page.html
     code, out, err = diag("report", ln_run)
     assert code == 0 and out.splitlines()[-1] == "report.html"
+    code, out, err = diag("report", ln_run, "--out", "pages")
+    assert code == 0 and out.splitlines()[-1] == str(Path("pages/report.html"))
     code, out, err = diag("report", ln_run, "--threshold", "spread=1", "--threshold", "top_1=0.9")
     assert code == 0 and "spread" in out
     code, out, err = diag("report", ln_run, "--threshold", "spread=none")

@@ -31,7 +31,7 @@ def _compared(opened: Sequence[Dump], request: Request) -> Product:
     """The product of dumps with the same tasks: one bar for each condition."""
     from toppo_diag.analysis.health import HealthSeries, health_series
     from toppo_diag.plots.health import health_figure
-    from toppo_diag.reading.conditions import chosen_side, conditions_of, of_trainer, run_name, run_names
+    from toppo_diag.reading.conditions import chosen_side, conditions_of, of_trainer, run_names, told_apart
     from toppo_diag.reading.dumps import dropped_note
 
     side, notes = chosen_side(opened[0], request)
@@ -44,6 +44,7 @@ def _compared(opened: Sequence[Dump], request: Request) -> Product:
     last = conditions[-1]
     again = "+FG" if of_trainer(last.dump) else " (FairGrad)"
     bars.append((f"{last.label}{again}", last, "fairgrad:alpha=1"))
+    names = {dump.path: name for dump, name in zip(opened, told_apart(opened), strict=True)}
     found: dict[str, HealthSeries] = {}
     rows: list[dict[str, Any]] = []
     headline: list[dict[str, Any]] = []
@@ -52,11 +53,12 @@ def _compared(opened: Sequence[Dump], request: Request) -> Product:
         grams = condition.grams(side, request)
         notes += dropped_note(condition.dump, side, grams)
         n_tasks = len(grams.tasks)
+        run = names[condition.dump.path]
         s = found[label] = health_series(grams.values, spec, grams.known)
         rows += [
             {
                 "condition": label,
-                "run": run_name(condition.dump),
+                "run": run,
                 "combiner": spec,
                 **grams.where(n),
                 "mean_abs_cosine": s.mean_abs_cosine[n],
@@ -64,7 +66,6 @@ def _compared(opened: Sequence[Dump], request: Request) -> Product:
             }
             for n in range(len(grams.values))
         ]
-        run = run_name(condition.dump)
         headline.append({"condition": label, "run": run, "minibatches": len(grams.values), **s.columns()})
     cosines = {label: s.mean_abs_cosine for label, s in found.items()}
     masses = {label: s.top_1_mass for label, s in found.items()}

@@ -30,7 +30,15 @@ def invariance(
     from toppo_diag.analysis.invariance import judge, realised_rows, synthetic
     from toppo_diag.commands.options import chosen_combiners
     from toppo_diag.plots.invariance import invariance_figure
-    from toppo_diag.reading.conditions import as_combined, chosen_side, has_popart, of_trainer, raw, run_name, run_names
+    from toppo_diag.reading.conditions import (
+        as_combined,
+        chosen_side,
+        has_popart,
+        of_trainer,
+        raw,
+        run_names,
+        told_apart,
+    )
     from toppo_diag.reading.dumps import dropped_note, read_grams
     from toppo_diag.reading.progress import tracked
 
@@ -39,7 +47,7 @@ def invariance(
     on_gaussians = synthetic(tracked("combiners on Gaussians", list(chosen_combiners(combiners).items())))
     notes: list[str] = []
     minibatches: list[dict[str, Any]] = []
-    for dump in opened:
+    for dump, name in zip(opened, told_apart(opened), strict=True):
         side, of_side = chosen_side(dump, request)
         notes += of_side
         grams = read_grams(dump, side, request)
@@ -52,7 +60,7 @@ def invariance(
         grams = as_combined(dump, side, grams)
         source = raw(grams) if popart else grams
         sigma = grams.beside["popart_sigma"] if popart else None
-        where = [{"run": run_name(dump), "side": side, **grams.where(n)} for n in range(len(grams.values))]
+        where = [{"run": name, "side": side, **grams.where(n)} for n in range(len(grams.values))]
         minibatches += realised_rows(source.values, sigma, tracked(f"minibatches of {dump.path}", where))
     verdict = judge(minibatches, on_gaussians.sweeps, tol)
     if verdict.singular:

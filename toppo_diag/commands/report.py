@@ -40,7 +40,7 @@ def report(
 
     Args:
         runs: run directories, dumps (.zarr), archives (.h5) or URLs.
-        out: the file to write.
+        out: the file to write, or a directory.
         watch: write the file again until all runs have ended. A page that is open follows.
         interval: seconds between two looks at a run that goes on.
         threshold: thresholds of the findings, as NAME=NUMBER, separated by commas.

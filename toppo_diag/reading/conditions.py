@@ -108,8 +108,10 @@ def plain_conditions(dumps: Sequence[Dump]) -> list[Condition]:
 
 def _distinct(conditions: list[Condition]) -> list[Condition]:
     labels = [c.label for c in conditions]
+    dumps = {c.dump.path: c.dump for c in conditions}
+    names = dict(zip(dumps, told_apart(list(dumps.values())), strict=True))
     return [
-        replace(c, label=f"{c.label} ({run_name(c.dump)})" if c.label else run_name(c.dump))
+        replace(c, label=f"{c.label} ({names[c.dump.path]})" if c.label else names[c.dump.path])
         if labels.count(c.label) > 1 or not c.label
         else c
         for c in conditions

@@ -51,7 +51,7 @@ class Report:
         """Write the page. An older file at this place is replaced whole.
 
         Args:
-            path: of the file.
+            path: of the file, or of a directory, in which the file is report.html.
 
         Returns:
             The file.
@@ -59,7 +59,7 @@ class Report:
         Raises:
             OutputError: the place cannot be written.
         """
-        return write_text(self.html, Path(path))
+        return write_text(self.html, page_file(path))
 
     def lines(self) -> list[str]:
         """The findings and notes as lines for a terminal."""
@@ -79,3 +79,8 @@ class Report:
             f'<iframe title="report" sandbox="allow-scripts allow-downloads" style="{style}" '
             f'srcdoc="{escape(self.html)}"></iframe>'
         )
+
+
+def page_file(path: str | os.PathLike[str]) -> Path:
+    """The file of a page that is to be written to a path: in a directory it is report.html."""
+    return Path(path) / "report.html" if Path(path).is_dir() else Path(path)
