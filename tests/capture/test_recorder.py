@@ -28,6 +28,7 @@ from tests.capture.networks import (
     reference_gradients,
     vectors,
 )
+from toppo.capture.errors import CaptureError
 from toppo.capture.recorder import Recorder, record
 
 SAMPLES = torch.arange(3).repeat(N // 3)  # not sorted by task
@@ -424,6 +425,26 @@ def test_accumulated_steps_have_the_gram_of_the_summed_gradient(tmp_path: Path) 
     names, found = layers(tmp_path)
     assert_close(found, grams(reference_gradients(model, compute, names)))
     assert dump.values("loss")[0, 0] == pytest.approx([float(loss.detach()) for loss in compute(model)], rel=1e-5)
+
+
+def test_a_loop_can_say_where_its_steps_end(tmp_path: Path) -> None:
+    model, x = build("mlp")
+    parts = x.split(4)
+    with start(tmp_path, model, accumulate=3) as recorder:
+        for step, taken in enumerate((parts, parts[2:], parts[:2])):
+            for n, part in enumerate(taken):
+                recorder.backward(losses_of(model, part), step=step, ends_step=n == len(taken) - 1)
+    dump = toppo.open_dump(tmp_path / "dump")
+    assert dump.steps.tolist() == [0, 1, 2]
+    names, found = layers(tmp_path)
+    last = lambda m: [sum(losses_of(m, part)[i] for part in parts[:2]) for i in range(3)]  # noqa: E731
+    assert_close(found, grams(reference_gradients(model, last, names)))
+
+
+def test_a_step_of_several_calls_has_to_be_announced(tmp_path: Path) -> None:
+    model, x = build("mlp")
+    with start(tmp_path, model) as recorder, pytest.raises(CaptureError, match="accumulate=2"):
+        recorder.backward(losses_of(model, x), ends_step=False)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

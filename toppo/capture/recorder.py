@@ -170,7 +170,7 @@ class Recorder:
         self._orders = np.random.default_rng(options.seed)
         self._found: Found | None = None
         self._window: Window | None = None
-        self._calls = 0
+        self._parts = 0
         self._last_step: int | None = None
         self._ended = False
         self._said: set[str] = set()
@@ -190,6 +190,7 @@ class Recorder:
         step: int | None = None,
         samples: Sequence[int] | Tensor | None = None,
         weights: Sequence[float] | Tensor | None = None,
+        ends_step: bool | None = None,
         **numbers: Any,
     ) -> None:
         """Add the gradient of the sum of the losses to `.grad`, and record the per-task gradients if it is time.
@@ -204,6 +205,8 @@ class Recorder:
             samples: the task of every sample in the batch, (n,), if each loss depends on its task's samples alone.
                 Then one backward pass can give all gradients.
             weights: w (K,), for a step along sum_i w_i g_i. Recorded gradients are those of the losses themselves.
+            ends_step: whether the optimizer steps after this call, for loops that accumulate an uneven number of
+                batches; then `accumulate` is the largest number. None: after each `accumulate` calls.
             numbers: what else to record of the step: a number, (K,) or (K, K). `success`, `accuracy` and
                 `episode_return` are names that toppo-diag looks for.
 
@@ -218,7 +221,9 @@ class Recorder:
         if "loss" in numbers:
             raise CaptureError("`loss`: the recorder records the losses itself; give this number another name")
         w = None if weights is None else self._weights(weights)
-        if self._calls % self._options.accumulate == 0:
+        if ends_step is False and self._options.accumulate == 1:
+            raise CaptureError("`ends_step=False`: needs `toppo.record(..., accumulate=2)` or more")
+        if self._parts == 0:
             self._begin(step)
         try:
             if self._window is None:
@@ -230,10 +235,12 @@ class Recorder:
             if known is None:
                 raise
             raise known from error
-        self._calls += 1
-        if self._window is not None and self._calls % self._options.accumulate == 0:
-            self._finish(self._window)
-            self._window = None
+        self._parts += 1
+        if ends_step or (ends_step is None and self._parts == self._options.accumulate):
+            self._parts = 0
+            if self._window is not None:
+                self._finish(self._window)
+                self._window = None
 
     def flush(self) -> None:
         """Wait until every record is on disk. Without this call, records reach the disk in the background."""

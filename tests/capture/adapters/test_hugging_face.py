@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,11 @@ class Plain(transformers.Trainer):
         return (sum(losses.values()), losses) if return_outputs else sum(losses.values())
 
 
-def trained(trainer: Any, where: Path, accumulation: int, **options: Any) -> nn.Module:
+def trained(trainer: Any, where: Path, accumulation: int, batch: int = 4, **options: Any) -> nn.Module:
     model = Classifier()
     args = transformers.TrainingArguments(
         output_dir=str(where),
-        per_device_train_batch_size=4,
+        per_device_train_batch_size=batch,
         gradient_accumulation_steps=accumulation,
         num_train_epochs=2,
         learning_rate=1e-2,
@@ -79,7 +80,7 @@ def trained(trainer: Any, where: Path, accumulation: int, **options: Any) -> nn.
     return model
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", [1, 2, 4])
 def test_training_is_the_same_and_gradients_are_recorded(tmp_path, accumulation):
     plain = trained(Plain, tmp_path, accumulation)
     options = {"path": tmp_path / "d", "tasks": TASKS, "every": 2}
@@ -88,10 +89,17 @@ def test_training_is_the_same_and_gradients_are_recorded(tmp_path, accumulation)
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4, msg=name)
     dump = open_dump(tmp_path / "d")
     assert dump.complete
-    assert dump.steps.tolist() == list(range(0, 12 // accumulation, 2))
+    assert dump.steps.tolist() == list(range(0, 2 * math.ceil(6 / accumulation), 2))
     names = dump.layer_names("shared")
     assert "encoder.embeddings.word_embeddings.weight" in names
     assert not [name for name in names if name.startswith("heads")]
     grams = dump["shared_layer_gram"].values
     np.testing.assert_allclose(grams.sum(axis=2), dump["shared_gram"].values, rtol=1e-6)
     assert (np.diagonal(grams.sum(axis=2), axis1=-2, axis2=-1) > 0).all()
+
+
+def test_an_accumulated_step_has_the_gram_of_one_large_batch(tmp_path):
+    for name, accumulation, batch in (("parts", 2, 4), ("whole", 1, 8)):
+        trained(Recorded, tmp_path, accumulation, batch, record={"path": tmp_path / name, "tasks": TASKS})
+    parts, whole = (open_dump(tmp_path / name)["shared_gram"].values[0, 0] for name in ("parts", "whole"))
+    np.testing.assert_allclose(parts, whole, rtol=1e-4)

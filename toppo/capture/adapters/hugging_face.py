@@ -16,8 +16,8 @@ from toppo.capture.recorder import Recorder, record
 class RecordedTrainer(Trainer):  # type: ignore[misc]  # typed where transformers is installed
     """A `Trainer` whose loss is the sum of the losses of K tasks. A subclass gives them by `task_losses`.
 
-    Clipping, schedules and accumulation stay the Trainer's. With `gradient_accumulation_steps`, the first batch of a
-    step is recorded.
+    Clipping, schedules and accumulation stay the Trainer's. With `gradient_accumulation_steps`, the gradients of all
+    batches of a step are summed before they are recorded.
 
     Args:
         args: those of `Trainer`.
@@ -44,13 +44,15 @@ class RecordedTrainer(Trainer):  # type: ignore[misc]  # typed where transformer
     def training_step(self, model: nn.Module, inputs: Mapping[str, Any], num_items_in_batch: Any = None) -> Tensor:
         model.train()
         if self._recorder is None:
-            made = record(model=model, scaler=self.accelerator.scaler, **self._record)
+            parts = self.args.gradient_accumulation_steps
+            made = record(model=model, scaler=self.accelerator.scaler, accumulate=parts, **self._record)
             self._recorder = self._recording.enter_context(made)
         with self.compute_loss_context_manager():
             losses, _ = self.task_losses(model, self._prepare_inputs(inputs))
-        parts = {task: loss / self.current_gradient_accumulation_steps for task, loss in losses.items()}
-        self._recorder.backward(parts, step=self.state.global_step)
-        return torch.stack(list(parts.values())).detach().sum()
+        shares = {task: loss / self.current_gradient_accumulation_steps for task, loss in losses.items()}
+        ends_step = self.accelerator.sync_gradients
+        self._recorder.backward(shares, step=self.state.global_step, ends_step=ends_step)
+        return torch.stack(list(shares.values())).detach().sum()
 
     def train(self, *args: Any, **options: Any) -> Any:
         with ExitStack() as self._recording:
