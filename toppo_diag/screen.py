@@ -58,9 +58,11 @@ def _dump(facts: Mapping[str, Any]) -> Iterator[str]:
     yield from _line("format", f"schema {facts['schema_version']}, tolerance of Grams {facts['gram_tolerance']:g}")
     for name, value in facts["attrs"].items():
         if isinstance(value, Mapping):
-            yield f"{name}:"
+            if value:
+                yield f"{name}:"
             for key, item in value.items():
-                yield from _line(f"  {key}", _shown(item), 24)
+                if shown := _shown(item):
+                    yield from _line(f"  {key}", shown, 24)
         else:
             yield from _line(name, _shown(value))
 

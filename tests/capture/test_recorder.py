@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import toppo
+import toppo_diag
 from tests.capture.networks import (
     ENCODERS,
     TASKS,
@@ -30,6 +31,7 @@ from tests.capture.networks import (
 )
 from toppo.capture.errors import CaptureError
 from toppo.capture.recorder import Recorder, record
+from toppo.capture.ways import WAYS
 
 SAMPLES = torch.arange(3).repeat(N // 3)  # not sorted by task
 
@@ -687,3 +689,23 @@ def test_reentrant_checkpoints_are_refused(tmp_path: Path) -> None:
     x = vectors().requires_grad_()
     with pytest.raises(toppo.UsageError, match="use_reentrant=False"), start(tmp_path, model) as recorder:
         recorder.backward(all_samples(model(x)))
+
+
+def test_what_the_caller_says_of_the_run_stays_apart_and_shows_seeds(tmp_path: Path) -> None:
+    # Names that TOPPO's trainer has too, and one that no settings have.
+    config = {"popart": "off", "layernorm": "critic", "capture": "mine", "config": "adam.yaml", "lr": 0.1}
+    paths = []
+    for seed in range(2):
+        model, x = build("mlp")
+        place = tmp_path / f"run{seed}"
+        with start(place, model, config={**config, "seed": seed}) as recorder:
+            for _ in range(3):
+                recorder.backward(losses_of(model, x))
+        paths.append(str(place / "dump"))
+    attrs = toppo.open_dump(paths[1]).attrs
+    assert attrs["config"] == {**config, "seed": 1} and attrs["capture"]["way"] in WAYS
+    for draw in (toppo_diag.heatmaps, toppo_diag.health, toppo_diag.norms, toppo_diag.conflicts):
+        product = draw(paths)
+        assert not any("PopArt" in str(value) for row in product.headline for value in row.values())
+    page = toppo_diag.report(paths).html
+    assert "and other seeds" in page and "lr 0.1" in page

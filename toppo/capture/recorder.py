@@ -344,7 +344,7 @@ class Recorder:
                 sides=found.layout(),
                 slabs=options.slabs,
                 scalars=found.scalars(),
-                attrs={**options.config, **found.attrs(), "seed": options.seed},
+                attrs={"config": dict(options.config), **found.attrs(), "seed": options.seed},
             )
             if self._ranks.writes:
                 print(f"toppo: recording {len(self._tasks)} tasks in {self.path}, every {options.every} steps")

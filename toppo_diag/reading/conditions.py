@@ -6,7 +6,7 @@ rescaling taken back.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -55,8 +55,9 @@ def rounding(dump: Dump) -> float:
 
 
 def recorded(dump: Dump, key: str, default: Any) -> Any:
-    """A value of the run's recorded configuration; `default` if it was not recorded."""
-    return dump.attrs.get("config", {}).get(key, default)
+    """A value that TOPPO's trainer recorded of its configuration; `default` if it did not record the run."""
+    config = dump.attrs.get("config")
+    return config.get(key, default) if isinstance(config, Mapping) and "capture" not in dump.attrs else default
 
 
 def of_trainer(dump: Dump) -> bool:

@@ -13,12 +13,16 @@ from toppo.dump import Dump, DumpError, run_logs
 from toppo_diag.analysis.recorded import Curve, LayerGrams, RunRecord, SideRecord
 from toppo_diag.analysis.scale import scaled
 from toppo_diag.errors import DiagnosticError
-from toppo_diag.reading.conditions import SUCCESS, SUCCESS_LABEL, gradient_scale, has_popart, sums_losses
+from toppo_diag.reading.conditions import SUCCESS, SUCCESS_LABEL, gradient_scale, has_popart, of_trainer, sums_losses
 from toppo_diag.reading.dumps import Grams, read_grams, read_layers, read_stream, stream_note
 from toppo_diag.request import Request
 
 MOST_SLAB_BYTES = 4e9
 """Gradients that are read for the layers of a run without layer Grams. More would take minutes."""
+TRAINER_FACTS = ("benchmark", "reward", "popart", "layernorm", "seed")
+"""What the report's head says of the configuration of a run of TOPPO's trainer."""
+MOST_FACTS = 8
+"""How much it says of any other configuration."""
 _LEAST_SNAPSHOTS = 3
 _PROGRESS = {"success": "success (training)", "episode_return": "return", "loss_actor": "", "loss_critic": ""}
 """Numbers of each task in a run's log, and how the report calls them."""
@@ -211,9 +215,9 @@ def _facts(dump: Dump) -> dict[str, str]:
     """What the run is, in few words."""
     attrs, facts = dump.attrs, {}
     config = attrs.get("config", {})
-    for key in ("benchmark", "reward", "popart", "layernorm", "seed"):
-        if isinstance(config, Mapping) and key in config:
-            facts[key] = str(config[key])
+    if isinstance(config, Mapping):
+        told = TRAINER_FACTS if of_trainer(dump) else list(config)[:MOST_FACTS]
+        facts |= {key: str(config[key]) for key in told if key in config}
     combiners = attrs.get("combiners", {})
     for side in dump.sides:
         if (spec := _text(combiners, side)) is not None:
