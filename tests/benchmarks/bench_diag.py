@@ -23,8 +23,9 @@ import toppo_diag
 from tests.benchmarks.bench_dump import MINIBATCHES, SIZES, relu_like
 from tests.diag import runs
 from toppo.dump import Dump, DumpWriter, ParameterSlice, export, gram, open_dump
+from toppo.dump.numerics import layer_grams
 from toppo_diag.plots.names import METAWORLD
-from toppo_diag.reading.dumps import layer_grams
+from toppo_diag.reading.dumps import layer_grams as read_layer_grams
 
 DIAG = [sys.executable, "-c", "from toppo_diag.cli import main; main()"]
 MANIFEST = Path(__file__).parents[2] / "figures" / "paper.toml"
@@ -93,7 +94,7 @@ def bench_slabs(folder: Path) -> None:
             dump.slab_values("critic", s, m)
 
     def make_grams(dump: Dump) -> None:
-        layer_grams(dump, "critic", index)
+        read_layer_grams(dump, "critic", index)
 
     rates = {"reading slabs": 0.0, "Grams from slabs": 0.0}
     for _ in range(5):  # in turn, the best of each: other work on the machine slows both
@@ -111,24 +112,33 @@ def bench_slabs(folder: Path) -> None:
     print(f"  {ratio:.2f} of the speed of reading (at least 0.5), peak memory {peak:.2f} slabs (at most 2)")
 
 
-def bench_commands(folder: Path) -> None:
-    """CPU seconds of commands on a dump of MT50's size, without their start-up and without drawing."""
-    size, snapshots, minibatches = SIZES[1], 4, 2
+def bench_commands(folder: Path, snapshots: int, minibatches: int) -> None:
+    """CPU seconds of commands on a dump of MT50's size, without their start-up, with and without layer Grams."""
+    size = SIZES[1]
     slabs = relu_like(size)
     grams = {side: gram(slab) for side, slab in slabs.items()}
     sides = {
         side: [ParameterSlice("0.weight", (P // 2,), 0), ParameterSlice("1.weight", (P - P // 2,), 0)]
         for side, P in size.sides.items()
     }
-    with DumpWriter.create(
-        folder / "dump.zarr", tasks=METAWORLD, sides=sides, snapshots=snapshots, minibatches=minibatches
-    ) as writer:
-        for snapshot in range(snapshots):
-            for minibatch in range(minibatches):
-                writer.record_minibatch(minibatch, slabs=slabs, grams=grams, scalars={})
-            writer.commit_snapshot(step=snapshot)
+    of_layers = {side: layer_grams(slab, sides[side]) for side, slab in slabs.items()}
+    for place, layers in (("with", True), ("without", False)):
+        with DumpWriter.create(
+            folder / place / "dump.zarr",
+            tasks=METAWORLD,
+            sides=sides,
+            snapshots=snapshots,
+            minibatches=minibatches,
+            layer_grams=layers,
+        ) as writer:
+            for snapshot in range(snapshots):
+                for minibatch in range(minibatches):
+                    given = {"layer_grams": of_layers} if layers else {"grams": grams}
+                    writer.record_minibatch(minibatch, slabs=slabs, scalars={}, **given)
+                writer.commit_snapshot(step=snapshot)
     for side, slab in slabs.items():
         np.save(folder / f"{side}.npy", slab)
+    run, older = folder / "with", folder / "without"
 
     def plain() -> None:
         for _ in range(snapshots * minibatches):
@@ -137,11 +147,13 @@ def bench_commands(folder: Path) -> None:
 
     commands = {
         "numpy, all slabs": plain,
-        "verify": lambda: toppo_diag.verify(folder),
-        "conflicts": lambda: toppo_diag.conflicts(folder),
-        "conflicts --layer 0": lambda: toppo_diag.conflicts(folder, layer="0"),
-        "heatmaps": lambda: toppo_diag.heatmaps(folder),
-        "norms": lambda: toppo_diag.norms(folder),
+        "verify": lambda: toppo_diag.verify(run),
+        "heatmaps": lambda: toppo_diag.heatmaps(run),
+        "norms": lambda: toppo_diag.norms(run),
+        "conflicts": lambda: toppo_diag.conflicts(run),
+        "conflicts --layer 0": lambda: toppo_diag.conflicts(run, layer="0"),
+        "conflicts, no layer Grams": lambda: toppo_diag.conflicts(older),
+        "--layer 0, no layer Grams": lambda: toppo_diag.conflicts(older, layer="0"),
     }
     least = dict.fromkeys(commands, float("inf"))
     for _ in range(3):  # in turn, the best of each: other work on the machine slows all
@@ -150,16 +162,17 @@ def bench_commands(folder: Path) -> None:
             work()
             least[name] = min(least[name], time.process_time() - start)
     megabytes = snapshots * minibatches * sum(slab.nbytes for slab in slabs.values()) / 1e6
-    print(f"a dump of MT50's size, {snapshots} snapshots, {megabytes:.0f} MB of slabs")
+    print(f"a dump of MT50's size, {snapshots} snapshots of {minibatches} minibatches, {megabytes:.0f} MB of slabs")
     for name, taken in least.items():
         ratio = taken / least["numpy, all slabs"]
-        print(f"  {name:<24} {taken:6.3f} CPU s   {ratio:5.2f} of reading the slabs with numpy")
+        print(f"  {name:<26} {taken:6.3f} CPU s   {ratio:5.2f} of reading the slabs with numpy")
 
 
 def main() -> None:
     """Run all of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="folder of the four archives")
+    parser.add_argument("--snapshots", type=int, default=2, help="snapshots of the dump of MT50's size, 0.7 GB each")
     options = parser.parse_args()
     np.seterr(all="raise", under="ignore")
     with tempfile.TemporaryDirectory() as folder:
@@ -169,7 +182,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench_slabs(Path(folder))
     with tempfile.TemporaryDirectory() as folder:
-        bench_commands(Path(folder))
+        bench_commands(Path(folder), options.snapshots, 5)
 
 
 if __name__ == "__main__":

@@ -213,7 +213,8 @@ def _real(value: Any) -> float:
 
 def _facts(dump: Dump) -> dict[str, str]:
     """What the run is, in few words."""
-    attrs, facts = dump.attrs, {}
+    attrs = dump.attrs
+    facts: dict[str, str] = {}
     config = attrs.get("config", {})
     if isinstance(config, Mapping):
         told = TRAINER_FACTS if of_trainer(dump) else list(config)[:MOST_FACTS]
