@@ -38,16 +38,15 @@ AT_BOUNDS = 300.0
 FORMS = {"raw gradients": "", "normalised step": ",step=normalised"}
 BASE = "taskforce:r_g=norm"
 
-BUFFERS = {100: ",buffer=100", 1_000: ",buffer=1000", 3_000: ",buffer=3000", LONG.steps: ""}
+BUFFERS = {100: ",buffer=100", 1_000: ",buffer=1000", LONG.steps: ""}
 """Figure 3. The default of 100,000 holds the whole run."""
 NOISES = {
     "none": ",noise_start=0,noise_end=0",
-    "0.1 to 0.02": ",noise_start=0.1,noise_end=0.02",
     "0.3 to 0.05": "",
     "1 to 0.2": ",noise_start=1,noise_end=0.2",
 }
-"""Figure 3. The third is the default."""
-EVERY = {1: "", 2: ",every=2", 5: ",every=5", 10: ",every=10", 20: ",every=20"}
+"""Figure 3. The second is the default."""
+EVERY = {1: "", 5: ",every=5", 10: ",every=10", 20: ",every=20"}
 """Figure 4: steps between updates of the agents."""
 RATIOS = {
     "1 : 0": ("taskforce:r_g=none", "taskforce:r_g=none"),
