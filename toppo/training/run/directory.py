@@ -154,7 +154,7 @@ class Run:
         Raises:
             ToppoError: the log is damaged.
         """
-        return _table(self.read(self.progress_log))
+        return log_table(self.read(self.progress_log))
 
     @property
     def evaluations(self) -> pd.DataFrame:
@@ -166,7 +166,7 @@ class Run:
         Raises:
             ToppoError: the log is damaged.
         """
-        return _table(self.read(self.evaluation_log))
+        return log_table(self.read(self.evaluation_log))
 
     @property
     def collects(self) -> int:
@@ -309,7 +309,7 @@ def _next_free() -> str:
     return f"run{max(taken, default=0) + 1}"
 
 
-def _table(lines: Iterable[dict[str, Any]]) -> pd.DataFrame:
+def log_table(lines: Iterable[dict[str, Any]]) -> pd.DataFrame:
     """One row per line and task. The numbers of a side get its name in front, such as critic_worst_residual."""
     import pandas as pd
 
