@@ -303,7 +303,7 @@ def main() -> None:
     """Train what is missing, write tables and figures."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--draw", action="store_true", help="only draw from study.csv")
-    parser.add_argument("--seed", type=int, action="append", choices=range(SEEDS), help="train this seed only, and draw nothing")
+    parser.add_argument("--seed", type=int, action="append", choices=range(SEEDS), help="only train this seed")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     path = OUT / "study.csv"
