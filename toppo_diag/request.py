@@ -27,13 +27,13 @@ class Selection(TypedDict, total=False):
 
     Attributes:
         side: the group of parameters to look at, by its name in the dump. `info` lists them.
-        stage: early, mid, late, separated by commas: the first, middle and last snapshot. Of a run as long as those
-            of the paper they are the snapshots nearest to the steps that the paper shows.
+        stage: early, mid, late, separated by commas: the first, middle and last snapshot. If a run reaches 7.5 million
+            environment steps, they are the snapshots nearest to 0.5, 4.5 and 7.5 million steps, as in the paper.
         snapshot: snapshots counted from 0, such as 0,3,-1, or a range with both ends, such as 2:5.
         steps: the snapshots nearest to these steps, such as 500000,4500000, or all in a range, such as 500000:8000000.
         tasks: only these tasks, separated by commas.
         layer: only the gradient of one parameter ('0.weight') or of one layer ('0').
-        minibatch: only this minibatch of each snapshot, counted from 0; by default all of them count.
+        minibatch: only this minibatch of each snapshot, counted from 0; by default all are used.
         scheduler: where gradients are read: serial, threads:N, processes:N, the address of a dask scheduler
             (tcp://host:port), or its scheduler file. Anyone who can reach a dask scheduler can run code on it.
     """

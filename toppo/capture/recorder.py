@@ -66,15 +66,16 @@ def record(
 ) -> Recorder:
     """A recorder of the per-task gradients of a training loop.
 
-    Call its `backward` in place of `sum(losses).backward()`. Every recorded step leaves the Gram of every layer in the
-    dump, for each side. With `slabs` it leaves the gradients too.
+    Call its `backward` in place of `sum(losses).backward()`. At each recorded step, the Gram of every layer is stored
+    in the dump, for each side. With `slabs` the gradients are stored too.
 
     Args:
         path: the dump to make, such as "dumps/mine"; a local path or an fsspec URL.
         model: the network, on its own or in `DistributedDataParallel` (then the gradients are means over the ranks, and
-            rank 0 writes). The parameters that two or more tasks reach are found out.
+            rank 0 writes). The recorder finds the parameters that two or more tasks use.
         tasks: K names.
-        every: steps between two records. The first step is recorded, then each that enters a new multiple of it.
+        every: steps between two records. The first step is recorded, then each step that reaches or passes the next
+            multiple of `every`.
         sides: name -> module of the model; None for one side "shared" with all that the tasks share.
         slabs: whether to keep the gradients J (K, P) too, not only their Grams.
         combiner: spec or combiner that decides the step of the shared parameters, for every side or by side. Then
@@ -83,10 +84,10 @@ def record(
         accumulate: calls of `backward` for one step of the optimizer. Their gradients are summed before the Gram.
         way: how gradients are computed (`WayName`); None for the fastest exact way, found in the first recorded step.
             With several ranks the default is "walks".
-        exist: what to do where the path is taken: "error" refuses, "resume" goes on with it, "new" takes the next free
-            name, such as dumps/mine-2.
+        exist: what to do if something is at the path already: "error" raises an error, "resume" continues the dump that
+            is there, "new" takes the next free name, such as dumps/mine-2.
         seed: seed of the random orders that some combiners need.
-        config: what else the dump shall say about the run, in values that JSON can hold.
+        config: what else to store in the dump about the run, in values that JSON can hold.
         on_record: called after each record with its step and its scalars by name, for a live display. They are those of
             `toppo-diag scalars`, and the losses.
 

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 def conflicts(dumps: Sources, **selection: Unpack[Selection]) -> Product:
     """Which tasks pull against each other, how often, and in which layers.
 
-    Two tasks are in conflict where the cosine of their gradients is negative beyond noise. Noise is told from the
-    minibatches of one snapshot, or else from one snapshot to the next. Draws the share of pairs in conflict and the
-    effective rank over training, and how often each pair is in conflict. If the dump holds Grams of layers or
+    Two tasks are in conflict if the cosine of their gradients is negative beyond noise. Noise is estimated from the
+    minibatches of one snapshot, or else from the changes between snapshots. Draws the share of pairs in conflict and
+    the effective rank over training, and how often each pair is in conflict. If the dump holds Grams of layers or
     gradients, also ranks the layers by the conflict that they bring. The figure is not in the paper.
     """
     from toppo_diag.analysis.conflicts import conflict_series, heads, layer_conflicts

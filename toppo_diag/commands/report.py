@@ -32,7 +32,7 @@ def report(
     threshold: Texts = None,
     scheduler: str = "serial",
 ) -> Report:
-    """One page that says what is wrong with a multi-task run, and lets one look.
+    """One page that says what is wrong with a multi-task run, with interactive views.
 
     The page is one HTML file and needs no network. Findings come first, each with its number, its threshold and since
     when. Then comes what other combiners would do with the same gradients, and then the views. Several runs are shown
@@ -41,8 +41,8 @@ def report(
     Args:
         runs: run directories, dumps (.zarr), archives (.h5) or URLs.
         out: the file to write, or a directory.
-        watch: write the file again until all runs have ended. A page that is open follows.
-        interval: seconds between two looks at a run that goes on.
+        watch: write the file again until all runs have ended. A page that is open updates by itself.
+        interval: with watch, seconds between two writes.
         threshold: thresholds of the findings, as NAME=NUMBER, separated by commas.
         scheduler: where gradients are read: serial, threads:N, processes:N, or the address of a dask scheduler.
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def info(dump: Source) -> dict[str, Any]:
     """What a dump holds: run, tasks, snapshots and their steps, sizes, configuration.
 
-    Also says which commands the dump can feed, and what is missing for the others. Of a directory of runs: each run,
-    how far it is and how well it does.
+    Also says for which commands the dump holds everything, and what is missing for the others. For a directory of runs:
+    lists each run, how far it is and how well it does.
     """
     from toppo.dump import DumpError, describe
     from toppo_diag.reading.feeds import feeds
@@ -60,11 +60,11 @@ def export(
     keepbits: Annotated[int | None, Between(1, 23)] = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write one portable HDF5 file of a dump. Every command that needs no gradients reads it in place of the dump.
+    """Write a dump as one portable HDF5 file. Every command reads this file in place of the dump.
 
     Args:
         archive: the HDF5 file to make.
-        slabs: also write the gradients; everything else is always written.
+        slabs: also write the gradients. Without this option, the Gram of every layer takes the place of gradients.
         keepbits: mantissa bits of the gradients to keep, 1 to 23.
         overwrite: replace the file if it is there already.
 

@@ -26,8 +26,8 @@ def trap(
     starved in the last snapshots. The figure is not in the paper.
 
     Args:
-        starved_snapshots: a task is flagged if it is starved in so many snapshots, up to the last one.
-        starved_share: a task is starved below this fraction of the even share 1/K, by more than noise.
+        starved_snapshots: number of snapshots, up to the last one, in which a task must be starved to be flagged.
+        starved_share: a task is starved if its share is below this fraction of the even share 1/K, by more than noise.
     """
     from toppo_diag.analysis.trap import is_fairgrad_one
     from toppo_diag.analysis.trap import trap as measure
