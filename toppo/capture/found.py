@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,8 @@ class Found:
         named: name -> parameter, for those that are recorded, side after side.
         columns: side -> its part of `named`.
         outside: name -> parameter, for those that are not recorded and could be reached later.
-        reached: for each task, what its loss depended on in this step.
+        reached: for each task, the parameters that its loss depended on in this step.
+        doubtful: parameters outside whose gradients were zero for all tasks but one. By the graph, several reach them.
         way: how the gradients are computed.
         combiners: side -> what decides its step.
     """
@@ -51,6 +52,7 @@ class Found:
     columns: Mapping[str, slice]
     outside: Mapping[str, nn.Parameter]
     reached: Sequence[set[Tensor]]
+    doubtful: tuple[str, ...]
     way: Way
     combiners: Mapping[str, Combiner]
 
@@ -75,6 +77,42 @@ class Found:
         """What the dump says about how it was captured."""
         capture: dict[str, Any] = {"way": self.way.name, "refused": self.way.refused, **self.sharing.to_json()}
         return {"capture": capture, "combiners": {side: c.spec for side, c in self.combiners.items()}}
+
+    def renewed(self, model: nn.Module, losses: TaskLosses) -> tuple[Found, dict[str, str]]:
+        """The same for a later step, and what is new: parameter -> a sentence about it.
+
+        A parameter that was replaced by one of the same name and shape is followed. Its walks cost one per task, and
+        only where a parameter's place was in doubt.
+
+        Args:
+            model: the network.
+            losses: K losses of the later step.
+        """
+        now, _ = named_parameters(model)
+        named, news = dict(self.named), {}
+        for name, p in self.named.items():
+            other = now.get(name)
+            if other is None or other.shape != p.shape:
+                news[name] = "is no longer in the model, so its Grams are 0 from here on"
+            else:
+                named[name] = other
+                if not other.requires_grad:
+                    news[name] = "is frozen, so its Grams are 0 as long as it is"
+        outside = {name: p for name, p in now.items() if name not in named}
+        mend = "so it is not in the Grams; record a new dump to have it"
+        for task, before, leaves in zip(self.tasks, self.reached, _reached(losses, now), strict=True):
+            for name, p in outside.items():
+                if name not in self.outside:
+                    news.setdefault(name, f"was added after the first record, {mend}")
+                elif p in leaves and self.outside[name] not in before:
+                    news.setdefault(
+                        name, f"is now reached by task {task!r} and was not in the first recorded step, {mend}"
+                    )
+        doubtful = {name: outside[name] for name in self.doubtful if name in outside and outside[name].requires_grad}
+        for name, live in _live(losses, doubtful).items():
+            if live.sum() > 1:
+                news[name] = f"now has a gradient of {live.sum()} tasks and had that of one, {mend}"
+        return replace(self, named=named), news
 
     def peak_bytes(self, keep: bool) -> int:
         """The most memory that per-task gradients take in a recorded step: K rows of one layer, or of all.
@@ -139,22 +177,43 @@ def find(
     Raises:
         CaptureError: nothing is shared, a side is empty or unknown, or the way cannot be used here.
     """
-    leaves = reached(losses)
     named, _ = named_parameters(model)
+    leaves = _reached(losses, named)
     several = [name for name, p in named.items() if sum(p in own for own in leaves) > 1]
     sharing = sort_parameters(model, tasks, leaves, _live(losses, {name: named[name] for name in several}))
     sorted_sides = sort_sides(model, sharing, sides)
     recorded = {name: named[name] for names in sorted_sides.values() for name in names}
+    for name, p in recorded.items():
+        if p.is_complex():
+            raise CaptureError(
+                f"parameter {name} is complex, and inner products of complex gradients are not defined here; "
+                "hold its real and imaginary part as two parameters, or leave its module out of `sides`"
+            )
     ends = np.cumsum([0, *(len(names) for names in sorted_sides.values())]).tolist()
     columns = {side: slice(*ends[i : i + 2]) for i, side in enumerate(sorted_sides)}
-    outside = {name: p for name, p in named.items() if p.requires_grad and name not in sharing.shared}
+    outside = {name: p for name, p in named.items() if name not in sharing.shared}
+    doubtful = tuple(name for name in several if name in outside)
     try:
         chosen = choose(losses, list(recorded.values()), samples, way)
     except NotPossibleError as error:
         raise CaptureError(f"`way={way}`: cannot be used here: {error}; leave `way` out") from error
     return Found(
-        tuple(tasks), sharing, recorded, columns, outside, leaves, chosen, _by_side(combiners, sorted_sides, len(tasks))
+        tasks=tuple(tasks),
+        sharing=sharing,
+        named=recorded,
+        columns=columns,
+        outside=outside,
+        reached=leaves,
+        doubtful=doubtful,
+        way=chosen,
+        combiners=_by_side(combiners, sorted_sides, len(tasks)),
     )
+
+
+def _reached(losses: TaskLosses, named: Mapping[str, nn.Parameter]) -> list[set[Tensor]]:
+    """The parameters of a model that each loss depends on. Other leaves are not kept alive."""
+    own: set[Tensor] = set(named.values())
+    return [leaves & own for leaves in reached(losses)]
 
 
 def _live(losses: TaskLosses, named: Mapping[str, nn.Parameter]) -> dict[str, np.ndarray]:

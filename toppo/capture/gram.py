@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 import torch
 from torch import Tensor
 
@@ -16,18 +18,33 @@ is 6e-6.
 def block_gram(rows: Tensor) -> Tensor:
     """G_ij = <g_i, g_j> over the columns of one block, (K, K), float64.
 
-    Products of chunks of columns are float32, and their sum is float64. Rows in float64 are multiplied in float64.
+    Products of chunks of columns are float32, and their sum is float64. Rows in float64 are multiplied in float64. So
+    are all rows where float32 products may be rounded to fewer bits (TF32 and its like). Autocast has no effect.
 
     Args:
         rows: the gradients of K tasks, (K, ...), of any floating type.
     """
-    rows = rows.flatten(1)
-    if rows.dtype == torch.float64:
-        gram = rows @ rows.mT
-    else:
-        rows = rows.float()
-        whole = rows.shape[1] // GRAM_CHUNK * GRAM_CHUNK
-        chunks = rows[:, :whole].unflatten(1, (-1, GRAM_CHUNK)).transpose(0, 1)
-        tail = rows[:, whole:]
-        gram = torch.bmm(chunks, chunks.mT).sum(0, dtype=torch.float64) + (tail @ tail.mT).double()
+    rows = rows.reshape(len(rows), -1)
+    with no_autocast(rows):
+        if rows.dtype == torch.float64 or _rounds_products():
+            rows = rows.double()
+            gram = rows @ rows.mT
+        else:
+            rows = rows.float()
+            whole = rows.shape[1] // GRAM_CHUNK * GRAM_CHUNK
+            chunks = rows[:, :whole].unflatten(1, (-1, GRAM_CHUNK)).transpose(0, 1)
+            tail = rows[:, whole:]
+            gram = torch.bmm(chunks, chunks.mT).sum(0, dtype=torch.float64) + (tail @ tail.mT).double()
     return gram.tril() + gram.tril(-1).mT
+
+
+def no_autocast(like: Tensor) -> AbstractContextManager[object]:
+    """A context without autocast on the device of a tensor, for code that may run inside the user's."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
+def _rounds_products() -> bool:
+    try:
+        return torch.get_float32_matmul_precision() != "highest"
+    except RuntimeError:  # set by a newer option, which this one cannot tell
+        return True

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
 from toppo.capture.losses import TaskLosses
 
@@ -19,7 +22,8 @@ class Use(NamedTuple):
     Attributes:
         node: the operation.
         place: which of the operation's inputs the parameter is.
-        transposed: whether the operation sees the transpose of the parameter.
+        transposed: whether the operation sees the transpose of a matrix. For other parameters, whether their axes may
+            be in another order.
     """
 
     node: Node
@@ -29,6 +33,10 @@ class Use(NamedTuple):
 
 _PASSING = ("TBackward0", "TransposeBackward0", "PermuteBackward0", "ToCopyBackward0")
 """Operations between a parameter and its use that change its orientation or its type, and nothing else."""
+
+
+_EDGES = "GradientEdge" in str(inspect.signature(torch.autograd.grad).parameters["outputs"].annotation)
+"""Whether this torch walks from an operation, and not from a tensor alone."""
 
 
 def nodes(roots: Sequence[Node]) -> Iterator[Node]:
@@ -59,12 +67,35 @@ def reached(losses: TaskLosses) -> list[set[Tensor]]:
     ]
 
 
+def sources(losses: TaskLosses) -> list[tuple[int, Tensor | GradientEdge]]:
+    """(i, where a walk for L_i starts), for the tasks whose loss has a graph.
+
+    In a tensor made by `torch.stack` that is the stacked loss itself. A walk from an entry of the tensor would pass
+    zeros through the other losses, and zero times infinity is NaN.
+
+    Args:
+        losses: K losses.
+    """
+    stacked = _stacked(losses) if _EDGES else None
+    if stacked is None:
+        return list(losses.moving)
+    return [(i, GradientEdge(node, place)) for i, (node, place) in enumerate(stacked) if node is not None]
+
+
+def _stacked(losses: TaskLosses) -> Sequence[tuple[Node | None, int]] | None:
+    """The operation that made each loss, and which of its outputs it is, where `torch.stack` joined them."""
+    node = losses.given.grad_fn if isinstance(losses.given, Tensor) else None
+    if node is None or node.name() != "StackBackward0" or len(node.next_functions) != len(losses.values):
+        return None
+    edges: Sequence[tuple[Node | None, int]] = node.next_functions
+    return edges
+
+
 def _roots(losses: TaskLosses) -> list[Node | None]:
-    if isinstance(losses.given, Tensor):
-        node = losses.given.grad_fn
-        if node is not None and node.name() == "StackBackward0" and len(node.next_functions) == len(losses.values):
-            return [child for child, _ in node.next_functions]
-    return [None if value is None else _root(value) for value in losses.values]
+    stacked = _stacked(losses)
+    if stacked is not None:
+        return [node for node, _ in stacked]
+    return [None if value is None or not value.requires_grad else _root(value) for value in losses.values]
 
 
 def _root(value: Tensor) -> Node:
@@ -85,10 +116,24 @@ def uses(total: Tensor, parameters: Sequence[nn.Parameter]) -> dict[nn.Parameter
         if node.name() in _PASSING:
             continue
         for place, (child, _) in enumerate(node.next_functions):
-            leaf, transposed = child, False
+            leaf, passed = child, []
             while leaf is not None and leaf.name() in _PASSING:
-                transposed ^= leaf.name() != "ToCopyBackward0"
+                passed.append(leaf)
                 leaf = leaf.next_functions[0][0]
             if leaf is not None and getattr(leaf, "variable", None) in wanted:
-                found[leaf.variable].append(Use(node, place, transposed))
+                moved = [between for between in passed if between.name() != "ToCopyBackward0"]
+                turned = sum(map(_turns, moved)) % 2 == 1
+                found[leaf.variable].append(Use(node, place, turned if leaf.variable.dim() == 2 else bool(moved)))
     return found
+
+
+def _turns(node: Node) -> bool:
+    """Whether an operation transposes a matrix.
+
+    Saved axes count from 0 or, modulo 2**64, from the end. The last bit says which axis of a matrix is meant.
+    """
+    if node.name() == "TransposeBackward0":
+        return bool((node._saved_dim0 ^ node._saved_dim1) & 1)
+    if node.name() == "PermuteBackward0":
+        return bool(node._saved_dims[0] & 1)
+    return True

@@ -22,16 +22,16 @@ class TaskLosses:
 
     Attributes:
         given: the losses as they came.
-        values: one scalar per task; None where the task is absent, or where its loss depends on no parameter.
+        values: one scalar per task; None where the task is absent.
     """
 
     given: Losses
     values: tuple[Tensor | None, ...]
 
     @property
-    def present(self) -> list[tuple[int, Tensor]]:
-        """(i, L_i) of the tasks that have a loss."""
-        return [(i, value) for i, value in enumerate(self.values) if value is not None]
+    def moving(self) -> list[tuple[int, Tensor]]:
+        """(i, L_i) of the tasks whose loss has a graph. The loss of a task can also be a constant."""
+        return [(i, value) for i, value in enumerate(self.values) if value is not None and value.requires_grad]
 
     def total(self, weights: Tensor | None = None) -> Tensor:
         """The loss to walk: sum_i L_i, or sum_i w_i L_i.
@@ -43,15 +43,14 @@ class TaskLosses:
         """
         if weights is None:
             # A list is summed as the loop that this call replaces would sum it: from the left.
-            some = [value for _, value in self.present]
+            some = [value for _, value in self.moving]
             return self.given.sum() if isinstance(self.given, Tensor) else sum(some[1:], start=some[0])
-        return torch.stack([weights[i].to(value) * value for i, value in self.present]).sum()
+        return torch.stack([weights[i].to(value) * value for i, value in self.moving]).sum()
 
     def numbers(self) -> Tensor:
-        """The losses as numbers, (K,), float64, on their own device. NaN where a task is absent."""
-        device = self.present[0][1].device
-        nan = torch.full((), torch.nan, dtype=torch.float64, device=device)
-        return torch.stack([nan if v is None else v.detach().to(nan) for v in self.values])
+        """The losses as numbers, (K,), float64, on their own device. 0 where a task is absent."""
+        zero = torch.zeros((), dtype=torch.float64, device=self.moving[0][1].device)
+        return torch.stack([zero if v is None else v.detach().to(zero) for v in self.values])
 
 
 def task_losses(losses: Losses, tasks: Sequence[str]) -> TaskLosses:
@@ -72,8 +71,8 @@ def task_losses(losses: Losses, tasks: Sequence[str]) -> TaskLosses:
         if value is not None and (not isinstance(value, Tensor) or value.numel() != 1):
             what = f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"{type(value).__name__}"
             raise CaptureError(f"the loss of task {task!r} is {what}; give a tensor of one number, such as its mean")
-        values.append(value.reshape(()) if value is not None and value.requires_grad else None)
-    if not any(value is not None for value in values):
+        values.append(None if value is None else value.reshape(()))
+    if not any(value is not None and value.requires_grad for value in values):
         raise CaptureError(
             "no loss requires a gradient; compute the losses outside torch.no_grad(), from trainable parameters"
         )

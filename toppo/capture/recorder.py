@@ -7,7 +7,7 @@ import operator
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -19,14 +19,14 @@ from torch._functorch import config as functorch_config
 from toppo.capture.combining import combination_scalars, unsolved_scalars
 from toppo.capture.errors import CaptureError, explained
 from toppo.capture.found import Combiners, Found, find
-from toppo.capture.graph import reached
 from toppo.capture.live import live_numbers
 from toppo.capture.log import Exist, Log, find_place
 from toppo.capture.losses import Losses, TaskLosses, task_losses
 from toppo.capture.ranks import Ranks
 from toppo.capture.rows import Rows
 from toppo.capture.samples import Samples
-from toppo.capture.ways import WAYS, WayName
+from toppo.capture.sharing import WHOLE
+from toppo.capture.ways import WAYS, Way, WayName, still_exact
 from toppo.capture.window import Window
 from toppo.combiners import Combiner, make
 from toppo.common.errors import bad_option
@@ -42,9 +42,6 @@ class Scaler(Protocol):
 
     def scale(self, outputs: Tensor) -> Tensor:
         """A loss, scaled up."""
-
-    def get_scale(self) -> float:
-        """The factor."""
 
 
 def record(
@@ -175,6 +172,8 @@ class Recorder:
         self._last_step: int | None = None
         self._ended = False
         self._said: set[str] = set()
+        self._records = 0
+        self._state: object = None
         if hasattr(functorch_config, "donated_buffer"):  # not in the oldest torch
             # torch.compile plans for one walk of its graph, and reads this when a model is first compiled.
             functorch_config.donated_buffer = False
@@ -219,8 +218,8 @@ class Recorder:
         if self._ended:
             raise CaptureError(f"{self.path}: this recorder is closed; call `toppo.record` again with `exist='resume'`")
         given = task_losses(losses, self._tasks)
-        if "loss" in numbers:
-            raise CaptureError("`loss`: the recorder records the losses itself; give this number another name")
+        if taken := sorted(numbers.keys() & self._own_names):
+            raise CaptureError(f"`{taken[0]}`: the recorder has numbers of this name; give yours another one")
         w = None if weights is None else self._weights(weights)
         if ends_step is False and self._options.accumulate == 1:
             raise CaptureError("`ends_step=False`: needs `toppo.record(..., accumulate=2)` or more")
@@ -232,6 +231,7 @@ class Recorder:
             else:
                 self._capture(given, samples, w, numbers)
         except RuntimeError as error:
+            self._window = None  # it does not hold what reached `.grad`
             known = explained(error)
             if known is None:
                 raise
@@ -307,16 +307,24 @@ class Recorder:
         window, options = self._window, self._options
         assert window is not None
         own = None if samples is None else Samples(torch.as_tensor(samples), len(self._tasks))
+        if self._found is None and len(given.moving) < 2:
+            self._say_once("waiting", "step %d: one task alone, so what the tasks share is not known yet", window.step)
+            self._window = None
+            self._walk(given.total(w))
+            return
+        window.check_weights(w)
         first = self._found is None
         found = self._find(given, own)
-        if window.due and not first:
-            self._tell_news(given, found)
+        if window.due and window.rows is None:
+            found = self._look_again(found, given, own, window.step, first)
         parameters = found.parameters
         if window.rows is None:
             window.rows = Rows(parameters, len(self._tasks), self._keeps_rows)
             if options.combiner is not None:
                 window.before = [None if p.grad is None else p.grad.detach().clone() for p in parameters]
-        window.scale = 1.0 if options.scaler is None else options.scaler.get_scale()
+        if options.scaler is not None:
+            one = torch.ones((), device=given.moving[0][1].device)
+            window.scale = options.scaler.scale(one).double()
         with found.way.capturing(given, parameters, window.rows, own, w, window.scale) as total:
             self._walk(total)
         window.add(given, w, numbers)
@@ -353,19 +361,40 @@ class Recorder:
             self._found = found
         return self._found
 
-    def _tell_news(self, given: TaskLosses, found: Found) -> None:
-        """Say once of each parameter outside the Grams that more tasks reach it than in the first recorded step."""
-        for task, before, now in zip(self._tasks, found.reached, reached(given), strict=True):
-            for name, p in found.outside.items():
-                if p in now and p not in before:
-                    self._say_once(
-                        name,
-                        "%s: parameter %s is now reached by task %r and was not in the first recorded step, so it is "
-                        "not in the Grams; record a new dump to have it",
-                        self.path,
-                        name,
-                        task,
-                    )
+    @property
+    def _own_names(self) -> set[str]:
+        """Names under which the recorder records numbers of its own."""
+        sides = self._found.columns if self._found is not None else self._options.sides or (WHOLE,)
+        ends = ("", "_gram", "_layer_gram", "_weights", "_residual", "_iterations", "_status", "_ridge", "_order")
+        return {"loss", "present", *(side + end for side in sides for end in ends)}
+
+    def _look_again(self, found: Found, given: TaskLosses, samples: Samples | None, step: int, first: bool) -> Found:
+        """What the first record found out, brought up to date.
+
+        It costs some walks, so it is done where the model has changed, and at records 2, 4, 8 and so on.
+        """
+        self._records += 1
+        modes = tuple(module.training for module in self._model.modules())
+        named = tuple((name, id(p), p.requires_grad) for name, p in self._model.named_parameters())
+        before, self._state = self._state, (modes, named)
+        if first or (before == self._state and self._records & (self._records - 1)):
+            return found
+        found, news = found.renewed(self._model, given)
+        for about, what in news.items():
+            self._say_once(about, "%s, step %d: parameter %s %s", self.path, step, about, what)
+        if not still_exact(found.way, given, found.parameters, samples):
+            self._say_once(
+                "way",
+                "%s, step %d: the way %r no longer gives the gradients of K walks, so K walks are taken from here on; "
+                "do not trust the Grams since the last steps %s",
+                self.path,
+                step,
+                found.way.name,
+                "in which the model was the same" if before == self._state else "before the model changed",
+            )
+            found = replace(found, way=Way(refused={found.way.name: f"not exact at step {step}"}))
+        self._found = found
+        return found
 
     def _say_once(self, about: str, message: str, *values: object) -> None:
         if about not in self._said:
@@ -379,7 +408,10 @@ class Recorder:
         device = found.parameters[0].device
         if self._ranks.any([bool(rows.missing)], device)[0]:  # all ranks leave this step out, or none
             self._say_once(
-                "rows", "step %d: the batch is laid out as in no step before, so it is not recorded", window.step
+                "rows",
+                "step %d: the batch is laid out as in no step before, so it is not recorded%s",
+                window.step,
+                "" if self._options.combiner is None else ", and the step is along the sum of the losses",
             )
             return
         if self._ranks.several:
@@ -426,8 +458,12 @@ class Recorder:
         directions = rows.directions(part, torch.as_tensor(combination.weights))
         for p, before, d in zip(found.parameters[part], window.before[part], directions, strict=True):
             wanted = d if before is None else before + d
-            if p.grad is None or p.grad.is_sparse:
+            if not p.requires_grad:
+                continue
+            if p.grad is None:
                 p.grad = wanted
+            elif p.grad.is_sparse:
+                p.grad = wanted if wanted.is_sparse else wanted.to_sparse(p.grad.sparse_dim())
             else:
                 p.grad.copy_(wanted)
         return combination_scalars(side, combination, order)

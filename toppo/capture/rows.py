@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from toppo.capture.gram import block_gram
+from toppo.capture.gram import block_gram, no_autocast
 
 
 class Rows:
@@ -40,7 +40,7 @@ class Rows:
             self._grams[index] = block_gram(rows)
             return
         block = self.blocks[index]
-        self.blocks[index] = rows if block is None else block.add_(rows)
+        self.blocks[index] = rows if block is None else block + rows
 
     def filled(self) -> list[Tensor]:
         """The kept rows of every parameter, (K, *shape) each. One that got none has zeros from now on."""
@@ -48,7 +48,7 @@ class Rows:
         self.blocks = list(filled)
         return filled
 
-    def grams(self, scale: float = 1.0) -> Tensor:
+    def grams(self, scale: float | Tensor = 1.0) -> Tensor:
         """The Gram of every parameter, (L, K, K), float64, on the device of the parameters. 0 for one without rows.
 
         Args:
@@ -60,14 +60,15 @@ class Rows:
         zero = torch.zeros(self._n_tasks, self._n_tasks, dtype=torch.float64, device=device)
         return torch.stack([zero if gram is None else gram.to(device) for gram in self._grams]) / scale**2
 
-    def slab(self, part: slice, scale: float = 1.0) -> Tensor:
+    def slab(self, part: slice, scale: float | Tensor = 1.0) -> Tensor:
         """J (K, P) of some of the parameters, from kept rows.
 
         Args:
             part: which of the parameters.
             scale: see `grams`.
         """
-        return torch.cat([self._block(index).flatten(1) for index in self._indices(part)], dim=1).float() / scale
+        blocks = [self._block(index) for index in self._indices(part)]
+        return torch.cat([block.reshape(len(block), -1) for block in blocks], dim=1).float() / scale
 
     def directions(self, part: slice, weights: Tensor) -> list[Tensor]:
         """d = J'w of some of the parameters, each in its own shape, from kept rows.
@@ -77,7 +78,8 @@ class Rows:
             weights: w, (K,).
         """
         blocks = [self._block(index) for index in self._indices(part)]
-        return [torch.tensordot(weights.to(block), block, dims=1) for block in blocks]
+        with no_autocast(weights.to(blocks[0])):
+            return [torch.tensordot(weights.to(block), block, dims=1) for block in blocks]
 
     def _indices(self, part: slice) -> range:
         return range(len(self._parameters))[part]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from toppo.capture.errors import CaptureError
+from toppo.capture.gram import no_autocast
 from toppo.capture.graph import Node, Use, uses
 from toppo.capture.rows import Rows
 
@@ -38,14 +39,18 @@ class Samples:
     """
 
     def __init__(self, tasks: Tensor, n_tasks: int) -> None:
-        whole = not tasks.is_floating_point() and tasks.dim() == 1 and len(tasks)
-        if not whole or not bool(((tasks >= 0) & (tasks < n_tasks)).all()):
-            raise CaptureError(f"`samples`: give one whole number from 0 to {n_tasks - 1} for each sample of the batch")
+        wrong = CaptureError(f"`samples`: give one whole number from 0 to {n_tasks - 1} for each sample of the batch")
+        if tasks.is_floating_point() or tasks.is_complex() or tasks.dim() != 1 or not len(tasks):
+            raise wrong
         self.n = len(tasks)
-        counts = torch.bincount(tasks, minlength=n_tasks)
-        self._sizes = [int(size) for size in counts.tolist()]
-        in_order = bool((tasks[1:] >= tasks[:-1]).all())
-        self._order = None if in_order else torch.argsort(tasks, stable=True)
+        inside = ((tasks >= 0) & (tasks < n_tasks)).all()
+        in_order = (tasks[1:] >= tasks[:-1]).all()
+        counts = torch.bincount(tasks.clamp(0, n_tasks - 1), minlength=n_tasks)
+        # What the host needs comes in one transfer.
+        is_inside, is_in_order, *self._sizes = torch.cat([torch.stack([inside, in_order]).to(counts), counts]).tolist()
+        if not is_inside:
+            raise wrong
+        self._order = None if is_in_order else torch.argsort(tasks, stable=True)
 
     def split(self, values: Tensor, time_first: bool) -> Tensor | tuple[Tensor, ...]:
         """The samples of each task: one tensor (K, n / K, ...) where all have equally many, otherwise K tensors.
@@ -110,12 +115,15 @@ def hooked(
         if found[p]:
             waiting[index] = len(found[p])
         for use in found[p]:
-            if use.node.name() not in _RULES:
-                raise NotPossibleError(f"{use.node.name().removesuffix('0').removesuffix('Backward')} uses a parameter")
+            rule, operation = _RULES.get(use.node.name()), use.node.name().removesuffix("0").removesuffix("Backward")
+            if rule is None:
+                raise NotPossibleError(f"{operation} uses a parameter")
+            if use.transposed and rule is not _linear:
+                raise NotPossibleError(f"{operation} uses a parameter with its axes in another order")
             by_node.setdefault(use.node, []).append((index, use))
 
     def collect(node: Node, served: list[tuple[int, Use]], dy: Tensor | None) -> None:
-        with torch.no_grad():
+        with torch.no_grad(), no_autocast(parameters[0]):
             for index, use in served:
                 p = parameters[index]
                 if dy is not None:

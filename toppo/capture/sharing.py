@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from toppo.capture.errors import CaptureError
 
@@ -48,9 +49,10 @@ def named_parameters(model: nn.Module) -> tuple[dict[str, nn.Parameter], dict[st
     named: dict[str, nn.Parameter] = {}
     first: dict[nn.Parameter, str] = {}
     tied = {}
+    wrapped = isinstance(getattr(model, "_orig_mod", model), (DistributedDataParallel, nn.DataParallel))
     for long_name, p in model.named_parameters(remove_duplicate=False):
         name = ".".join(part for part in long_name.split(".") if part != "_orig_mod")
-        name = name.removeprefix("module.") if hasattr(model, "module") else name
+        name = name.removeprefix("module.") if wrapped else name
         if p in first:
             tied[name] = first[p]
         else:

@@ -67,7 +67,7 @@ class Way:
         rows: Rows,
         samples: Samples | None,
         weights: Tensor | None = None,
-        scale: float = 1.0,
+        scale: float | Tensor = 1.0,
     ) -> Iterator[Tensor]:
         """A context whose value is the loss to walk, sum_i L_i or sum_i w_i L_i.
 
@@ -130,25 +130,11 @@ def choose(
             times.append(time.perf_counter() - start)
         return rows.grams(), min(times)
 
-    def plain(total: Tensor) -> None:
-        torch.autograd.grad(total, parameters, retain_graph=True, allow_unused=True)
-
     def trial(candidate: Way) -> tuple[Tensor, float]:
-        def run(rows: Rows) -> None:
-            with candidate.capturing(losses, parameters, rows, samples) as total:
-                plain(total)
-
-        return timed(run)
+        return timed(lambda rows: _fill(rows, candidate, losses, parameters, samples))
 
     reference, way.seconds["walks"] = trial(way)
     tolerance = _tolerance(parameters)
-    scale = torch.diagonal(reference, dim1=1, dim2=2).sqrt()
-    whole = torch.diagonal(reference.sum(0)).sqrt()
-    bound = tolerance * scale[:, :, None] * scale[:, None, :] + tolerance**2 * whole[:, None] * whole
-
-    def agrees(grams: Tensor) -> list[bool]:
-        return ((grams - reference).abs() <= bound).flatten(1).all(1).tolist()
-
     usable = [way]
     for name in ("vectorised", "samples"):
         if wanted not in (None, name) or (name == "samples" and samples is None):
@@ -158,10 +144,10 @@ def choose(
             if name == "vectorised" and n_tasks * sum(p.numel() for p in parameters) > MOST_TOGETHER and not wanted:
                 raise NotPossibleError(f"K P is above {MOST_TOGETHER:,}, so it cannot be faster")
             grams, seconds = trial(candidate)
-            if name == "samples" and not all(agrees(grams)):
-                candidate = Way(name, tuple(not same for same in agrees(grams)), strict=True)
+            if name == "samples" and not all(same := _same(grams, reference, tolerance)):
+                candidate = Way(name, tuple(not one for one in same), strict=True)
                 grams, seconds = trial(candidate)
-            if not all(agrees(grams)):
+            if not all(_same(grams, reference, tolerance)):
                 why = ", so a loss depends on others' samples" if name == "samples" else ""
                 raise NotPossibleError(f"its Grams differ from those of K walks{why}")
             way.seconds[name] = seconds
@@ -174,6 +160,44 @@ def choose(
     if not wanted and way.seconds[best.name] > WORTH_IT * way.seconds["walks"]:
         best = way
     return Way(best.name, best.time_first, way.seconds, way.refused)
+
+
+def still_exact(way: Way, losses: TaskLosses, parameters: Sequence[nn.Parameter], samples: Samples | None) -> bool:
+    """Whether a way gives the layer Grams of K walks in this step too.
+
+    Args:
+        way: what `choose` returned in an earlier step.
+        losses: K losses, whose graph stays.
+        parameters: the shared parameters.
+        samples: the task of each sample, if each task has its own.
+    """
+    if way.name == "walks" or (way.name == "samples" and samples is None):
+        return True
+    found, reference = (Rows(parameters, len(losses.values), keep=False) for _ in range(2))
+    _fill(found, way, losses, parameters, samples)
+    if found.missing:
+        return True  # such a step is not recorded
+    _fill(reference, Way(), losses, parameters, samples)
+    return all(_same(found.grams(), reference.grams(), _tolerance(parameters)))
+
+
+def _fill(
+    rows: Rows, way: Way, losses: TaskLosses, parameters: Sequence[nn.Parameter], samples: Samples | None
+) -> None:
+    """Per-task gradients by one way, with a backward pass that leaves `.grad` alone."""
+    trained = [p for p in parameters if p.requires_grad]
+    with way.capturing(losses, parameters, rows, samples) as total:
+        torch.autograd.grad(total, trained, retain_graph=True, allow_unused=True)
+
+
+def _same(grams: Tensor, reference: Tensor, tolerance: float) -> list[bool]:
+    """For each layer, whether two Grams are equal but for rounding. What is not finite has to be so in both."""
+    norms = torch.diagonal(reference, dim1=1, dim2=2).sqrt()
+    whole = torch.diagonal(reference.sum(0)).sqrt()
+    bound = tolerance * norms[:, :, None] * norms[:, None, :] + tolerance**2 * whole[:, None] * whole
+    same = ((grams - reference).abs() <= bound) | (~grams.isfinite() & ~reference.isfinite())
+    of_layers: list[bool] = same.flatten(1).all(1).tolist()
+    return of_layers
 
 
 def _tolerance(parameters: Sequence[nn.Parameter]) -> float:

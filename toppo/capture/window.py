@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from toppo.capture.errors import CaptureError
 from toppo.capture.losses import TaskLosses
 from toppo.capture.rows import Rows
 
@@ -21,10 +22,9 @@ class Window:
 
     Attributes:
         rows: per-task gradients, summed over the calls.
-        scale: what a `GradScaler` multiplied the losses with.
+        scale: what a `GradScaler` multiplied the losses with, on their device.
         before: `.grad` of each parameter before the step, where a combiner sets it.
         present: for each task, whether a call had its loss.
-        losses: the losses summed over the calls, (K,), float64; NaN for an absent task.
         weights: w (K,) of the step, where the user gave them.
         numbers: what else the user wants recorded, from the last call that gave it.
     """
@@ -32,10 +32,10 @@ class Window:
     def __init__(self, step: int, due: bool) -> None:
         self.step, self.due = step, due
         self.rows: Rows | None = None
-        self.scale = 1.0
+        self.scale: float | Tensor = 1.0
         self.before: list[Tensor | None] = []
         self.present: list[bool] = []
-        self.losses: Tensor = torch.zeros(0)
+        self._sums: Tensor = torch.zeros(0)
         self.weights: Tensor | None = None
         self.numbers: dict[str, Any] = {}
 
@@ -44,10 +44,27 @@ class Window:
         here = [value is not None for value in given.values]
         values = given.numbers()
         if not self.present:
-            self.present, self.losses = here, values
+            self.present, self._sums, self.weights = here, values, weights
         else:
-            both = torch.stack([self.losses, values])
-            self.losses = torch.where(both.isnan().all(0), torch.nan, both.nansum(0))
+            self._sums = self._sums + values
             self.present = [a or b for a, b in zip(self.present, here, strict=True)]
-        self.weights = weights
         self.numbers |= numbers
+
+    def check_weights(self, weights: Tensor | None) -> None:
+        """Refuse weights that are not those of the calls before.
+
+        Raises:
+            CaptureError: they differ, so no weights describe the step.
+        """
+        before = self.weights
+        if self.present and (
+            (weights is None) != (before is None)
+            or (weights is not None and before is not None and not torch.equal(weights, before))
+        ):
+            raise CaptureError("`weights`: differ between two calls of one step; give the same in all of them")
+
+    @property
+    def losses(self) -> Tensor:
+        """The losses summed over the calls, (K,), float64; NaN for an absent task."""
+        present = torch.tensor(self.present, device=self._sums.device)
+        return torch.where(present, self._sums, torch.nan)
