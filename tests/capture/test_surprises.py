@@ -361,3 +361,14 @@ def test_the_first_batch_is_not_kept(tmp_path: Path) -> None:
         seen = weakref.ref(x)
         del x
         assert seen() is None
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+def test_gradients_of_any_length_have_a_gram(tmp_path: Path, scale: float) -> None:
+    model = net()
+    losses = trunk_losses(model, X) * torch.tensor([1.0, scale])
+    unscaled = true_gram(trunk_losses(model, X), model.parameters())
+    with start(tmp_path, model) as recorder:
+        recorder.backward(losses)
+    factors = np.array([1.0, scale])
+    np.testing.assert_allclose(grams(tmp_path)[0], unscaled * factors * factors[:, None], rtol=1e-5)

@@ -18,8 +18,9 @@ is 6e-6.
 def block_gram(rows: Tensor) -> Tensor:
     """G_ij = <g_i, g_j> over the columns of one block, (K, K), float64.
 
-    Products of chunks of columns are float32, and their sum is float64. Rows in float64 are multiplied in float64. So
-    are all rows where float32 products may be rounded to fewer bits (TF32 and its like). Autocast has no effect.
+    Products of chunks of columns are float32, and their sum is float64. Gradients of any length are right. Rows in
+    float64 are multiplied in float64. So are all rows where float32 products may be rounded to fewer bits (TF32 and its
+    like). Autocast has no effect.
 
     Args:
         rows: the gradients of K tasks, (K, ...), of any floating type.
@@ -30,12 +31,25 @@ def block_gram(rows: Tensor) -> Tensor:
             rows = rows.double()
             gram = rows @ rows.mT
         else:
-            rows = rows.float()
+            rows, exponents = _near_one(rows.float())
             whole = rows.shape[1] // GRAM_CHUNK * GRAM_CHUNK
             chunks = rows[:, :whole].unflatten(1, (-1, GRAM_CHUNK)).transpose(0, 1)
             tail = rows[:, whole:]
             gram = torch.bmm(chunks, chunks.mT).sum(0, dtype=torch.float64) + (tail @ tail.mT).double()
+            gram = torch.ldexp(gram, exponents[:, None] + exponents)
     return gram.tril() + gram.tril(-1).mT
+
+
+def _near_one(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows over powers of two, so that their largest entries are near 1; and the exponents, (K,).
+
+    Products of float32 numbers below 1e-19 are zero, and of numbers above 1e19 infinite. Powers of two do not round.
+    """
+    if not rows.shape[1]:
+        return rows, rows.new_zeros(len(rows), dtype=torch.int32)
+    largest = torch.maximum(rows.amax(1), -rows.amin(1))  # several times as fast as torch's norm
+    exponents = torch.where(largest.isfinite(), torch.frexp(largest).exponent, 0).clamp(-126, 126)
+    return rows * torch.exp2(-exponents.float())[:, None], exponents
 
 
 def no_autocast(like: Tensor) -> AbstractContextManager[object]:

@@ -307,7 +307,8 @@ class Recorder:
         window, options = self._window, self._options
         assert window is not None
         own = None if samples is None else Samples(torch.as_tensor(samples), len(self._tasks))
-        if self._found is None and len(given.moving) < 2:
+        alone = len(given.moving) < 2
+        if self._found is None and self._ranks.any([alone], given.moving[0][1].device)[0]:
             self._say_once("waiting", "step %d: one task alone, so what the tasks share is not known yet", window.step)
             self._window = None
             self._walk(given.total(w))
