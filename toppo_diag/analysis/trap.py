@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from toppo.combiners import make
-from toppo.combiners.geometry import direction_shares
-from toppo_diag.analysis.presence import Known, of_known, solve
+from toppo_diag.analysis.presence import Known, shares_of_step, solve
 from toppo_diag.analysis.series import Steps
 from toppo_diag.analysis.typical import Typical, typical
 
@@ -81,7 +80,7 @@ def trap(
     if weights is None:
         weights = solve(make("mean"), gram, known).weights
     steps = Steps.of(env_steps)
-    each = of_known(direction_shares(gram, weights if known is None else np.where(known, weights, 0.0)), known)
+    each = shares_of_step(gram, weights, known)
     shares = steps.mean(each)
     starved = shares + steps.band(each, near=True) < threshold
     averaged = None if outcome is None else steps.mean(outcome)
