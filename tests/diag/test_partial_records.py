@@ -27,7 +27,7 @@ from toppo_diag.analysis.replay import relative_distance, replay
 from toppo_diag.analysis.series import Steps
 from toppo_diag.analysis.thresholds import thresholds_of
 from toppo_diag.analysis.trap import trap
-from toppo_diag.analysis.what_if import MOST_GRAMS, what_if
+from toppo_diag.analysis.what_if import MOST_GRAMS, most_grams, what_if
 from toppo_diag.reading.recorded import read_record
 from toppo_diag.reporting.document import Report
 from toppo_diag.reporting.parts import findings
@@ -359,3 +359,15 @@ def test_a_side_without_a_finite_gradient_leaves_the_others_their_views(tmp_path
     assert set(record.sides) == {"good", "bad"} and {c.side for c in overview(record, range(2)).cubes} == {"good"}
     verdicts = {(c.side, c.kind): c.verdict for c in checks(record, thresholds_of())}
     assert (verdicts["bad", "not_finite"], verdicts["good", "not_finite"]) == ("trouble", "fine")
+
+
+def test_a_stream_tells_of_gradients_that_are_not_finite_before_the_first_snapshot(tmp_path: Path) -> None:
+    with DumpWriter.create(tmp_path / "live.zarr", tasks="ab", sides={"trunk": 3}, stream=(3, 2)) as dump:
+        for collect in range(3):
+            dump.record_stream(collect, grams={"trunk": np.full((2, 2, 2), np.nan)}, step=collect + 1)
+    verdicts = {row["check"]: row["verdict"] for row in toppo_diag.report(tmp_path / "live.zarr").headline}
+    assert verdicts.pop("not_finite") == "trouble" and set(verdicts.values()) == {"unknown"}
+
+
+def test_many_tasks_are_combined_again_in_fewer_minibatches() -> None:
+    assert [most_grams(k) for k in (1, 50, 100, 126, 200, 1000)] == [20, 20, 20, 9, 4, 4]

@@ -72,7 +72,7 @@ def what_if(record: SideRecord, done: Callable[[int, int], object] | None = None
     source, present = (scaled(record.gram, record.scale), record.present) if streamed else (record.dumped, record.there)
     if not len(source):
         return [], ["No gradient is finite, so there is nothing to combine again"]
-    chosen = spread_evenly(len(source), _most_grams(source.shape[-1]))
+    chosen = spread_evenly(len(source), most_grams(source.shape[-1]))
     known = present[chosen]
     grams: dict[bool | None, Float[np.ndarray, "N K K"]] = {None: source[chosen]}
     if record.sigma is not None:
@@ -93,7 +93,7 @@ def what_if(record: SideRecord, done: Callable[[int, int], object] | None = None
     return sorted(found, key=lambda option: -np.nan_to_num(option.worst_cosine, nan=-2)), notes
 
 
-def _most_grams(n_tasks: int) -> int:
+def most_grams(n_tasks: int) -> int:
     """`MOST_GRAMS`, and fewer with more than `MANY_TASKS` tasks, because the work grows with their third power."""
     return int(np.clip(MOST_GRAMS * (MANY_TASKS / n_tasks) ** 3, LEAST_MINIBATCHES, MOST_GRAMS))
 
