@@ -68,7 +68,29 @@ def test_edge_cases():
     nobody = scalars(np.full((2, 2), np.nan))
     assert nobody.named("s", "ab") == {}
     dead = scalars(np.diag([0.0, 4.0])).named("s", "ab")
-    assert (dead["s/spread"], dead["s/norm/a"], dead["s/share/a"], dead["s/starved_tasks"]) == (1, 0, 0, 1)
+    assert (dead["s/norm/a"], dead["s/share/a"], dead["s/starved_tasks"], dead["s/top_1_mass"]) == (0, 0, 1, 1)
+    assert not {"s/spread", "s/mean_abs_cosine", "s/negative_pairs"} & set(dead)  # one gradient has nothing to compare
     assert scalars(np.diag([np.inf, 4.0, 1.0])).named("s", "abc")["s/spread"] == 2
     alone = scalars(np.array([[9.0]])).named("s", "a")
-    assert (alone["s/spread"], alone["s/mean_abs_cosine"], alone["s/share/a"]) == (1, 0, 1)
+    assert alone == {"s/effective_rank": 1, "s/norm/a": 3, "s/share/a": 1}
+
+
+@PROPERTY
+@given(seed=st.integers(0, 2**32 - 1), k=st.integers(2, 6))
+def test_numbers_that_compare_tasks_need_two_of_them(seed: int, k: int):
+    rng = np.random.default_rng(seed)
+    J = rng.standard_normal((8, k, 9))
+    present = rng.random((8, k)) < 0.5
+    grams = np.where(present[:, :, None] & present[:, None, :], J @ J.mT, np.nan)
+    found = scalars(grams)
+    for name in ("spread", "mean_abs_cosine", "negative_pairs", "top_1_mass", "starved_tasks"):
+        assert (np.isfinite(found.whole[name]) == (present.sum(axis=1) >= 2)).all(), name
+
+
+def test_a_gram_without_weights_has_no_shares():
+    found = scalars(np.stack([np.diag([4.0, 1.0])] * 2), np.array([[1.0, 1.0], [np.nan, np.nan]]))
+    assert found.by_task["share"][0] == pytest.approx([0.8, 0.2])
+    assert np.isnan(found.by_task["share"][1]).all()
+    for name in ("top_1_mass", "starved_tasks"):
+        assert np.isfinite(found.whole[name]).tolist() == [True, False]
+    assert found.whole["spread"].tolist() == [2, 2]  # of the gradients alone

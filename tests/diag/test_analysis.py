@@ -390,7 +390,7 @@ def test_three_noisy_snapshots_do_not_starve_a_task():
     noisy[-3:] = 0.004, 0.001, 0.006  # below the threshold by chance, among shares of 0.02
     starving = np.where(np.arange(30) < 20, 0.2, 0.002 * rng.uniform(0.5, 1.5, 30))
     shares = np.stack([noisy, starving, 1 - noisy - starving], axis=1)
-    found = trap(np.arange(30), *shares_at(shares), None, 0.01)
+    found = trap(np.arange(30), *shares_at(shares), None, 0.03)
     np.testing.assert_allclose(found.shares, shares, rtol=1e-12)
     assert found.starved_for[0] < 3
     assert found.starved_for[1] >= 7  # of ten; the jump into them is no noise
@@ -399,7 +399,7 @@ def test_three_noisy_snapshots_do_not_starve_a_task():
 
 def test_a_task_that_now_makes_most_of_the_step_is_not_starved():
     first = np.concatenate([np.full(10, 0.001), np.full(5, 0.85)])
-    found = trap(np.arange(15), *shares_at(np.stack([first, 1 - first], axis=1)), None, 0.05)
+    found = trap(np.arange(15), *shares_at(np.stack([first, 1 - first], axis=1)), None, 0.1)
     assert found.starved[:8, 0].all()
     assert found.starved_for.tolist() == [0, 0]
 
@@ -409,7 +409,7 @@ def test_noise_of_a_share_is_that_of_its_minibatches():
     apart = np.tile([-0.4, 0.4], 10)
     near = np.full(20, 0.001)
     shares = np.stack([apart, near, 1 - apart - near], axis=1)
-    found = trap(np.repeat(np.arange(10), 2), *shares_at(np.abs(shares)), None, 0.01)
+    found = trap(np.repeat(np.arange(10), 2), *shares_at(np.abs(shares)), None, 0.03)
     assert found.starved_for[1] == 10
     assert Steps.of(np.repeat(np.arange(10), 2)).band(shares, near=True)[0, 0] > 0.5
 

@@ -36,7 +36,8 @@ class Scalars:
     """Scalars of some Grams.
 
     Attributes:
-        whole: name -> one number for each Gram, (...):
+        whole: name -> one number for each Gram, (...). The first three are NaN where fewer than two tasks have a
+            gradient, and the last two where fewer than two tasks are present, or one of them has no weight:
 
             - `spread`: longest over shortest gradient of the live tasks.
             - `mean_abs_cosine`: mean |cos| over the pairs of live tasks.
@@ -73,7 +74,8 @@ def scalars(gram: Float[np.ndarray, "*n K K"], weights: Float[np.ndarray, "*n K"
 
     Args:
         gram: G = J J'. All numbers are NaN where no G_ii is finite.
-        weights: w on the gradients of G, as they decided the step; None takes the weights of a mean.
+        weights: w on the gradients of G, as they decided the step; None takes the weights of a mean. A Gram in which
+            a present task has no weight (NaN) has no step, so its shares are NaN.
 
     Example:
         >>> found = scalars(np.diag([9.0, 1.0, np.nan]))  # the third task is absent
@@ -84,22 +86,24 @@ def scalars(gram: Float[np.ndarray, "*n K K"], weights: Float[np.ndarray, "*n K"
     """
     gram = np.asarray(gram, dtype=np.float64)
     present = np.isfinite(np.diagonal(gram, axis1=-2, axis2=-1))
-    some = present.any(axis=-1)
+    n = present.sum(axis=-1)
     # A zero gradient counts in no spread and no mean. So zeros leave the other tasks out.
     gram = np.where(present[..., :, None] & present[..., None, :], gram, 0.0)
     w = np.where(present, 1.0 if weights is None else weights, 0.0)
-    shares = direction_shares(gram, w)
-    even = 1 / np.maximum(present.sum(axis=-1, keepdims=True), 1)
+    weighed = np.asarray(np.isfinite(w).all(axis=-1))
+    norms, shares = gradient_norms(gram), direction_shares(gram, w)
+    even = 1 / np.maximum(n, 1)[..., None]
+    live, step = (norms > 0).sum(axis=-1), (n > 1) & weighed
     whole = {
-        "spread": spread(gradient_norms(gram)),
-        "mean_abs_cosine": mean_abs_cosine(gram),
-        "negative_pairs": conflict_score(gram),
-        "effective_rank": effective_rank(gram),
-        "top_1_mass": top_1_mass(gram, w),
-        "starved_tasks": (present & (shares < STARVED * even)).sum(axis=-1),
+        "spread": (spread(norms), live > 1),
+        "mean_abs_cosine": (mean_abs_cosine(gram), live > 1),
+        "negative_pairs": (conflict_score(gram), live > 1),
+        "effective_rank": (effective_rank(gram), n > 0),
+        "top_1_mass": (top_1_mass(gram, w), step & (live > 0)),
+        "starved_tasks": ((present & (shares < STARVED * even)).sum(axis=-1), step),
     }
-    by_task = {"norm": gradient_norms(gram), "share": shares}
+    by_task = {"norm": (norms, present), "share": (shares, present & weighed[..., None])}
     return Scalars(
-        whole={name: np.where(some, value, np.nan) for name, value in whole.items()},
-        by_task={name: np.where(present, value, np.nan) for name, value in by_task.items()},
+        whole={name: np.where(counts, value, np.nan) for name, (value, counts) in whole.items()},
+        by_task={name: np.where(counts, value, np.nan) for name, (value, counts) in by_task.items()},
     )

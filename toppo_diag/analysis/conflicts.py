@@ -19,7 +19,7 @@ from toppo.combiners.geometry import (
     live_pairs,
     mean_abs_cosine,
 )
-from toppo_diag.analysis.presence import Known, of_some
+from toppo_diag.analysis.presence import Known, of_pairs, of_some
 from toppo_diag.analysis.series import Steps
 from toppo_diag.analysis.typical import Typical, typical
 
@@ -64,7 +64,7 @@ def conflicts(steps: Steps, cosine: Float[np.ndarray, "N K K"], rounding: float 
         rounding: least half width of the band.
     """
     mean, band = steps.mean(cosine), steps.band(cosine, rounding)
-    beyond = np.maximum(0.0, -mean - band)
+    beyond = _below(mean, band)
     known = np.isfinite(mean)
     n = known.sum(axis=0)
 
@@ -80,6 +80,12 @@ def conflicts(steps: Steps, cosine: Float[np.ndarray, "N K K"], rounding: float 
         noise=np.where(n > 0, np.median(band, axis=0), np.nan),
         noise_known=steps.noise_known(cosine),
     )
+
+
+def _below(mean: np.ndarray, band: np.ndarray) -> np.ndarray:
+    """How far a mean cosine lies below its noise, max(0, -cos - band)."""
+    below: np.ndarray = np.maximum(0.0, -mean - band)
+    return below
 
 
 def pair_cosines(gram: Float[np.ndarray, "N K K"]) -> Float[np.ndarray, "N K K"]:
@@ -144,7 +150,7 @@ def conflict_series(
     steps = Steps.of(env_steps)
     found = conflicts(steps, pair_cosines(gram), rounding)
     share = found.pair_share
-    negative = steps.mean(of_some(conflict_score(gram), known, 2))
+    negative = steps.mean(of_pairs(conflict_score(gram), gram))
     ranks = of_some(effective_rank(gram), known)
     return ConflictSeries(
         env_steps=steps.env_steps,
@@ -154,7 +160,7 @@ def conflict_series(
         mean_share=_mean(share),
         mean_negative=_mean(negative),
         typical_rank=typical(ranks),
-        mean_abs_cosine=typical(of_some(mean_abs_cosine(gram), known, 2)),
+        mean_abs_cosine=typical(of_pairs(mean_abs_cosine(gram), gram)),
         pairs=ranked_pairs(found),
         found=found,
     )
@@ -204,7 +210,7 @@ def layer_conflicts(
                 name,
                 _mean(strength),
                 _mean(share),
-                _mean(conflict_score(gram)),
+                _mean(of_pairs(conflict_score(gram), gram)),
                 tuple(np.flatnonzero((own > 0).any(axis=0)).tolist()),
             )
         )
@@ -223,8 +229,12 @@ def layer_conflicts_over_time(
     """
     steps = Steps.of(env_steps)
     lengths = gradient_norms(layers.sum(axis=1))
-    found = [conflicts(steps, _part_of_cosines(gram, lengths), rounding).beyond for gram in layers.swapaxes(0, 1)]
-    return np.array([[_mean(at_step) for at_step in beyond] for beyond in found]).T
+    i, j = np.triu_indices(lengths.shape[1], 1)
+    found = []
+    for gram in layers.swapaxes(0, 1):
+        part = _part_of_cosines(gram, lengths)[:, i, j]
+        found.append([_mean(below) for below in _below(steps.mean(part), steps.band(part, rounding))])
+    return np.array(found).T
 
 
 def _part_of_cosines(gram: Float[np.ndarray, "N K K"], lengths: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "N K K"]:
@@ -275,9 +285,15 @@ def heads(layers: Mapping[str, Float[np.ndarray, "N K K"]], found: Sequence[Laye
     return Heads(
         layers=by_task,
         norm_share=sum(layer.norm_share for layer in found if layer.name in alone),
-        with_heads=float(np.median(mean_abs_cosine(np.sum(list(layers.values()), axis=0)))),
-        without_heads=float(np.median(mean_abs_cosine(np.sum(shared, axis=0)))) if shared else float("nan"),
+        with_heads=_median_cosine(list(layers.values())),
+        without_heads=_median_cosine(shared) if shared else float("nan"),
     )
+
+
+def _median_cosine(layers: Sequence[Float[np.ndarray, "N K K"]]) -> float:
+    """Mean |cos| over the pairs of live tasks of these layers together, median over the Grams."""
+    gram = np.sum(layers, axis=0)
+    return typical(of_pairs(mean_abs_cosine(gram), gram)).median
 
 
 def _mean(values: np.ndarray) -> float:

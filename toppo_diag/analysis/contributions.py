@@ -45,7 +45,7 @@ def contribution_series(
         known: whether each task is known in each Gram; None where all are.
     """
     each = of_known(contributions(gram, solve(make(combiner), gram, known).weights), known)
-    steps, spreads = Steps.of(env_steps), of_some(spread(each), known)
+    steps, spreads = Steps.of(env_steps), of_some(spread(each), each > 0, 2)
     return ContributionSeries(steps.env_steps, steps.mean(each), each, spreads, typical(spreads))
 
 

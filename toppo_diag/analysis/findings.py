@@ -6,24 +6,20 @@ threshold (`toppo_diag.analysis.spells`), so none rests on a single minibatch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
-from toppo.combiners import Status, make
-from toppo.combiners.geometry import (
-    contributions,
-    cosines,
-    direction_shares,
-    effective_rank,
-    gradient_norms,
-    mean_abs_cosine,
-    spread,
-    top_1_mass,
-)
-from toppo_diag.analysis.conflicts import layer_conflicts
+from toppo.combiners import Status
+from toppo.combiners.geometry import effective_rank, gradient_norms, mean_abs_cosine, spread
+from toppo_diag.analysis.conflicts import layer_conflicts, pair_cosines
+from toppo_diag.analysis.direction import Direction
+from toppo_diag.analysis.evenness import from_even, part_of
+from toppo_diag.analysis.presence import of_pairs
 from toppo_diag.analysis.recorded import Curve, RunRecord, SideRecord
 from toppo_diag.analysis.series import Steps
 from toppo_diag.analysis.spells import LEAST_MINIBATCHES, LEAST_STEPS, Spell, enough, last_spells, smooth
@@ -32,6 +28,10 @@ from toppo_diag.analysis.thresholds import THRESHOLDS, Thresholds
 
 MOST_NAMED = 5
 """Tasks or pairs that a sentence names."""
+State = Literal["trouble", "healthy", "unknown"]
+_ONE_TASK = "There is one task."
+_NO_NUMBER = "No such number was recorded."
+_NO_PAIR = "In no minibatch do two tasks have a gradient."
 _UNSOLVED = (Status.NOT_CONVERGED, Status.LEAST_SQUARES, Status.UNIFORM)
 
 
@@ -46,7 +46,7 @@ class Check:
         verdict: "trouble"; "note" for what is over, or is evened out; "fine"; "unknown" if it could not be checked.
         text: the finding in plain words, or why it could not be checked; "" where all is fine.
         threshold: the name of the threshold.
-        limit: its value.
+        limit: its value, in the unit of `number`.
         number: what was compared with it: the median over the stretch; where all is fine, the last typical number.
             NaN if unknown.
         since: first steps of the stretch; None where all is fine.
@@ -91,6 +91,17 @@ def checks(run: RunRecord, thresholds: Thresholds) -> list[Check]:
     return sorted(every, key=lambda check: order.index(check.verdict))
 
 
+def state_of(verdicts: Collection[str]) -> State:
+    """What the checks of one run say together.
+
+    A run is healthy if nothing is in trouble and most of its checks could be made. Otherwise nothing can be judged yet.
+    """
+    if "trouble" in verdicts:
+        return "trouble"
+    made = sum(verdict != "unknown" for verdict in verdicts)
+    return "healthy" if made > len(verdicts) - made else "unknown"
+
+
 @dataclass(frozen=True)
 class _Asked:
     """One side of a run, and the thresholds. The parts of a check that all checks have."""
@@ -100,16 +111,15 @@ class _Asked:
     record: SideRecord
     thresholds: Thresholds
 
-    @property
-    def direction(self) -> Float[np.ndarray, "M K"]:
-        """Training's weights; where they were not recorded, those of a plain sum of the losses."""
-        used = self.record.weights
-        return make("sum").solve_many(self.record.dumped).weights if used is None else used
+    @cached_property
+    def direction(self) -> Direction:
+        """The step of training."""
+        return Direction.of(self.record)
 
     @property
     def assumed(self) -> str:
         """What has to be said where the weights were not recorded."""
-        if self.record.weights is not None:
+        if not self.direction.assumed:
             return ""
         return " The run recorded no weights, so this is for a plain sum of the losses."
 
@@ -126,29 +136,67 @@ class _Asked:
         """A check that could not be made."""
         return replace(self.blank(kind, threshold), verdict="unknown", text=why)
 
-    def one(self, blank: Check, steps: np.ndarray, values: Float[np.ndarray, "N"]) -> tuple[Check, Spell | None]:
+    def one(
+        self, blank: Check, steps: np.ndarray, values: Float[np.ndarray, "N"], lacking: str = _NO_PAIR
+    ) -> tuple[Check, Spell | None]:
         """A check of one number for each minibatch, and the stretch beyond the threshold."""
-        check, found = self.each(blank, steps, values[:, None])
+        check, found = self.each(blank, steps, values[:, None], lacking=lacking)
         return check, found.get(0)
 
-    def each(self, blank: Check, steps: np.ndarray, values: Float[np.ndarray, "N J"]) -> tuple[Check, dict[int, Spell]]:
+    def each(
+        self,
+        blank: Check,
+        steps: np.ndarray,
+        values: Float[np.ndarray, "N J"],
+        typical: Callable[[Steps, np.ndarray], np.ndarray] = Steps.median,
+        lacking: str = _NO_NUMBER,
+    ) -> tuple[Check, dict[int, Spell]]:
         """A check of J numbers for each minibatch, such as one for each task, and the stretches by index.
 
-        The worst stretch comes first.
+        The worst stretch comes first. A minibatch without a number (NaN) does not count.
+
+        Args:
+            blank: the check before it has found anything.
+            steps: of the N minibatches.
+            values: NaN where there is no number.
+            typical: the number of a step, from those of its minibatches.
+            lacking: what to say where no minibatch has a number.
         """
-        if not enough(steps):
-            return self.too_few(blank, steps), {}
-        distinct = Steps.of(steps)
-        at, level = distinct.env_steps, distinct.median(values)
+        some = np.isfinite(values).any(axis=1)
+        if len(steps) and not some.any():
+            return replace(blank, verdict="unknown", text=lacking), {}
+        distinct = Steps.of(steps[some])
+        judged = enough(distinct.count(values[some]))
+        if not judged.any():
+            return self.too_few(blank, steps[some]), {}
+        at, level = distinct.env_steps, np.where(judged, typical(distinct, values[some]), np.nan)
         above = THRESHOLDS[blank.threshold].above
         found = last_spells(at, level, blank.limit, above)
-        last = smooth(level)[-1]
+        smoothed = smooth(level)
+        last = smoothed[np.flatnonzero(np.isfinite(smoothed).any(axis=1))[-1]]
         known = last[np.isfinite(last)]
-        extreme = float("nan") if not known.size else float(known.max() if above else known.min())
-        made = replace(blank, number=extreme, steps=len(at), minibatches=len(steps))
+        extreme = float(known.max() if above else known.min())
+        made = replace(blank, number=extreme, steps=len(at), minibatches=int(some.sum()))
         if not found and (extreme > blank.limit if above else extreme < blank.limit):
             made = replace(made, text="Beyond the threshold at the last step alone, which does not count")
         return (_beyond(made, *found.values()) if found else made), found
+
+    def from_even(
+        self, blank: Check, steps: np.ndarray, part: Float[np.ndarray, "N"], tasks: Int[np.ndarray, "N"]
+    ) -> tuple[Check, Spell | None]:
+        """A check of a part of a whole, on the scale of `from_even`. Number and limit are told as parts again.
+
+        Args:
+            blank: the check before it has found anything.
+            steps: of the N minibatches.
+            part: of the whole.
+            tasks: how many tasks share the whole in each minibatch.
+        """
+        values = from_even(part, tasks)
+        check, found = self.one(blank, steps, values)
+        known = tasks[np.isfinite(values)]
+        n = float(np.median(known)) if known.size else len(self.run.tasks)
+        return replace(check, number=part_of(check.number, n), limit=part_of(check.limit, n)), found
 
     def too_few(self, blank: Check, steps: np.ndarray) -> Check:
         """A check with too little to rest on."""
@@ -173,21 +221,25 @@ def _beyond(made: Check, *found: Spell) -> Check:
 
 def _spread(asked: _Asked) -> Iterator[Check]:
     record = asked.record
-    check, found = asked.one(asked.blank("spread"), record.steps, spread(gradient_norms(record.gram)))
+    if len(asked.run.tasks) < 2:
+        yield asked.unknown("spread", _ONE_TASK)
+        return
+    norms = gradient_norms(record.gram)
+    ratio = of_pairs(spread(norms), record.gram)
+    check, found = asked.one(asked.blank("spread"), record.steps, ratio)
     if found is None:
         yield check
         return
-    norms = gradient_norms(record.gram)
     at = Steps.of(record.steps)
-    level = at.median(np.where(norms > 0, norms, np.nan))[at.env_steps >= found.since]
+    level = at.median(np.where((norms > 0) & np.isfinite(ratio)[:, None], norms, np.nan))[at.env_steps >= found.since]
     within = Steps.of(np.zeros(len(level), dtype=int)).median(level)[0]
     most, least = int(np.nanargmax(within)), int(np.nanargmin(within))
     text = (
         f"The longest gradient is typically {_number(check.number)} times the shortest. "
         f"{asked.names((most,))} is the longest, {asked.names((least,))} the shortest."
     )
-    apart = float("nan") if not len(record.at) else _last_typical(asked, contributions(record.dumped, asked.direction))
-    if record.weights is not None and apart < asked.thresholds["evened"]:
+    apart = _last_typical(asked.direction.steps, asked.direction.spread)
+    if not asked.direction.assumed and apart < asked.thresholds["evened"]:
         text += (
             f" The combiner ({record.spec or 'unknown'}) evens this out: contributions differ {_number(apart)} times."
         )
@@ -197,18 +249,19 @@ def _spread(asked: _Asked) -> Iterator[Check]:
     yield replace(check, text=text, tasks=(least, most))
 
 
-def _last_typical(asked: _Asked, lengths: Float[np.ndarray, "M K"]) -> float:
-    return float(smooth(Steps.of(asked.record.at).median(spread(lengths)))[-1])
+def _last_typical(steps: np.ndarray, values: Float[np.ndarray, "M"]) -> float:
+    level = smooth(Steps.of(steps).median(values))
+    return float(level[-1]) if len(level) else float("nan")
 
 
 def _starved(asked: _Asked) -> Iterator[Check]:
-    record, k = asked.record, len(asked.run.tasks)
-    if k < 2:
-        yield asked.unknown("starved", "There is one task.")
+    if len(asked.run.tasks) < 2:
+        yield asked.unknown("starved", _ONE_TASK)
         return
-    shares = k * direction_shares(record.dumped, asked.direction)
-    shares[gradient_norms(record.dumped) == 0] = np.nan  # a dead task is a finding of its own, an absent one is none
-    check, found = asked.each(asked.blank("starved"), record.at, shares)
+    # a dead task is a finding of its own, an absent one is none
+    check, found = asked.each(
+        asked.blank("starved"), asked.direction.steps, asked.direction.even_shares, lacking=_NO_PAIR
+    )
     if not found:
         yield check
         return
@@ -258,17 +311,17 @@ def _ends_of(curve: Curve, task: int, spell: Spell) -> tuple[float, float] | Non
 
 
 def _top_1(asked: _Asked) -> Iterator[Check]:
-    record = asked.record
     if len(asked.run.tasks) < 2:
-        yield asked.unknown("top_1", "There is one task.")
+        yield asked.unknown("top_1", _ONE_TASK)
         return
-    check, found = asked.one(asked.blank("top_1"), record.at, top_1_mass(record.dumped, asked.direction))
+    step = asked.direction
+    check, found = asked.from_even(asked.blank("top_1"), step.steps, step.top_1, step.known.sum(axis=1))
     if found is None:
         yield check
         return
-    at = Steps.of(record.at)
-    lengths = at.median(contributions(record.dumped, asked.direction))
-    holder = (int(np.argmax(np.median(lengths[at.env_steps >= found.since], axis=0))),)
+    at = Steps.of(step.steps)
+    within = at.median(step.contributions)[at.env_steps >= found.since]
+    holder = (int(np.nanargmax(Steps.of(np.zeros(len(within), dtype=int)).median(within)[0])),)
     text = f"One task makes {100 * check.number:.0f}% of the step, most often {asked.names(holder)}.{asked.assumed}"
     yield replace(check, text=text, tasks=holder)
 
@@ -276,13 +329,13 @@ def _top_1(asked: _Asked) -> Iterator[Check]:
 def _conflict(asked: _Asked) -> Iterator[Check]:
     k = len(asked.run.tasks)
     if k < 2:
-        yield asked.unknown("conflict", "There is one task.")
+        yield asked.unknown("conflict", _ONE_TASK)
         return
     record = asked.record
     i, j = np.triu_indices(k, 1)
-    norms = gradient_norms(record.gram)
-    cosine = np.where((norms[:, i] > 0) & (norms[:, j] > 0), cosines(record.gram)[:, i, j], np.nan)
-    check, found = asked.each(asked.blank("conflict"), record.steps, cosine)
+    check, found = asked.each(
+        asked.blank("conflict"), record.steps, pair_cosines(record.gram)[:, i, j], lacking=_NO_PAIR
+    )
     if not found:
         yield check
         return
@@ -310,60 +363,64 @@ def _worst_layer(record: SideRecord, pair: tuple[int, int]) -> str | None:
 def _collapse(asked: _Asked) -> Iterator[Check]:
     record = asked.record
     if len(asked.run.tasks) < 2:
-        yield asked.unknown("collapse", "There is one task.", "cosine")
+        yield asked.unknown("collapse", _ONE_TASK, "cosine")
         return
+    told = "The gradients point along few common directions: "
+    cosine = of_pairs(mean_abs_cosine(record.gram), record.gram)
+    check, found = asked.one(asked.blank("collapse", "cosine"), record.steps, cosine)
+    if found is not None:
+        check = replace(check, text=f"{told}the mean |cos| of two tasks is {check.number:.2f}.")
+    yield check
     live = (gradient_norms(record.gram) > 0).sum(axis=1)
-    for name, values, words in (
-        ("cosine", mean_abs_cosine(record.gram), "the mean |cos| of two tasks is {:.2f}"),
-        (
-            "rank",
-            effective_rank(record.gram) / np.maximum(live, 1),
-            "they span {:.0%} as many directions as there are tasks",
-        ),
-    ):
-        check, found = asked.one(asked.blank("collapse", name), record.steps, values)
-        if found is not None:
-            text = f"The gradients point along few common directions: {words.format(check.number)}."
-            check = replace(check, text=text)
-        yield check
+    rank = effective_rank(record.gram) / np.maximum(live, 1)
+    check, found = asked.from_even(asked.blank("collapse", "rank"), record.steps, rank, live)
+    if found is not None:
+        check = replace(check, text=f"{told}they span {check.number:.0%} as many directions as there are tasks.")
+    yield check
 
 
 def _dead(asked: _Asked) -> Iterator[Check]:
     record = asked.record
-    norms = gradient_norms(record.gram)
+    dead = np.where(record.present, gradient_norms(record.gram) == 0, np.nan)
     # The share of a step's minibatches is the number here, so its mean takes the place of the median.
-    at = np.unique(record.steps)
-    dead = np.where(record.present, norms == 0, np.nan)
-    share = np.stack([_mean(dead[record.steps == t]) for t in at])
-    check = asked.blank("dead")
-    if not enough(record.steps):
-        yield asked.too_few(check, record.steps)
-        return
-    found = last_spells(at, share, check.limit, above=True)
-    check = replace(check, number=float(np.nanmax(share[-1])), steps=len(at), minibatches=len(record.steps))
+    check, found = asked.each(asked.blank("dead"), record.steps, dead, Steps.mean)
     if found:
         tasks = tuple(found)
         text = f"{asked.names(tasks)}: no gradient in most minibatches, so the loss does not reach the {asked.side}."
-        check = replace(_beyond(check, *found.values()), text=text, tasks=tasks)
+        check = replace(check, text=text, tasks=tasks)
     yield check
 
 
 def _not_finite(asked: _Asked) -> Iterator[Check]:
     record = asked.record
-    check = replace(asked.blank("not_finite"), minibatches=len(record.finite), steps=len(np.unique(record.finite_at)))
+    at = np.unique(record.finite_at)
+    check = replace(asked.blank("not_finite"), minibatches=len(record.finite), steps=len(at))
+    if not len(at):
+        yield replace(check, verdict="unknown", text="No snapshot is recorded yet.")
+        return
     bad = record.finite == 0
-    share = bad.mean(axis=0) if len(bad) else np.zeros(len(asked.run.tasks))
+    share = bad.mean(axis=0)
     check = replace(check, number=float(share.max()))
     if check.number <= check.limit:
         yield check
         return
     tasks = tuple(int(t) for t in np.argsort(-share, kind="stable") if share[t] > 0)
-    text = (
-        f"The gradient of {asked.names(tasks)} is not finite in {int(bad.any(axis=1).sum())} of {len(bad)} minibatches."
-    )
-    several = bad.any(axis=1).sum() > 1
-    since = int(record.finite_at[bad.any(axis=1)].min())
-    yield replace(check, verdict="trouble" if several else "note", text=text, since=since, tasks=tasks)
+    hit = bad.any(axis=1)
+    text = f"The gradient of {asked.names(tasks)} is not finite in {hit.sum()} of {len(bad)} minibatches."
+    since, until = _first_and_last(at, np.unique(record.finite_at[hit]))
+    verdict = "trouble" if hit.sum() > 1 and until is None else "note"
+    yield replace(check, verdict=verdict, text=text, since=since, until=until, tasks=tasks)
+
+
+def _first_and_last(at: Int[np.ndarray, "T"], hit: Int[np.ndarray, "H"]) -> tuple[int, int | None]:
+    """The first and the last step at which something happened now and then; None for the last if it is not over.
+
+    It is over if it has been away for two steps or more, and for longer than it ever was in between.
+    """
+    place = np.searchsorted(at, hit)
+    away = len(at) - 1 - int(place[-1])
+    longest = int(np.diff(place).max(initial=1)) - 1
+    return int(hit[0]), int(hit[-1]) if away >= LEAST_STEPS and away > longest else None
 
 
 def _clipped(asked: _Asked) -> Iterator[Check]:
@@ -380,7 +437,7 @@ def _clipped(asked: _Asked) -> Iterator[Check]:
             check = replace(check, text=text, tasks=tasks)
         yield check
     if "clip_factor" in record.single:
-        check, spell = asked.one(asked.blank("clip_factor"), record.at, record.single["clip_factor"])
+        check, spell = asked.one(asked.blank("clip_factor"), record.at, record.single["clip_factor"], _NO_NUMBER)
         if spell is not None:
             text = f"The clip of the gradient norm shortens every step to {_number(check.number)} of its length."
             check = replace(check, text=text)
@@ -391,18 +448,11 @@ def _solver(asked: _Asked) -> Iterator[Check]:
     record = asked.record
     if record.status is None:
         return
-    unsolved = np.isin(record.status, _UNSOLVED)
-    at = np.unique(record.at)
-    check = asked.blank("solver")
-    if not enough(record.at):
-        yield asked.too_few(check, record.at)
-        return
-    share = np.array([[unsolved[record.at == t].mean()] for t in at])
-    check = replace(check, number=float(unsolved.mean()), steps=len(at), minibatches=len(unsolved))
-    found = last_spells(at, share, check.limit, above=True).get(0)
-    if found is not None:
-        text = f"The combiner ({record.spec or 'unknown'}) did not solve {100 * found.value:.0f}% of the minibatches."
-        check = replace(_beyond(check, found), text=text)
+    unsolved = np.where(np.isfinite(record.status), np.isin(record.status, _UNSOLVED), np.nan)
+    check, found = asked.each(asked.blank("solver"), record.at, unsolved[:, None], Steps.mean)
+    if found:
+        text = f"The combiner ({record.spec or 'unknown'}) did not solve {100 * check.number:.0f}% of the minibatches."
+        check = replace(check, text=text)
     yield check
 
 
@@ -426,13 +476,6 @@ _CHECKS: tuple[Callable[[_Asked], Iterator[Check]], ...] = (
     *(_starved, _top_1, _spread, _conflict, _collapse),
     *(_dead, _not_finite, _clipped, _solver, _popart),
 )
-
-
-def _mean(values: Float[np.ndarray, "N K"]) -> Float[np.ndarray, "K"]:
-    """The mean of what is not NaN; 0 where all is."""
-    n = (~np.isnan(values)).sum(axis=0)
-    mean: np.ndarray = np.nansum(values, axis=0) / np.maximum(n, 1)
-    return mean
 
 
 def _listing(names: list[str]) -> str:

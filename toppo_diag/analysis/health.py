@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from toppo.combiners import make
-from toppo.combiners.geometry import mean_abs_cosine, top_1_mass
-from toppo_diag.analysis.presence import Known, of_some, solve
+from toppo.combiners.geometry import mean_abs_cosine
+from toppo_diag.analysis.presence import Known, of_pairs, solve, top_1_of_step
 from toppo_diag.analysis.typical import typical
 
 
@@ -41,5 +41,5 @@ def health_series(gram: Float[np.ndarray, "N K K"], combiner: str, known: Known 
         combiner: spec of a combiner that needs the Gram alone.
         known: whether each task is known in each Gram; None where all are.
     """
-    mass = top_1_mass(gram, solve(make(combiner), gram, known).weights)
-    return HealthSeries(of_some(mean_abs_cosine(gram), known, 2), of_some(mass, known))
+    mass = top_1_of_step(gram, solve(make(combiner), gram, known).weights, known)
+    return HealthSeries(of_pairs(mean_abs_cosine(gram), gram), mass)

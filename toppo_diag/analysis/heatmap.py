@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from toppo.combiners.geometry import cosines, gradient_norms, mean_abs_cosine, spread
-from toppo_diag.analysis.presence import Known, of_some
+from toppo_diag.analysis.presence import Known, of_pairs
 from toppo_diag.analysis.typical import Typical, typical, typical_minibatch
 
 
@@ -55,8 +55,8 @@ def gram_panel(
         cosine=np.where(there[:, None] & there[None, :], cosines(gram), np.nan),
         log10_square=np.where(there, log10_square, np.nan),
         share=np.where(there, norms, np.nan) / max(1, there.sum()),
-        spread=typical(spread(norms[None])),
-        mean_abs_cosine=typical(mean_abs_cosine(gram[None])),
+        spread=typical(of_pairs(spread(norms[None]), gram[None])),
+        mean_abs_cosine=typical(of_pairs(mean_abs_cosine(gram[None]), gram[None])),
     )
 
 
@@ -72,7 +72,7 @@ def typical_panel(gram: Float[np.ndarray, "N K K"], tasks: tuple[str, ...], know
     shown = int(some[typical_minibatch(gram[some])]) if len(some) else 0
     return replace(
         gram_panel(gram[shown], tasks, None if known is None else known[shown]),
-        spread=typical(of_some(spread(gradient_norms(gram)), known)),
-        mean_abs_cosine=typical(of_some(mean_abs_cosine(gram), known, 2)),
+        spread=typical(of_pairs(spread(gradient_norms(gram)), gram)),
+        mean_abs_cosine=typical(of_pairs(mean_abs_cosine(gram), gram)),
         shown=shown,
     )

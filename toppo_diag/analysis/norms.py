@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from toppo.combiners import make
 from toppo.combiners.geometry import direction_norm, gradient_norms, spread
-from toppo_diag.analysis.presence import Known, of_known, of_some, solve
+from toppo_diag.analysis.presence import Known, of_known, of_pairs, of_some, solve
 from toppo_diag.analysis.series import Steps
 from toppo_diag.analysis.typical import Typical, typical
 
@@ -50,7 +50,7 @@ def norm_series(env_steps: Int[np.ndarray, "N"], gram: Float[np.ndarray, "N K K"
     """
     steps = Steps.of(env_steps)
     lengths = gradient_norms(gram)
-    spreads = of_some(spread(lengths), known)
+    spreads = of_pairs(spread(lengths), gram)
 
     def combined(spec: str) -> Float[np.ndarray, "N"]:
         return of_some(direction_norm(gram, solve(make(spec), gram, known).weights), known)

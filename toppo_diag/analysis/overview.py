@@ -12,28 +12,15 @@ from functools import reduce
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from toppo.combiners import make
-from toppo.combiners.geometry import (
-    conflict_score,
-    contributions,
-    cosines,
-    direction_shares,
-    effective_rank,
-    gradient_norms,
-    live_pairs,
-    mean_abs_cosine,
-    spread,
-    top_1_mass,
-)
-from toppo_diag.analysis.conflicts import layer_conflicts_over_time
+from toppo.combiners.geometry import conflict_score, effective_rank, gradient_norms, mean_abs_cosine, spread
+from toppo_diag.analysis.budget import MOST_BYTES, MOST_STEPS, Fit, fit
+from toppo_diag.analysis.conflicts import layer_conflicts_over_time, pair_cosines
+from toppo_diag.analysis.direction import Direction
+from toppo_diag.analysis.presence import of_pairs, of_some
 from toppo_diag.analysis.recorded import Curve, RunRecord, SideRecord
 from toppo_diag.analysis.scale import without_popart
-from toppo_diag.analysis.series import Steps
+from toppo_diag.analysis.series import Steps, spread_evenly
 from toppo_diag.analysis.success import sem
-from toppo_diag.analysis.weights import weight_shares
-
-MOST_STEPS = 200
-"""Steps of a heatmap's slider. A longer recording is thinned evenly, so that the page stays small."""
 
 RECORDED, RAW = "as trained", "PopArt taken back"
 """The conditions of a side."""
@@ -119,33 +106,41 @@ class LayerMap:
 
 @dataclass(frozen=True)
 class Overview:
-    """Everything that the views show of one run."""
+    """Everything that the views show of one run.
+
+    Attributes:
+        cubes: the heatmaps.
+        lines: one number for each task.
+        totals: one number for all tasks.
+        layers: conflict in each layer.
+        left_out: what the heatmaps leave out to fit their budget, one line each.
+    """
 
     cubes: tuple[Cube, ...]
     lines: tuple[Lines, ...]
     totals: tuple[Total, ...]
     layers: tuple[LayerMap, ...]
+    left_out: tuple[str, ...] = ()
 
 
-def overview(run: RunRecord, kept: Sequence[int]) -> Overview:
+def overview(run: RunRecord, kept: Sequence[int], most: float = MOST_BYTES) -> Overview:
     """The numbers of the views.
 
     Args:
         run: what the run recorded.
         kept: indices of the tasks to show. Contributions and shares are still those of training on all tasks.
+        most: bytes of the page that the heatmaps may take together.
     """
-    cubes: list[Cube] = []
+    sources: list[_Source] = []
     lines: list[Lines] = []
     totals: list[Total] = []
     layers: list[LayerMap] = []
     for side, record in run.sides.items():
-        of_kept = record.gram[:, kept][:, :, kept]
-        at = Steps.of(record.steps)
-        cubes += _cubes(side, record, kept)
-        lines.append(
-            Lines("norms", side, "gradient norm", at.env_steps, at.mean(_lengths(of_kept, record.present[:, kept])))
-        )
-        totals += _geometry(side, at, of_kept)
+        if len(record.steps):
+            of_kept, present = record.gram[:, kept][:, :, kept], record.present[:, kept]
+            at = Steps.of(record.steps)
+            lines.append(Lines("norms", side, "gradient norm", at.env_steps, at.mean(_lengths(of_kept, present))))
+            totals += _geometry(side, at, of_kept, present)
         lines_of_weights, totals_of_weights = _of_weights(side, record, kept)
         lines += lines_of_weights
         totals += totals_of_weights
@@ -154,45 +149,84 @@ def overview(run: RunRecord, kept: Sequence[int]) -> Overview:
             steps = record.layers.steps
             conflict = layer_conflicts_over_time(steps, of_layers)
             layers.append(LayerMap(side, record.layers.names, Steps.of(steps).env_steps, conflict))
+        sources += _sources(side, record, layers[-1] if record.layers is not None else None)
     for curve in run.curves:
         lines.append(Lines("curves", "", curve.name, curve.steps, curve.values[:, kept]))
     if run.success is not None:
         totals.append(_mean_success(run.success, kept))
-    return Overview(tuple(cubes), tuple(lines), tuple(totals), tuple(layers))
+    chosen = fit([source.fit(len(kept)) for source in sources], most)
+    cubes = tuple(_cube(sources[n], chosen.most_steps, kept) for n in chosen.kept)
+    return Overview(cubes, tuple(lines), tuple(totals), tuple(layers), _left_out(sources, cubes, chosen.kept))
 
 
-def _cubes(side: str, record: SideRecord, kept: Sequence[int]) -> list[Cube]:
-    made = [_cube(side, RECORDED, None, record.steps, record.gram, record.present, kept)]
+@dataclass(frozen=True)
+class _Source:
+    """The Grams behind one `Cube`, and how much conflict its layer brings; infinite for a whole side."""
+
+    side: str
+    condition: str
+    layer: str | None
+    steps: Int[np.ndarray, "N"]
+    gram: Float[np.ndarray, "N K K"]
+    present: Bool[np.ndarray, "N K"]
+    conflict: float = float("inf")
+
+    def fit(self, n_tasks: int) -> Fit:
+        """What the cube would take of the page."""
+        pairs = n_tasks * (n_tasks - 1) // 2
+        ranges = 0 if self.layer is not None else 2 * 2 * pairs
+        return Fit(len(np.unique(self.steps)), 4 * (pairs + n_tasks) + ranges, self.conflict)
+
+
+def _sources(side: str, record: SideRecord, layers: LayerMap | None) -> list[_Source]:
+    made = []
+    if len(record.steps):
+        made.append(_Source(side, RECORDED, None, record.steps, record.gram, record.present))
     if record.sigma is not None and len(record.at):
         raw = without_popart(record.dumped / record.scale**2, record.sigma)
-        made.append(_cube(side, RAW, None, record.at, raw, record.there, kept))
-    if record.layers is not None:
+        made.append(_Source(side, RAW, None, record.at, raw, record.there))
+    if record.layers is not None and layers is not None:
+        known = np.isfinite(layers.conflict)
+        brought = np.where(known, layers.conflict, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
         for n, name in enumerate(record.layers.names):
             gram = record.layers.values[:, n]
             reached = gradient_norms(gram) > 0
-            made.append(_cube(side, RECORDED, name, record.layers.steps, gram, reached, kept))
+            made.append(_Source(side, RECORDED, name, record.layers.steps, gram, reached, float(brought[n])))
     return made
 
 
-def _cube(
-    side: str,
-    condition: str,
-    layer: str | None,
-    steps: Int[np.ndarray, "N"],
-    gram: Float[np.ndarray, "N K K"],
-    present: Bool[np.ndarray, "N K"],
-    kept: Sequence[int],
-) -> Cube:
-    distinct = np.unique(steps)
-    shown = distinct[np.unique(np.linspace(0, len(distinct) - 1, min(MOST_STEPS, len(distinct))).round().astype(int))]
-    within = np.isin(steps, shown)
-    steps, gram, present = steps[within], gram[within][:, kept][:, :, kept], present[within][:, kept]
+def _left_out(sources: Sequence[_Source], cubes: Sequence[Cube], kept: Sequence[int]) -> tuple[str, ...]:
+    """What the budget leaves out: steps of the slider, and layers."""
+    notes = []
+    thinned = [
+        (len(cube.steps), held)
+        for cube, n in zip(cubes, kept, strict=True)
+        if len(cube.steps) < min(MOST_STEPS, held := len(np.unique(sources[n].steps)))
+    ]
+    if thinned:
+        shown, held = max(thinned, key=lambda both: both[1])
+        notes.append(f"So that the page stays small, the slider of the heatmaps has {shown} of {held} steps.")
+    for side in dict.fromkeys(source.side for source in sources):
+        of_side = [n for n, source in enumerate(sources) if source.side == side and source.layer is not None]
+        shown = sum(n in kept for n in of_side)
+        if shown < len(of_side):
+            notes.append(
+                f"So that the page stays small, the heatmaps show {shown} of the {len(of_side)} layers of the {side}: "
+                "those that bring the most conflict."
+            )
+    return tuple(notes)
+
+
+def _cube(source: _Source, most_steps: int, kept: Sequence[int]) -> Cube:
+    distinct = np.unique(source.steps)
+    within = np.isin(source.steps, distinct[spread_evenly(len(distinct), most_steps)])
+    gram, present = source.gram[within][:, kept][:, :, kept], source.present[within][:, kept]
     i, j = np.triu_indices(gram.shape[-1], 1)
-    cosine = np.where(live_pairs(gram), cosines(gram), np.nan)[:, i, j]
-    at = Steps.of(steps)
-    low, high = (None, None) if layer is not None else at.range(cosine)
+    cosine = pair_cosines(gram)[:, i, j]
+    at = Steps.of(source.steps[within])
+    low, high = (None, None) if source.layer is not None else at.range(cosine)
     norms = at.mean(_lengths(gram, present))
-    return Cube(side, condition, layer, at.env_steps, at.median(cosine), low, high, norms)
+    return Cube(source.side, source.condition, source.layer, at.env_steps, at.median(cosine), low, high, norms)
 
 
 def _lengths(gram: Float[np.ndarray, "N K K"], present: Bool[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:
@@ -200,41 +234,36 @@ def _lengths(gram: Float[np.ndarray, "N K K"], present: Bool[np.ndarray, "N K"])
     return np.where(present, gradient_norms(gram), np.nan)
 
 
-def _geometry(side: str, at: Steps, gram: Float[np.ndarray, "N K K"]) -> list[Total]:
+def _geometry(side: str, at: Steps, gram: Float[np.ndarray, "N K K"], present: Bool[np.ndarray, "N K"]) -> list[Total]:
     """Medians of spread and mean |cos| at each step, and the two measures of `conflicts`, which are means."""
+    apart, cosine, negative = (
+        of_pairs(values, gram) for values in (spread(gradient_norms(gram)), mean_abs_cosine(gram), conflict_score(gram))
+    )
     return [
-        Total(side, "spread of gradient norms", at.env_steps, at.median(spread(gradient_norms(gram)))),
-        Total(side, "mean |cos|", at.env_steps, at.median(mean_abs_cosine(gram))),
-        Total(side, "effective rank", at.env_steps, at.mean(effective_rank(gram))),
-        Total(side, "negative pairs", at.env_steps, at.mean(conflict_score(gram))),
+        Total(side, "spread of gradient norms", at.env_steps, at.median(apart)),
+        Total(side, "mean |cos|", at.env_steps, at.median(cosine)),
+        Total(side, "effective rank", at.env_steps, at.mean(of_some(effective_rank(gram), present))),
+        Total(side, "negative pairs", at.env_steps, at.mean(negative)),
     ]
 
 
 def _of_weights(side: str, record: SideRecord, kept: Sequence[int]) -> tuple[list[Lines], list[Total]]:
     """What training's weights made of the dumped minibatches; of a plain sum where they were not recorded."""
-    if not len(record.at):
+    step = Direction.of(record)
+    if not len(step.steps):
         return [], []
-    assumed = record.weights is None
-    w = make("sum").solve_many(record.dumped).weights if record.weights is None else record.weights
-    at = Steps.of(record.at)
-    of_sum = " of a plain sum" * assumed
-    contributed = contributions(record.dumped, w)
-    shares = np.where(record.there, direction_shares(record.dumped, w), np.nan)
+    at = Steps.of(step.steps)
+    of_sum = " of a plain sum" * step.assumed
+    contributed, shares = at.mean(step.contributions)[:, kept], at.median(step.shares)[:, kept]
     lines = [
-        Lines(
-            "contributions",
-            side,
-            f"contribution{of_sum}",
-            at.env_steps,
-            at.mean(np.where(record.there, contributed, np.nan))[:, kept],
-        ),
-        Lines("shares", side, f"share of the direction{of_sum}", at.env_steps, at.median(shares)[:, kept]),
+        Lines("contributions", side, f"contribution{of_sum}", at.env_steps, contributed),
+        Lines("shares", side, f"share of the direction{of_sum}", at.env_steps, shares),
     ]
-    if not assumed:
-        lines.append(Lines("weights", side, "share of the weights", at.env_steps, at.mean(weight_shares(w))[:, kept]))
+    if not step.assumed:
+        lines.append(Lines("weights", side, "share of the weights", at.env_steps, at.mean(step.weight_shares)[:, kept]))
     totals = [
-        Total(side, f"top-1 mass{of_sum}", at.env_steps, at.median(top_1_mass(record.dumped, w))),
-        Total(side, f"spread of contributions{of_sum}", at.env_steps, at.median(spread(contributed))),
+        Total(side, f"top-1 mass{of_sum}", at.env_steps, at.median(step.top_1)),
+        Total(side, f"spread of contributions{of_sum}", at.env_steps, at.median(step.spread)),
     ]
     return lines, totals
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from toppo.combiners import Combinations, Combiner
+from toppo.combiners.geometry import contributions, direction_shares, gradient_norms, top_1_mass
 
 Known = Bool[np.ndarray, "N K"] | None
 """Whether each task is known in each of N Grams; None where all are."""
@@ -23,6 +24,32 @@ def of_known(values: Float[np.ndarray, "N K"], known: Known) -> Float[np.ndarray
 def of_some(values: Float[np.ndarray, "N"], known: Known, least: int = 1) -> Float[np.ndarray, "N"]:
     """Numbers of whole Grams, NaN for those with fewer than `least` known tasks."""
     return values if known is None else np.where(known.sum(axis=1) >= least, values, np.nan)
+
+
+def of_pairs(values: Float[np.ndarray, "N"], gram: Float[np.ndarray, "N K K"]) -> Float[np.ndarray, "N"]:
+    """Numbers that compare tasks, such as a spread or a mean |cos|, NaN where fewer than two tasks have a gradient."""
+    return of_some(values, gradient_norms(gram) > 0, 2)
+
+
+def shares_of_step(
+    gram: Float[np.ndarray, "N K K"], weights: Float[np.ndarray, "N K"], known: Known = None
+) -> Float[np.ndarray, "N K"]:
+    """Each task's share of the direction, w_i <g_i, d> / ||d||^2, from the weights of training.
+
+    A task that is not known has none (NaN). A Gram in which a known task has no weight has no step, so nobody has one.
+    """
+    w = weights if known is None else np.where(known, weights, 0.0)
+    whole = np.isfinite(w).all(axis=1)
+    return of_known(np.where(whole[:, None], direction_shares(gram, w), np.nan), known)
+
+
+def top_1_of_step(
+    gram: Float[np.ndarray, "N K K"], weights: Float[np.ndarray, "N K"], known: Known = None
+) -> Float[np.ndarray, "N"]:
+    """The largest contribution over the sum of all; NaN where fewer than two tasks are known, or none contributes."""
+    several = np.ones(weights.shape, dtype=bool) if known is None else known
+    some = (contributions(gram, weights) > 0).any(axis=1)
+    return of_some(np.where(some, top_1_mass(gram, weights), np.nan), several, 2)
 
 
 def solve(

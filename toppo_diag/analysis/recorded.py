@@ -38,12 +38,12 @@ class SideRecord:
         there: whether each task is known in each dumped minibatch, (M, K).
         dumped: G of the dumped minibatches in the units in which the combiner saw them, (M, K, K).
         scale: the factor on each g_i between `gram` and `dumped`, such as c_v of the critic.
-        weights: w of training for each dumped minibatch, (M, K); None if not known.
+        weights: w of training for each dumped minibatch, (M, K); NaN where not recorded; None if never recorded.
         spec: the combiner of training; None if not known.
-        status: `toppo.combiners.Status` of each dumped minibatch, (M,); None if not recorded.
+        status: `toppo.combiners.Status` of each dumped minibatch, (M,); NaN where not recorded; None if never recorded.
         sigma: PopArt's sigma_i at each dumped minibatch, (M, K); None where PopArt does not touch the side.
         finite: whether each g_i of each dumped minibatch is finite, those of `dropped` included, (F, K). An absent task
-            counts as finite.
+            counts as finite. Before the first snapshot, the same of the streamed minibatches.
         finite_at: steps of these, (F,).
         per_task: further numbers for each task and dumped minibatch, by name, (M, K).
         single: further numbers for each dumped minibatch, by name, (M,).
@@ -60,7 +60,7 @@ class SideRecord:
     scale: float
     weights: Float[np.ndarray, "M K"] | None
     spec: str | None
-    status: Int[np.ndarray, "M"] | None
+    status: Float[np.ndarray, "M"] | None
     sigma: Float[np.ndarray, "M K"] | None
     finite: Float[np.ndarray, "F K"]
     finite_at: Int[np.ndarray, "F"]
@@ -96,7 +96,7 @@ class RunRecord:
         tasks: K names.
         step_label: what the steps are, in the words of the run.
         step_name: the same as the column of a table.
-        sides: by name. A side without a Gram yet is left out.
+        sides: by name. A side without a minibatch yet is left out. One whose Grams are all not finite has none here.
         curves: success, return and losses, as far as recorded.
         facts: what the run is, name to text, such as its combiners and its seed.
         group: runs with the same text have the same settings and differ only in their seed.

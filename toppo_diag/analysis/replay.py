@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from toppo.combiners import Combiner
 from toppo.combiners.geometry import contributions, direction_norm, gradient_norms, spread, top_1_mass
-from toppo_diag.analysis.presence import Known, solve
+from toppo_diag.analysis.presence import Known, of_some, solve
 from toppo_diag.analysis.typical import typical
 
 
@@ -26,7 +26,7 @@ class Replay:
         norm: ||d||, (N,).
         worst_progress: min_i <g_i, d> over live tasks, (N,).
         worst_cosine: min_i cos(g_i, d) over live tasks, (N,); NaN where there is none.
-        spread: max over min of the contributions of live tasks, (N,).
+        spread: max over min of the contributions of live tasks, (N,); NaN where fewer than two contribute.
         top_1: largest contribution over their sum, (N,).
         residual: of the combiner's own equation, (N,).
         status: `toppo.combiners.Status`, (N,).
@@ -84,7 +84,7 @@ def replay(
         norm=norm,
         worst_progress=np.where(live.any(axis=1), np.min(progress, axis=1, initial=np.inf, where=live), 0.0),
         worst_cosine=np.where(np.isfinite(least_cosine), np.clip(least_cosine, -1, 1), np.nan),
-        spread=spread(contributed),
+        spread=of_some(spread(contributed), contributed > 0, 2),
         top_1=top_1_mass(gram, w),
         residual=found.residual,
         status=found.status,
@@ -96,7 +96,7 @@ def relative_distance(
 ) -> Float[np.ndarray, "N"]:
     """The distance ||d - d_ref|| / ||d_ref|| of two steps on the same gradients, computed without cancellation.
 
-    It is infinite if d_ref = 0 and d is not, and 0 if both are 0.
+    It is infinite if d_ref = 0 and d is not, and 0 if both are 0. It is NaN if a weight is not known.
 
     Args:
         gram: G of the gradients.
@@ -105,7 +105,7 @@ def relative_distance(
     """
     apart, length = direction_norm(gram, weights - reference), direction_norm(gram, reference)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio: np.ndarray = np.where(apart > 0, apart / length, 0.0)
+        ratio: np.ndarray = np.where(apart == 0, 0.0, apart / length)
     return ratio
 
 
@@ -171,7 +171,7 @@ def agreement(found: Replay, gram: Float[np.ndarray, "N K K"], used: Float[np.nd
         **typical(found.worst_cosine).columns("worst_cosine"),
         "cosine_to_training": typical(aligned).median,
         "distance_to_training": typical(apart).median,
-        "worst_distance": float(np.max(apart)),
+        "worst_distance": typical(apart).high,
     }
     return Agreement(apart, aligned, headline, np.array([typical(column).median for column in found.cosine.T]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -52,16 +53,29 @@ class Steps:
     def count(self, values: Float[np.ndarray, "N *k"]) -> Int[np.ndarray, "T *k"]:
         """How many minibatches of each step have a number."""
         known = np.isfinite(values)
-        return np.stack([known[self.member == t].sum(axis=0) for t in range(len(self.env_steps))])
+        return self._gathered([known[own].sum(axis=0) for own in self._members], values.shape[1:], np.int64)
+
+    @cached_property
+    def _members(self) -> list[Int[np.ndarray, "n"]]:
+        """The minibatches of each step, found with a single sort."""
+        order = np.argsort(self.member, kind="stable")
+        ends = np.searchsorted(self.member[order], np.arange(1, len(self.env_steps)))
+        return np.split(order, ends) if len(self.env_steps) else []
+
+    def _gathered(self, rows: list[np.ndarray], shape: tuple[int, ...], kind: type) -> np.ndarray:
+        """One row for each step as an array, also where there is no step."""
+        return np.stack(rows) if rows else np.empty((0, *shape), dtype=kind)
 
     def _each(
         self, values: np.ndarray, gather: Callable[..., np.ndarray], of_known: Callable[..., np.ndarray]
     ) -> np.ndarray:
+        if len(self.env_steps) == len(self.member):  # one minibatch a step
+            return np.asarray(values[np.argsort(self.member)], dtype=np.float64)
         if not np.isnan(values).any():
-            return np.stack([gather(values[self.member == t], axis=0) for t in range(len(self.env_steps))])
+            return self._gathered([gather(values[own], axis=0) for own in self._members], values.shape[1:], np.float64)
         found = np.full((len(self.env_steps), *values.shape[1:]), np.nan)
-        for t in range(len(self.env_steps)):
-            own = values[self.member == t]
+        for t, members in enumerate(self._members):
+            own = values[members]
             there = ~np.isnan(own).all(axis=0)
             if there.any():
                 found[t, there] = of_known(own[:, there], axis=0)
@@ -124,7 +138,7 @@ class Steps:
     def _within(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sum of the squared distances from the mean of a step, and degrees of freedom, both (T, ...)."""
         squares = np.where(np.isfinite(values), (values - self.mean(values)[self.member]) ** 2, 0.0)
-        summed = np.stack([squares[self.member == t].sum(axis=0) for t in range(len(self.env_steps))])
+        summed = self._gathered([squares[own].sum(axis=0) for own in self._members], values.shape[1:], np.float64)
         return summed, np.maximum(self.count(values) - 1, 0)
 
     def _window(self, values: np.ndarray, length: int, beyond: float) -> np.ndarray:
@@ -132,6 +146,11 @@ class Steps:
         edge = np.full((NEAR, *values.shape[1:]), beyond)
         padded = np.concatenate([edge, values, edge])
         return np.stack([padded[n : n + len(self.env_steps)] for n in range(length)], axis=1)
+
+
+def spread_evenly(n: int, most: int) -> Int[np.ndarray, "m"]:
+    """Indices of at most `most` of n things: the first, the last, and others evenly between."""
+    return np.unique(np.linspace(0, n - 1, min(most, n)).round().astype(int))
 
 
 def _jumps(mean: np.ndarray) -> np.ndarray:

@@ -30,9 +30,10 @@ class Spell:
     steps: int
 
 
-def enough(steps: Int[np.ndarray, "N"]) -> bool:
-    """Whether N minibatches, taken at these steps, are enough for a statement."""
-    return len(steps) >= LEAST_MINIBATCHES and len(np.unique(steps)) >= LEAST_STEPS
+def enough(count: Int[np.ndarray, "T *k"]) -> Bool[np.ndarray, "*k"]:
+    """Whether there are enough minibatches for a statement, from how many each of T steps has."""
+    found: np.ndarray = (count.sum(axis=0) >= LEAST_MINIBATCHES) & ((count > 0).sum(axis=0) >= LEAST_STEPS)
+    return found
 
 
 def smooth(values: Float[np.ndarray, "T *k"]) -> Float[np.ndarray, "T *k"]:

@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from toppo.combiners import make
-from toppo.combiners.geometry import direction_shares
-from toppo_diag.analysis.presence import Known, of_known, solve
+from toppo_diag.analysis.presence import Known, shares_of_step, solve
 from toppo_diag.analysis.series import Steps
 from toppo_diag.analysis.typical import Typical, typical
 
@@ -40,6 +39,7 @@ class Trap:
         shares: w_i <g_i, d> / ||d||^2, mean over the minibatches of each step, (T, K); NaN where a task was absent.
         outcome: success, return or loss, mean over the minibatches of each step, (T, K); None if none was recorded.
         starved: whether the share lies below the threshold by more than the noise around this step, (T, K).
+        threshold: the share below which a task is starved, median over the steps.
         starved_for: snapshots at the end of the run at which a task is starved without a break, (K,).
         typical_shares: of each task, the median and range of its share over the N minibatches.
     """
@@ -49,6 +49,7 @@ class Trap:
     outcome: Float[np.ndarray, "T K"] | None
     starved: Bool[np.ndarray, "T K"]
     starved_for: Int[np.ndarray, "K"]
+    threshold: float
     typical_shares: tuple[Typical, ...]
 
     @property
@@ -65,7 +66,7 @@ def trap(
     gram: Float[np.ndarray, "N K K"],
     weights: Float[np.ndarray, "N K"] | None,
     outcome: Float[np.ndarray, "N K"] | None,
-    threshold: float,
+    fraction: float,
     known: Known = None,
 ) -> Trap:
     """Each task's share of the direction d = J'w over N Grams, and for how long it is starved.
@@ -75,15 +76,17 @@ def trap(
         gram: G.
         weights: w, for each Gram; None takes the weights of a mean.
         outcome: success, return or loss of each task at the time of each Gram; None if none was recorded.
-        threshold: the share below which a task is starved.
+        fraction: a task is starved below this fraction of an even share, 1 / (number of known tasks).
         known: whether each task is known in each Gram; None where all are.
     """
     if weights is None:
         weights = solve(make("mean"), gram, known).weights
     steps = Steps.of(env_steps)
-    each = of_known(direction_shares(gram, weights if known is None else np.where(known, weights, 0.0)), known)
+    each = shares_of_step(gram, weights, known)
     shares = steps.mean(each)
-    starved = shares + steps.band(each, near=True) < threshold
+    n = np.full(len(gram), gram.shape[-1]) if known is None else known.sum(axis=1)
+    even = steps.mean(1 / np.maximum(n, 1))
+    starved = shares + steps.band(each, near=True) < fraction * even[:, None]
     averaged = None if outcome is None else steps.mean(outcome)
     return Trap(
         env_steps=steps.env_steps,
@@ -91,6 +94,7 @@ def trap(
         outcome=averaged,
         starved=starved,
         starved_for=starved_for(starved, np.isfinite(shares)),
+        threshold=fraction * float(np.median(even)),
         typical_shares=tuple(typical(share) for share in each.T),
     )
 

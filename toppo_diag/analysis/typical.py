@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from toppo.combiners.geometry import mean_abs_cosine
+from toppo_diag.analysis.presence import of_pairs
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,6 @@ def typical_minibatch(gram: Float[np.ndarray, "N K K"]) -> int:
     Args:
         gram: G of the minibatches of one snapshot.
     """
-    cosine = mean_abs_cosine(gram)
-    known = int(np.isfinite(cosine).sum())  # others come last in the order
+    cosine = of_pairs(mean_abs_cosine(gram), gram)
+    known = int(np.isfinite(cosine).sum())  # Grams without a pair come last in the order
     return int(np.argsort(cosine, kind="stable")[max(known - 1, 0) // 2])

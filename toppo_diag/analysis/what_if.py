@@ -16,10 +16,14 @@ from toppo.combiners.geometry import gradient_norms
 from toppo_diag.analysis.recorded import SideRecord
 from toppo_diag.analysis.replay import Replay, replay
 from toppo_diag.analysis.scale import scaled, without_popart
+from toppo_diag.analysis.series import spread_evenly
+from toppo_diag.analysis.spells import LEAST_MINIBATCHES
 from toppo_diag.analysis.typical import typical
 
 MOST_GRAMS = 20
 """Minibatches that are combined again, spread evenly over the run. More would take longer and say the same."""
+MANY_TASKS = 100
+"""Tasks above which fewer minibatches are combined again, down to `LEAST_MINIBATCHES`."""
 
 
 ROUNDING = 1e-9
@@ -64,8 +68,12 @@ def what_if(record: SideRecord, done: Callable[[int, int], object] | None = None
     Returns:
         The options, and notes on combiners that are left out.
     """
-    source = record.dumped if len(record.at) else scaled(record.gram, record.scale)
-    chosen = np.unique(np.linspace(0, len(source) - 1, min(MOST_GRAMS, len(source))).round().astype(int))
+    streamed = not len(record.at)
+    source, present = (scaled(record.gram, record.scale), record.present) if streamed else (record.dumped, record.there)
+    if not len(source):
+        return [], ["No gradient is finite, so there is nothing to combine again"]
+    chosen = spread_evenly(len(source), most_grams(source.shape[-1]))
+    known = present[chosen]
     grams: dict[bool | None, Float[np.ndarray, "N K K"]] = {None: source[chosen]}
     if record.sigma is not None:
         grams = {True: source[chosen], False: without_popart(source[chosen], record.sigma[chosen])}
@@ -76,13 +84,18 @@ def what_if(record: SideRecord, done: Callable[[int, int], object] | None = None
             done(n, len(candidates))
         for popart, gram in grams.items():
             try:
-                replayed = replay(combiner, gram)
+                replayed = replay(combiner, gram, known=known)
             except ValueError as error:
                 notes.append(f"{spec} is left out: {error}")
                 break
             used = spec == record.spec and popart is not False
             found.append(_summary(spec, popart, used, gram, replayed))
     return sorted(found, key=lambda option: -np.nan_to_num(option.worst_cosine, nan=-2)), notes
+
+
+def most_grams(n_tasks: int) -> int:
+    """`MOST_GRAMS`, and fewer with more than `MANY_TASKS` tasks, because the work grows with their third power."""
+    return int(np.clip(MOST_GRAMS * (MANY_TASKS / n_tasks) ** 3, LEAST_MINIBATCHES, MOST_GRAMS))
 
 
 def _candidates(used: str | None) -> tuple[dict[str, Combiner], list[str]]:
@@ -113,9 +126,9 @@ def _summary(spec: str, popart: bool | None, used: bool, gram: Float[np.ndarray,
         combiner=spec,
         popart=popart,
         used=used,
-        worst_progress=float(np.median(unit)),
+        worst_progress=typical(np.where(live.any(axis=1), unit, np.nan)).median,
         worst_cosine=typical(found.worst_cosine).median,
-        spread=float(np.median(found.spread)),
+        spread=typical(found.spread).median,
         opposed=float(np.median(((found.cosine < -ROUNDING) & live).sum(axis=1))),
         minibatches=len(gram),
     )

@@ -69,6 +69,7 @@ def report(
 
 
 def _made(runs: Sources, threshold: tuple[str, ...], scheduler: str, follow: float | None) -> Report:
+    from toppo_diag.analysis.budget import MOST_BYTES
     from toppo_diag.analysis.findings import checks
     from toppo_diag.analysis.overview import overview
     from toppo_diag.analysis.tasks import shared
@@ -96,8 +97,15 @@ def _made(runs: Sources, threshold: tuple[str, ...], scheduler: str, follow: flo
             options.append({side: what_if(of_side) for side, of_side in record.sides.items()})
             if done is not None:
                 done(len(dumps) + 2 * n + 2, 3 * len(dumps))
-        views = [overview(record, indices) for record, indices in zip(records, kept, strict=True)]
-    notes = _notes(records, tasks)
+        most = MOST_BYTES / len(records)
+        views = [overview(record, indices, most) for record, indices in zip(records, kept, strict=True)]
+    several = len(records) > 1
+    left_out = [
+        f"{record.name}: {line}" if several else line
+        for record, view in zip(records, views, strict=True)
+        for line in view.left_out
+    ]
+    notes = [*_notes(records, tasks), *left_out]
     live = any(not record.complete for record in records)
     return Report(
         html=page(records, found, options, views, kept, _groups(records, views), notes, follow if live else None),

@@ -58,10 +58,14 @@ def trap(
         outcome = outcome_of(dump, side, grams)
         if outcome is None:
             notes.append(f"{dump.path}: no success, return or loss was recorded, so only the shares are drawn")
-        threshold = starved_share / len(grams.tasks)
         spec = dump.attrs.get("combiners", {}).get(side, "")
         found = measure(
-            grams.env_steps, grams.values, weights, None if outcome is None else outcome.values, threshold, grams.known
+            grams.env_steps,
+            grams.values,
+            weights,
+            None if outcome is None else outcome.values,
+            starved_share,
+            grams.known,
         )
         starved = [
             task for task, n in zip(grams.tasks, found.starved_for, strict=True) if known and n >= starved_snapshots
@@ -96,7 +100,7 @@ def trap(
                 found.shares,
                 found.outcome,
                 starved,
-                threshold,
+                found.threshold,
                 grams.tasks,
                 side,
                 beside=None if outcome is None else (outcome.label, outcome.scale),

@@ -63,7 +63,7 @@ def draw_medians(ax: Axes, values: Mapping[str, Float[np.ndarray, "N"]]) -> Axes
         spots = x + np.linspace(-0.2, 0.2, len(found)) if len(found) > 1 else np.array([x])
         ax.plot(spots, found, ".", color="#332288", markersize=2.5, gid="minibatches")
         ax.annotate(f"{middle:.2f}", (x, max(middle, found.max())), (0, 4), textcoords="offset points", ha="center")
-    ax.set_ylim(0, 1.22 * max((float(found.max()) for found in finite if len(found)), default=0.0) + 0.02)
+    ax.set_ylim(0, 1.22 * max((float(found.max()) for found in finite if len(found)), default=0.8) + 0.02)
     ax.set_xticks(range(len(values)), [_wrapped(label) for label in values])
     return ax
 

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from toppo.combiners.geometry import direction_shares, gradient_norms, mean_abs_cosine, spread
+from toppo.combiners.geometry import gradient_norms, mean_abs_cosine, spread
 from toppo.dump import Dump, DumpError, DumpNotFoundError, run_logs
+from toppo_diag.analysis.presence import of_pairs, shares_of_step
 from toppo_diag.analysis.typical import typical
 from toppo_diag.reading.conditions import SUCCESS, default_side, has_weights, recorded, run_name
 from toppo_diag.reading.dumps import known_block
@@ -37,7 +38,8 @@ class View:
         complete: whether the run has ended.
         state: complete; running or interrupted; both, where it cannot be told, as at a URL.
         sides: by side, medians of "spread" and "mean_abs_cosine" over the Grams of the last collect, or without a Gram
-            stream of the last snapshot, with their ranges ("spread_low" and so on).
+            stream of the last snapshot, with their ranges ("spread_low" and so on). A side where no two tasks have a
+            gradient is left out.
         tasks: success, accuracy, return and loss, norm on each side and share of the direction of the first side, by
             task; only what was recorded. Norms and shares are medians like those of the sides.
         mean_success: of the last collect, from the run's log; None without a log.
@@ -111,20 +113,19 @@ def look(source: Source) -> View:
             continue
         filled, known = known_block(grams)
         norms = gradient_norms(filled)
-        sides[side] = {
-            **typical(spread(norms)).columns("spread"),
-            **typical(mean_abs_cosine(filled)).columns("mean_abs_cosine"),
-        }
+        apart, cosine = (typical(of_pairs(measure, filled)) for measure in (spread(norms), mean_abs_cosine(filled)))
+        if apart.n:
+            sides[side] = {**apart.columns("spread"), **cosine.columns("mean_abs_cosine")}
         for task, norm, there in zip(dump.tasks, norms.T, known.T, strict=True):
             if there.any():
                 tasks[task][f"{side} norm"] = typical(norm[there]).median
     side = default_side(dump)
     if dump.n_snapshots and (weights := _last_weights(dump, side)) is not None:
         filled, known = known_block(_last(dump, f"{side}_gram"))
-        shares = direction_shares(filled, np.where(known, weights, 0.0))
-        for task, share, there in zip(dump.tasks, shares.T, known.T, strict=True):
-            if there.any():
-                tasks[task][f"{side} share"] = typical(share[there]).median
+        shares = shares_of_step(filled, weights, known)
+        for task, share in zip(dump.tasks, shares.T, strict=True):
+            if (of_task := typical(share)).n:
+                tasks[task][f"{side} share"] = of_task.median
     planned = recorded(dump, "env_steps", None)
     planned = int(planned) if isinstance(planned, (int, float)) else None
     if log is not None and log.last:

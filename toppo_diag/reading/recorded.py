@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,24 +78,22 @@ def _side(dump: Dump, side: str, scheduler: str, missing: list[str]) -> SideReco
     request = Request.of(dump, scheduler=scheduler)
     if not dump.n_snapshots and not dump.n_stream:
         return None
-    try:
-        dumped = read_grams(dump, side, request).some_known() if dump.n_snapshots else None
-        stream = read_stream(dump, side, request).some_known()
-    except DiagnosticError as error:
-        missing.append(str(error))
-        return None
+    dumped = _read(read_grams, dump, side, request, missing) if dump.n_snapshots else _empty(dump)
+    stream = _read(read_stream, dump, side, request, missing) if dump.n_stream else dumped
     scale = gradient_scale(dump, side)
-    beside = {} if dumped is None else dumped.beside
-    k = len(dump.tasks)
-    n = 0 if dumped is None else len(dumped.values)
-    per_task = {name: v.astype(float) for name, v in beside.items() if v.shape == (n, k) and v.dtype.kind in "fi"}
-    single = {name: v.astype(float) for name, v in beside.items() if v.shape == (n,) and v.dtype.kind in "fi"}
+    n, k = dumped.values.shape[:2]
+    per_task = {
+        name: v.astype(float) for name, v in dumped.beside.items() if v.shape == (n, k) and v.dtype.kind in "fi"
+    }
+    single = {name: v.astype(float) for name, v in dumped.beside.items() if v.shape == (n,) and v.dtype.kind in "fi"}
+    there = _present(dumped)
     weights, spec = per_task.get(f"{side}_weights"), _text(dump.attrs.get("combiners", {}), side)
-    if weights is None and sums_losses(dump):
+    if weights is not None:
+        weights = _weights(weights, there, side, missing)
+    elif sums_losses(dump):
         weights, spec = np.ones((n, k)), "sum"
-    if weights is None and dumped is not None:
+    if weights is None and n:
         missing.append(f"The {side}'s weights were not recorded, so its step is taken as a plain sum of the losses.")
-    status = single.get(f"{side}_status")
     finite, at = _finite(dump, side)
     layers = _layers(dump, side, scheduler, missing) if dump.n_snapshots else None
     return SideRecord(
@@ -103,13 +101,13 @@ def _side(dump: Dump, side: str, scheduler: str, missing: list[str]) -> SideReco
         gram=stream.values,
         dropped=stream.dropped,
         present=_present(stream),
-        at=np.empty(0, dtype=np.int64) if dumped is None else dumped.env_steps,
-        dumped=np.empty((0, k, k)) if dumped is None else scaled(dumped.values, scale),
-        there=np.empty((0, k), dtype=bool) if dumped is None else _present(dumped),
+        at=dumped.env_steps,
+        dumped=scaled(dumped.values, scale),
+        there=there,
         scale=scale,
         weights=weights,
         spec=spec,
-        status=None if status is None else status.astype(np.int64),
+        status=single.get(f"{side}_status"),
         sigma=_sigma(dump, side, dumped),
         finite=finite,
         finite_at=at,
@@ -117,6 +115,35 @@ def _side(dump: Dump, side: str, scheduler: str, missing: list[str]) -> SideReco
         single=single,
         layers=layers,
     )
+
+
+def _read(
+    read: Callable[[Dump, str, Request], Grams], dump: Dump, side: str, request: Request, missing: list[str]
+) -> Grams:
+    """The Grams in which some task is known. Where there is none, the reason is told as missing."""
+    try:
+        return read(dump, side, request).some_known()
+    except DiagnosticError as error:
+        if str(error) not in missing:
+            missing.append(str(error))
+        return _empty(dump)
+
+
+def _empty(dump: Dump) -> Grams:
+    """No Gram at all."""
+    k, none = len(dump.tasks), np.empty(0, dtype=np.int64)
+    return Grams(dump.tasks, np.empty((0, k, k)), dump.step, none, none, none, {}, {})
+
+
+def _weights(
+    recorded: Float[np.ndarray, "M K"], there: Bool[np.ndarray, "M K"], side: str, missing: list[str]
+) -> Float[np.ndarray, "M K"] | None:
+    """The recorded weights; None where no minibatch has one for each task that took part."""
+    whole = int(np.isfinite(np.where(there, recorded, 0.0)).all(axis=1).sum())
+    if 0 < whole < len(recorded):
+        told = f"The {side}'s weights were recorded in {whole} of {len(recorded)} minibatches."
+        missing.append(f"{told} The others do not count in its step.")
+    return recorded if whole else None
 
 
 def _present(grams: Grams) -> Bool[np.ndarray, "N K"]:
@@ -129,14 +156,21 @@ def _text(values: Any, key: str) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _sigma(dump: Dump, side: str, dumped: Grams | None) -> Float[np.ndarray, "M K"] | None:
-    if dumped is None or side != "critic" or not has_popart(dump):
+def _sigma(dump: Dump, side: str, dumped: Grams) -> Float[np.ndarray, "M K"] | None:
+    if not len(dumped.values) or side != "critic" or not has_popart(dump):
         return None
     return np.asarray(dumped.beside["popart_sigma"])
 
 
 def _finite(dump: Dump, side: str) -> tuple[np.ndarray, np.ndarray]:
-    """Whether each gradient is finite, for each dumped minibatch, and the steps of each."""
+    """Whether each gradient is finite, for each dumped minibatch, and the steps of each.
+
+    Before the first snapshot, the Gram stream tells it, if every task always takes part.
+    """
+    if not dump.n_snapshots and dump.n_stream and "present" not in dump:
+        stream = dump.values(f"{side}_gram_stream")
+        finite = np.isfinite(np.diagonal(stream, axis1=2, axis2=3)).reshape(-1, len(dump.tasks))
+        return finite, np.repeat(dump.values(f"stream_{dump.step.name}"), stream.shape[1])
     if not dump.n_snapshots:
         return np.empty((0, len(dump.tasks))), np.empty(0, dtype=np.int64)
     finite = dump.values(f"{side}_finite").reshape(-1, len(dump.tasks)) != 0  # -1 for an absent task

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toppo_diag.analysis.findings import state_of
 from toppo_diag.output import Row, table_lines, write_text
 
 if TYPE_CHECKING:
@@ -65,9 +66,18 @@ class Report:
         """The findings and notes as lines for a terminal."""
         found = [row for row in self.headline if row["verdict"] in ("trouble", "note")]
         shown = [{key: row[key] for key in ("run", "side", "check", "verdict", "number", "since")} for row in found]
-        judged = any(row["verdict"] == "fine" for row in self.headline)
-        nothing = "no trouble found" if judged else "nothing can be judged yet"
-        return [*(table_lines(shown) or [nothing]), *(f"note: {note}" for note in self.notes)]
+        return [*table_lines(shown), *self._untroubled(shown), *(f"note: {note}" for note in self.notes)]
+
+    def _untroubled(self, shown: Sequence[Row]) -> list[str]:
+        """That nothing was found, or which runs cannot be judged."""
+        of_run: dict[str, list[str]] = {}
+        for row in self.headline:
+            of_run.setdefault(row["run"], []).append(row["verdict"])
+        unknown = [run for run, verdicts in of_run.items() if state_of(verdicts) == "unknown"]
+        if len(unknown) == len(of_run):
+            return ["nothing can be judged yet"]
+        said = [f"{run}: nothing can be judged yet" for run in unknown]
+        return said if shown else ["no trouble found", *said]
 
     def __repr__(self) -> str:
         return "\n".join(["<Report>", *self.lines()])

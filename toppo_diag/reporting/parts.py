@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from toppo_diag.analysis.findings import Check
+from toppo_diag.analysis.findings import Check, state_of
 from toppo_diag.analysis.recorded import RunRecord
 from toppo_diag.analysis.thresholds import THRESHOLDS
 from toppo_diag.analysis.what_if import Option
@@ -48,13 +48,13 @@ def _list(n: int, run: RunRecord, checks: Sequence[Check], kept: Sequence[int]) 
     made = sum(check.verdict == "fine" for check in checks)
     unknown = sum(check.verdict == "unknown" for check in checks)
     items = [_item(n, check, kept) for check in found]
-    troubles = sum(check.verdict == "trouble" for check in found)
-    if not troubles and made > unknown:
+    state_of_run = state_of([check.verdict for check in checks])
+    if state_of_run == "healthy":
         state = f"No trouble found: {made} checks are within their thresholds."
         if unknown:
             state += f" {unknown} could not be made."
         items.insert(0, f'<li class="fine"><span class="verdict">Healthy.</span> {state}</li>')
-    elif not troubles:
+    elif state_of_run == "unknown":
         reason = "Nothing can be judged yet. What is missing stands below."
         items.insert(0, f'<li><span class="verdict">Not known.</span> {reason}</li>')
     return f'<ul class="findings">{"".join(items)}</ul>'
@@ -164,6 +164,9 @@ def what_if(runs: Sequence[RunRecord], options: Sequence[Mapping[str, tuple[Sequ
     for run, of_run in zip(runs, options, strict=True):
         for side, (found, notes) in of_run.items():
             title = f"{run.name}, {side}" if len(runs) > 1 else side
+            if not found:
+                parts += [f"<h3>{html(title)}</h3>", *(f'<p class="absent">{html(note)}.</p>' for note in notes)]
+                continue
             parts.append(
                 f"<h3>{html(title)}</h3>{_best(found)}<details><summary>All combiners</summary>{_options(found)}"
             )

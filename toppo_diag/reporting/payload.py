@@ -50,7 +50,7 @@ def payload(
         groups: runs to be drawn as mean and interval.
         follow: seconds after which the page looks for news; None if it does not.
     """
-    sides = [side for run in runs for side in run.sides]
+    sides = [cube.side for view in views for cube in view.cubes]
     return {
         "tasks": [printable(short(task)) for task in tasks],
         "recorded": RECORDED,

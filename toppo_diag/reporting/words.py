@@ -38,7 +38,8 @@ EXPLANATIONS: dict[str, Explanation] = {
         "a task that holds the direction",
         "One task makes the step",
         "The top-1 mass is the largest contribution ||w_i g_i|| over the sum of all. With equal contributions it "
-        "is 1 / K. Above one half, the step is mostly that of a single task.",
+        "is 1 / K. Of two tasks, one always makes half of the step or more. So the limit is a point on the way from "
+        "1 / K to 1. Above it, the step is mostly that of a single task.",
         "contributions",
     ),
     "spread": Explanation(
