@@ -27,8 +27,8 @@ class Selection(TypedDict, total=False):
 
     Attributes:
         side: the group of parameters to look at, by its name in the dump. `info` lists them.
-        stage: early, mid, late, separated by commas: the first, middle and last snapshot. If a run reaches 7.5 million
-            environment steps, they are the snapshots nearest to 0.5, 4.5 and 7.5 million steps, as in the paper.
+        stage: early, mid, late, separated by commas: the first, middle and last snapshot. In a run of TOPPO's trainer
+            that reaches 7.5 million steps, they are those nearest to 0.5, 4.5 and 7.5 million steps, as in the paper.
         snapshot: snapshots counted from 0, such as 0,3,-1, or a range with both ends, such as 2:5.
         steps: the snapshots nearest to these steps, such as 500000,4500000, or all in a range, such as 500000:8000000.
         tasks: only these tasks, separated by commas.
