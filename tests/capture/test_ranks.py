@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +19,22 @@ from torch.nn.parallel import DistributedDataParallel
 
 import toppo
 from tests.capture.networks import TASKS, all_samples, build
+from toppo.capture.ranks import Ranks
 from toppo.capture.recorder import record
 
 WORLD = 2
+
+
+@contextlib.contextmanager
+def _group(rank: int, port: int) -> Iterator[None]:
+    """One of the processes. They end together: one that outlives the first is aborted at times."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORLD)
+    try:
+        yield
+        distributed.barrier()
+    finally:
+        distributed.destroy_process_group()
 
 
 def _train(model: nn.Module, x: Tensor, path: Path, combiner: str | None) -> list[Tensor]:
@@ -33,46 +48,54 @@ def _train(model: nn.Module, x: Tensor, path: Path, combiner: str | None) -> lis
 
 
 def _rank(rank: int, port: int, path: str, combiner: str | None) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORLD)
-    try:
+    with _group(rank, port):
         model, x = build("mlp")
         parameters = _train(DistributedDataParallel(model), x.chunk(WORLD)[rank], Path(path) / "ranks", combiner)
         if rank == 1:
             torch.save(parameters, Path(path) / "parameters.pt")
-    finally:
-        distributed.destroy_process_group()
 
 
 def _sharded(rank: int, port: int, path: str) -> None:
-    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORLD)
-    try:
+    with _group(rank, port):
         models = [FullyShardedDataParallel(build("mlp")[0], device_id=torch.device("cpu"))]
         models.append(fully_shard(build("mlp")[0], mesh=init_device_mesh("cpu", (WORLD,))))
         for model in models:
             with pytest.raises(toppo.UsageError, match="record a run under DistributedDataParallel"):
                 record(Path(path) / "dump", model, tasks=TASKS)
-    finally:
-        distributed.destroy_process_group()
 
 
 def _taken(rank: int, port: int, path: str) -> None:
-    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORLD)
-    try:
-        with pytest.raises(toppo.DumpError, match="already there"):
-            record(path, DistributedDataParallel(build("mlp")[0]), tasks=TASKS)
-    finally:
-        distributed.destroy_process_group()
+    with _group(rank, port), pytest.raises(toppo.DumpError, match="already there"):
+        record(path, DistributedDataParallel(build("mlp")[0]), tasks=TASKS)
+
+
+class OwnError(Exception):
+    """An error that the other processes cannot be sent."""
+
+    def __reduce__(self) -> str:
+        raise TypeError("of this process alone")
+
+
+def _fail() -> None:
+    raise OwnError("of this process alone")
+
+
+def _resumed(rank: int, port: int, path: str) -> None:
+    """The first rank finds a dump of other tasks, at the first recorded step. The second must not wait for it."""
+    with _group(rank, port):
+        model, x = build("mlp")
+        recorder = record(path, DistributedDataParallel(model), tasks=TASKS[::-1], way="walks", exist="resume")
+        with pytest.raises(toppo.UsageError, match="holds other tasks"):
+            recorder.backward(all_samples(model(x)), step=100)
+        with pytest.raises(OwnError if rank == 0 else toppo.ToppoError, match="of this process alone"):
+            Ranks(DistributedDataParallel(model)).agree(_fail)
 
 
 def _local(rank: int, port: int, path: str) -> None:
-    distributed.init_process_group("gloo", f"tcp://127.0.0.1:{port}", rank=rank, world_size=WORLD)
-    try:
+    with _group(rank, port):
         model, x = build("mlp")
         with record(Path(path) / f"rank{rank}", model, tasks=TASKS) as recorder:
             recorder.backward(all_samples(model(x)))
-    finally:
-        distributed.destroy_process_group()
 
 
 def _free_port() -> int:
@@ -100,6 +123,13 @@ def test_two_ranks_record_what_one_process_records(combiner: str | None, tmp_pat
 def test_every_rank_learns_that_the_path_is_taken(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     mp.spawn(_taken, (_free_port(), str(tmp_path)), nprocs=WORLD)
+
+
+def test_every_rank_learns_that_the_dump_is_another_one(tmp_path: Path) -> None:
+    model, x = build("mlp")
+    with record(tmp_path / "dump", model, tasks=TASKS) as recorder:
+        recorder.backward(all_samples(model(x)))
+    mp.spawn(_resumed, (_free_port(), str(tmp_path / "dump")), nprocs=WORLD)
 
 
 def test_sharded_models_are_refused(tmp_path: Path) -> None:

@@ -561,27 +561,6 @@ def test_a_url(tmp_path: Path) -> None:
         record(url, model, tasks=TASKS)
 
 
-def test_a_full_disk_stops_the_recording_and_not_the_training(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    from toppo.dump.files import LocalFiles
-
-    model, x = build("mlp")
-    with start(tmp_path, model) as recorder:
-        recorder.backward(losses_of(model, x))
-
-        def full(*_: object, **__: object) -> None:
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(LocalFiles, "write", full)
-        for _ in range(4):
-            model.zero_grad()
-            recorder.backward(losses_of(model, x))
-            recorder.flush()
-    assert caplog.text.count("recording has stopped") == 1
-    assert model.encoder[0].weight.grad is not None
-
-
 def test_a_parameter_that_is_reached_later_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model, x = build("mlp")
     with start(tmp_path, model) as recorder:
@@ -641,25 +620,6 @@ def test_a_mistake_in_the_loop_is_one_sentence(mistake: str, tmp_path: Path) -> 
     with pytest.raises(ValueError, match=message) as caught, start(tmp_path, model) as recorder:
         act(model, x, recorder)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"every": 0}, "`every=0`"),
-        ({"every": 1.5}, "`every=1.5`"),
-        ({"accumulate": 0}, "`accumulate=0`"),
-        ({"way": "guess"}, "`way=guess`"),
-        ({"exist": "maybe"}, "`exist=maybe`"),
-        ({"combiner": "fairgrat"}, "did you mean 'fairgrad'"),
-        ({"tasks": ["one"]}, "two or more"),
-        ({"tasks": ["one", "one"]}, "distinct"),
-        ({"tasks": "ab"}, "must be a list"),
-    ],
-)
-def test_a_wrong_option_is_one_sentence(options: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=message):
-        record(tmp_path / "dump", mlp(), **{"tasks": TASKS, **options})
 
 
 @pytest.mark.parametrize(

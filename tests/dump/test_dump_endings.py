@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -160,3 +161,122 @@ def test_a_full_disk_is_a_state_of_the_writer(store: Path, monkeypatch: pytest.M
         writer.record(step=4, t=J)
     assert open_dump(store).steps.tolist() == [0, 1, 2, 4]
     assert verify(store).ok
+
+
+def small(store: Path) -> DumpWriter:
+    """A writer with two records."""
+    writer = DumpWriter.create(store, tasks=["a", "b"], sides={"t": 3}, attrs={"seed": 1})
+    for step in range(2):
+        writer.record(step=step, t=np.ones((2, 3), np.float32))
+    return writer
+
+
+FLUSHES = """
+import sys
+import numpy as np
+from toppo.dump import DumpWriter
+writer = DumpWriter.create(sys.argv[1], tasks=["a", "b"], sides={"t": 3})
+writer.record(step=0, t=np.ones((2, 3), np.float32))
+getattr(writer, sys.argv[2])()
+writer.flush()
+writer.close()
+writer.flush()
+"""
+
+
+@pytest.mark.parametrize("end", ["close", "abandon"])
+def test_a_flush_after_the_end_returns(store: Path, end: str) -> None:
+    # in a process of its own, because a fault would wait for ever
+    subprocess.run([sys.executable, "-c", FLUSHES, str(store), end], cwd=ROOT, timeout=60, check=True)
+    assert open_dump(store).steps.tolist() == [0]
+
+
+FORKED = """
+import os, sys
+import numpy as np
+from toppo.dump import DumpError, DumpWriter
+J = np.ones((2, 3), np.float32)
+writer = DumpWriter.create(sys.argv[1], tasks=["a", "b"], sides={"t": 3})
+writer.record(step=0, t=J)
+child = os.fork()
+if child == 0:
+    for call in (writer.flush, lambda: writer.record(step=1, t=J), lambda: writer.note(x=1), writer.close):
+        try:
+            call()
+        except DumpError as error:
+            print(error, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+writer.record(step=2, t=J)
+writer.close()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_process_is_told_and_waits_for_nothing(store: Path) -> None:
+    command = [sys.executable, "-c", FORKED, str(store)]
+    done = subprocess.run(command, cwd=ROOT, timeout=60, check=True, capture_output=True, text=True)
+    assert (
+        done.stdout.splitlines()
+        == [f"{store}: this process was forked from the one that writes; record in that one"] * 4
+    )
+    assert open_dump(store).steps.tolist() == [0, 2] and open_dump(store).complete
+    assert verify(store).ok
+
+
+@pytest.mark.parametrize("call", ["a name that is new", "note", "close"])
+def test_a_full_disk_on_the_thread_of_the_caller(store: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """It is the same error, and the same state of the writer, as in the background."""
+    writer = small(store)
+    writer.flush()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFiles, "replace", full)
+        with pytest.raises(DumpWriteError, match=r"No space left on device.*free some space and resume"):
+            if call == "close":
+                writer.close()
+            elif call == "note":
+                writer.note(last=1)
+            else:
+                writer.record(step=2, t=np.ones((2, 3)), more=1.0)
+        for again in (writer.flush, writer.check):
+            with pytest.raises(DumpWriteError):
+                again()
+        writer.abandon()
+    assert open_dump(store).n_snapshots == 2
+    with DumpWriter.resume(store) as writer:
+        writer.record(step=2, t=np.ones((2, 3)), more=1.0)
+    assert open_dump(store).values("more")[:, 0].tolist()[2:] == [1.0]
+    assert verify(store).ok
+
+
+def test_attributes_are_noted_while_a_run_goes_on(store: Path) -> None:
+    writer = small(store)
+    writer.note(last=7, seed=2)
+    assert dict(open_dump(store).attrs) == {"seed": 2, "last": 7}
+    assert open_dump(store).n_snapshots == 2  # what was recorded before is committed with it
+    with pytest.raises(DumpError, match="JSON"):
+        writer.note(last=object())
+    writer.record(step=2, t=np.ones((2, 3)))
+    writer.close()
+    with DumpWriter.resume(store):
+        pass
+    assert dict(open_dump(store).attrs) == {"seed": 2, "last": 7}
+    assert verify(store).ok
+
+
+def test_names_without_room_are_known_before_they_are_recorded(store: Path) -> None:
+    writer = DumpWriter.create(store, tasks=["a", "b"], sides={"t": 3})
+    late = {f"n{i}": float(i) for i in range(34)}
+    assert writer.without_room(["t", *late]) == []
+    writer.record(step=0, t=np.ones((2, 3)), early=1.0)
+    refused = writer.without_room(["t", "t_gram", "early", *late])
+    assert refused == ["n32", "n33"]
+    writer.record(step=1, t=np.ones((2, 3)), **{name: late[name] for name in late if name not in refused})
+    assert writer.without_room([*late, "early"]) == refused
+    with pytest.raises(DumpError, match="n32 cannot be added"):
+        writer.record(step=2, t=np.ones((2, 3)), n32=1.0)
+    writer.close()

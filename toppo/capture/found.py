@@ -17,7 +17,7 @@ from toppo.capture.graph import reached
 from toppo.capture.losses import TaskLosses
 from toppo.capture.rows import Rows
 from toppo.capture.samples import NotPossibleError, Samples
-from toppo.capture.sharing import Sharing, named_parameters, sort_parameters, sort_sides
+from toppo.capture.sharing import WHOLE, Sharing, named_parameters, sort_parameters, sort_sides
 from toppo.capture.walks import walk
 from toppo.capture.ways import Way, WayName, choose
 from toppo.combiners import Combiner, make
@@ -100,14 +100,15 @@ class Found:
                     news[name] = "is frozen, so its Grams are 0 as long as it is"
         outside = {name: p for name, p in now.items() if name not in named}
         mend = "so it is not in the Grams; record a new dump to have it"
-        for task, before, leaves in zip(self.tasks, self.reached, _reached(losses, now), strict=True):
-            for name, p in outside.items():
-                if name not in self.outside:
-                    news.setdefault(name, f"was added after the first record, {mend}")
-                elif p in leaves and self.outside[name] not in before:
-                    news.setdefault(
-                        name, f"is now reached by task {task!r} and was not in the first recorded step, {mend}"
-                    )
+        leaves = _reached(losses, now)
+        for name, p in outside.items():
+            if name not in self.outside:
+                news[name] = f"was added after the first record, {mend}"
+                continue
+            then = {task for task, own in zip(self.tasks, self.reached, strict=True) if self.outside[name] in own}
+            new = [task for task, own in zip(self.tasks, leaves, strict=True) if p in own and task not in then]
+            if new and len(then) + len(new) > 1:
+                news[name] = f"is now reached by task {new[0]!r} and was not in the first recorded step, {mend}"
         doubtful = {name: outside[name] for name in self.doubtful if name in outside and outside[name].requires_grad}
         for name, live in _live(losses, doubtful).items():
             if live.sum() > 1:
@@ -162,6 +163,7 @@ def find(
     sides: Mapping[str, nn.Module] | None,
     combiners: Combiners,
     way: WayName | None,
+    held: Mapping[str, Sequence[ParameterSlice]] | None = None,
 ) -> Found:
     """What one step says about a model. It walks the graph up to 6 times for each task, and the graph stays.
 
@@ -173,6 +175,8 @@ def find(
         sides: name -> module; None for one side.
         combiners: what decides the step.
         way: the way that the user chose; None for the fastest.
+        held: side -> the parameters in the dump that is resumed, if there is one. If the model has them all, they are
+            taken. A batch without some tasks could not tell that they are shared.
 
     Raises:
         CaptureError: nothing is shared, a side is empty or unknown, or the way cannot be used here.
@@ -181,7 +185,8 @@ def find(
     leaves = _reached(losses, named)
     several = [name for name, p in named.items() if sum(p in own for own in leaves) > 1]
     sharing = sort_parameters(model, tasks, leaves, _live(losses, {name: named[name] for name in several}))
-    sorted_sides = sort_sides(model, sharing, sides)
+    kept = None if held is None else _kept(named, held, sides)
+    sorted_sides = sort_sides(model, sharing, sides) if kept is None else kept
     recorded = {name: named[name] for names in sorted_sides.values() for name in names}
     for name, p in recorded.items():
         if p.is_complex():
@@ -191,7 +196,7 @@ def find(
             )
     ends = np.cumsum([0, *(len(names) for names in sorted_sides.values())]).tolist()
     columns = {side: slice(*ends[i : i + 2]) for i, side in enumerate(sorted_sides)}
-    outside = {name: p for name, p in named.items() if name not in sharing.shared}
+    outside = {name: p for name, p in named.items() if name not in recorded and name not in sharing.shared}
     doubtful = tuple(name for name in several if name in outside)
     try:
         chosen = choose(losses, list(recorded.values()), samples, way)
@@ -208,6 +213,23 @@ def find(
         way=chosen,
         combiners=_by_side(combiners, sorted_sides, len(tasks)),
     )
+
+
+def _kept(
+    named: Mapping[str, nn.Parameter],
+    held: Mapping[str, Sequence[ParameterSlice]],
+    sides: Mapping[str, nn.Module] | None,
+) -> dict[str, tuple[str, ...]] | None:
+    """Side -> names of the parameters in a dump; None if they are not those of this model and its sides."""
+    parts = [part for of_side in held.values() for part in of_side]
+    same = all(part.name in named and named[part.name].shape == tuple(part.shape) for part in parts)
+    if not same or list(held) != list(sides or (WHOLE,)):
+        return None
+    for side, module in (sides or {}).items():
+        own = set(module.parameters())
+        if not all(named[part.name] in own for part in held[side]):
+            return None
+    return {side: tuple(part.name for part in of_side) for side, of_side in held.items()}
 
 
 def _reached(losses: TaskLosses, named: Mapping[str, nn.Parameter]) -> list[set[Tensor]]:

@@ -6,10 +6,10 @@ import logging
 import operator
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -22,26 +22,16 @@ from toppo.capture.found import Combiners, Found, find
 from toppo.capture.live import live_numbers
 from toppo.capture.log import Exist, Log, find_place
 from toppo.capture.losses import Losses, TaskLosses, task_losses
+from toppo.capture.options import OnRecord, Options, Scaler, check_options, plain_config
 from toppo.capture.ranks import Ranks
 from toppo.capture.rows import Rows
 from toppo.capture.samples import Samples
 from toppo.capture.sharing import WHOLE
-from toppo.capture.ways import WAYS, Way, WayName, still_exact
+from toppo.capture.ways import Way, WayName, still_exact
 from toppo.capture.window import Window
-from toppo.combiners import Combiner, make
-from toppo.common.errors import bad_option
+from toppo.combiners import Combiner
 
 log = logging.getLogger("toppo.capture")
-
-OnRecord = Callable[[int, dict[str, float]], object]
-"""Takes the step and the scalars of a record."""
-
-
-class Scaler(Protocol):
-    """What a recorder needs of `torch.amp.GradScaler`."""
-
-    def scale(self, outputs: Tensor) -> Tensor:
-        """A loss, scaled up."""
 
 
 def record(
@@ -83,14 +73,15 @@ def record(
             With several ranks the default is "walks".
         exist: what to do if something is at the path already: "error" raises an error, "resume" continues the dump that
             is there, "new" takes the next free name, such as dumps/mine-2.
-        seed: seed of the random orders that some combiners need.
+        seed: seed of the random orders that some combiners need. They also depend on the number of the first step, so
+            that a resumed run draws new ones.
         config: what else to store in the dump about the run, in values that JSON can hold.
         on_record: called after each record with its step and its scalars by name, for a live display. They are those of
-            `toppo-diag scalars`, and the losses.
+            `toppo-diag scalars`, and the losses. What it raises ends the training; the record is kept.
 
     Raises:
-        UsageError: an option is out of range.
-        CaptureError: fewer than two tasks, or a model that cannot be recorded.
+        UsageError: an option is out of range, or no dump can be made at the path.
+        CaptureError: an option does not fit the model, or the model cannot be recorded.
         DumpError: the path is taken.
 
     Example:
@@ -108,48 +99,11 @@ def record(
           gradients of a recorded step: 6.4e-05 MB at once
         toppo: recorded in dumps/example; look at it with: toppo-diag report dumps/example
     """
-    for name, number in (("every", every), ("accumulate", accumulate)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise bad_option(name, number, "must be a whole number, at least 1")
-    if way not in (None, *WAYS):
-        raise bad_option("way", way, f"must be one of {', '.join(WAYS)}", WAYS)
-    names = [] if isinstance(tasks, str) else list(tasks)
-    if len(names) < 2 or len(set(names)) != len(names) or not all(isinstance(name, str) for name in names):
-        raise bad_option("tasks", tasks, "must be a list of two or more distinct names, one for each loss")
-    if not isinstance(model, nn.Module):
-        raise CaptureError(f"`model`: a {type(model).__name__}; give a torch module (nn.ModuleList joins several)")
+    kept = plain_config(config)
+    options = Options(every, sides, slabs, combiner, scaler, accumulate, way, seed, kept, on_record)
+    names = check_options(options, model, tasks)
     ranks = Ranks(model)
-    return Recorder(
-        Log(ranks.agree(lambda: find_place(path, exist)), ranks.writes),
-        ranks,
-        model,
-        names,
-        Options(every, sides, slabs, _checked(combiner), scaler, accumulate, way, seed, dict(config or {}), on_record),
-    )
-
-
-def _checked(combiner: Combiners) -> Combiners:
-    """The same, after a spec that is wrong has raised its error."""
-    for one in combiner.values() if isinstance(combiner, Mapping) else [combiner]:
-        if isinstance(one, str):
-            make(one)
-    return combiner
-
-
-@dataclass(frozen=True)
-class Options:
-    """The options of `record`, see there."""
-
-    every: int
-    sides: Mapping[str, nn.Module] | None
-    slabs: bool
-    combiner: Combiners
-    scaler: Scaler | None
-    accumulate: int
-    way: WayName | None
-    seed: int
-    config: Mapping[str, Any]
-    on_record: OnRecord | None
+    return Recorder(Log(ranks.agree(lambda: find_place(path, exist)), ranks.writes), ranks, model, names, options)
 
 
 class Recorder:
@@ -165,7 +119,7 @@ class Recorder:
 
     def __init__(self, log: Log, ranks: Ranks, model: nn.Module, tasks: Sequence[str], options: Options) -> None:
         self._log, self._ranks, self._model, self._tasks, self._options = log, ranks, model, tasks, options
-        self._orders = np.random.default_rng(options.seed)
+        self._orders = np.random.default_rng(options.seed)  # until the first step is known
         self._found: Found | None = None
         self._window: Window | None = None
         self._parts = 0
@@ -200,8 +154,9 @@ class Recorder:
         Args:
             losses: K scalar losses: a tensor (K,), a list, or a dict by task name. None or a missing name: the task is
                 absent from this batch.
-            step: number of the step, rising; None counts the steps. A run that is resumed at an earlier step removes
-                what was recorded from there on.
+            step: number of the step, rising; None counts the steps. A run that is resumed counts on from the last step
+                of the run before, if that was closed. Resumed at an earlier step, it removes what was recorded from
+                there on.
             samples: the task of every sample in the batch, (n,), if each loss depends on its task's samples alone.
                 Then one backward pass can give all gradients.
             weights: w (K,), for a step along sum_i w_i g_i. Recorded gradients are those of the losses themselves.
@@ -262,18 +217,23 @@ class Recorder:
     def _end(self, complete: bool) -> None:
         if not self._ended:
             self._ended = True
-            if self._log.end(complete):
-                print(f"toppo: recorded in {self.path}; look at it with: toppo-diag report {shlex.quote(self.path)}")
+            if self._log.end(complete, self._last_step):
+                left = ""
+                if self._parts and self._window is not None and self._window.due:
+                    most = self._options.accumulate
+                    left = f", without step {self._window.step}: it had {self._parts} of {most} calls of `backward`"
+                look = f"toppo-diag report {shlex.quote(self.path)}"
+                print(f"toppo: recorded in {self.path}{left}; look at it with: {look}")
 
     def _begin(self, step: int | None) -> None:
         """Start a step of the optimizer, and a window if its gradients are wanted."""
         if step is None:
-            before = self._log.last if self._last_step is None else self._last_step
-            number = 0 if before is None else before + 1
+            number = self._log.first_step() if self._last_step is None else self._last_step + 1
         else:
             number = _whole(step)
         if self._last_step is None:
             self._log.rewind(number)
+            self._orders = np.random.default_rng([self._options.seed, number])
         elif number < self._last_step:
             raise CaptureError(
                 f"`step={number}`: comes after step {self._last_step}; give rising steps, "
@@ -348,13 +308,18 @@ class Recorder:
                 sides=options.sides,
                 combiners=options.combiner,
                 way=options.way,
+                held=self._ranks.agree(self._log.held),
             )
-            self._log.open(
-                tasks=self._tasks,
-                sides=found.layout(),
-                slabs=options.slabs,
-                scalars=found.scalars(),
-                attrs={"config": dict(options.config), **found.attrs(), "seed": options.seed},
+            attrs = {"config": options.config, **found.attrs(), "seed": options.seed}
+            attrs["capture"] |= options.to_json()
+            self._ranks.agree(
+                lambda: self._log.open(
+                    tasks=self._tasks,
+                    sides=found.layout(),
+                    slabs=options.slabs,
+                    scalars=found.scalars(),
+                    attrs=attrs,
+                )
             )
             if self._ranks.writes:
                 print(f"toppo: recording {len(self._tasks)} tasks in {self.path}, every {options.every} steps")

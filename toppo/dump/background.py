@@ -13,7 +13,8 @@ Job = Callable[[], None]
 class Background:
     """Runs jobs one after the other on a thread of its own.
 
-    After a job fails, the later jobs are skipped, and every call from outside raises that failure.
+    After a job fails, the later jobs are skipped, and every call from outside raises that failure. No call waits for a
+    thread that has ended.
 
     Args:
         depth: how many jobs may wait. `submit` blocks while that many wait.
@@ -32,9 +33,16 @@ class Background:
         self._thread = threading.Thread(target=self._run, name="toppo-dump-writer", daemon=True)
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs. It does not after `stop`, and it does not exist in a forked process."""
+        return self._thread.is_alive()
+
     def submit(self, job: Job) -> None:
         """Hand over a job. Blocks while the queue is full."""
         self.check()
+        if not self.alive:  # nobody would ever take the job
+            raise self._explain(RuntimeError("its thread has ended"))
         self._jobs.put(job)
 
     def check(self) -> None:
@@ -48,9 +56,18 @@ class Background:
         self._jobs.join()
         self.check()
 
+    def run(self, job: Job) -> None:
+        """Run a job on the caller's thread after all jobs handed over. Its failure counts as that of any other job."""
+        self.flush()
+        try:
+            job()
+        except Exception as failure:
+            self._failure = failure
+        self.check()
+
     def stop(self) -> None:
         """End the thread once every job handed over is done and nothing is put off. Raises nothing."""
-        if self._thread.is_alive():
+        if self.alive:
             self._jobs.put(self._settle_now)
             self._jobs.put(None)
             self._thread.join()

@@ -11,7 +11,7 @@ disk are committed in groups: one wait and one replacement for several.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from toppo.dump import chunks, manifest, numerics, zarr_store
 from toppo.dump.buffers import Minibatch, Slot
-from toppo.dump.errors import DumpError, DumpWriteError
+from toppo.dump.errors import DumpError, DumpWriteError, cause
 from toppo.dump.files import Files
 from toppo.dump.header import NO_LINK, Header
 from toppo.dump.schema import ABSENT, Layout, log
@@ -39,8 +39,8 @@ _BUSY = 1.0
 class Committer:
     """Writes an open dump.
 
-    Its methods run on the background thread, one at a time. `declare` and `finish` are the exceptions: they run on the
-    training thread while the background thread has nothing to do.
+    Its methods run on the background thread, one at a time. `declare`, `note` and `finish` are the exceptions: they run
+    on the training thread while the background thread has nothing to do.
 
     Args:
         files: where the dump is.
@@ -138,6 +138,12 @@ class Committer:
         self._documents = zarr_store.read_documents(self._files, self._specs)
         zarr_store.write_root(self._files, self.header, self._documents)
 
+    def note(self, attrs: Mapping[str, Any]) -> None:
+        """Commit what is written, and put these attributes of the run in place of those of the same name."""
+        self.settle("now")
+        self.header = self._written = replace(self.header, attrs={**self.header.attrs, **attrs})
+        zarr_store.write_root(self._files, self.header, self._documents)
+
     def finish(self) -> None:
         """Trim the arrays to the committed length, mark the dump complete, and consolidate its metadata."""
         self.settle("now")
@@ -161,10 +167,7 @@ class Committer:
             return DumpError(
                 f"{where}: the action after the commit failed: {failure.args[0]}; the dump is intact", path=where
             )
-        reason = (
-            failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure) or repr(failure)
-        )
-        mend = "free some space" if "space" in reason or "quota" in reason else "mend the cause"
+        reason, mend = cause(failure)
         return DumpWriteError(
             f"{where}: writing failed ({reason}); its {self.header.n_committed} committed snapshots are intact: "
             f"{mend} and resume",

@@ -31,6 +31,16 @@ class DumpWriteError(DumpError):
     """
 
 
+def cause(failure: BaseException) -> tuple[str, str]:
+    """Why writing failed, and what mends it, in a few words each.
+
+    Args:
+        failure: what the file system, or the code that writes, has raised.
+    """
+    reason = failure.strerror if isinstance(failure, OSError) and failure.strerror else str(failure) or repr(failure)
+    return reason, "free some space" if "space" in reason or "quota" in reason else "mend the cause"
+
+
 class DumpNotFoundError(DumpError, FileNotFoundError):
     """There is no dump at a path.
 

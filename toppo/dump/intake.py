@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -18,6 +18,9 @@ from toppo.dump.schema import MOST_STEPS, Layout, ScalarSpec, fill
 
 Given = Mapping[str, Any]
 """Name of a side or scalar -> its value: numpy, torch on any device, lists of these, or plain numbers."""
+
+SIDE_ENDS = ("", "_gram", "_layer_gram")
+"""What follows the name of a side in the names of its slab, its Gram, and the Grams of its layers."""
 
 
 @dataclass(frozen=True)
@@ -210,9 +213,21 @@ class Intake:
                 )
         layout = replace(layout, minibatch_scalars=scalars, late=late)
         layout.check()
-        self._background.flush()
-        self._committer.declare(layout, added)
+        self._background.run(lambda: self._committer.declare(layout, added))
         self._layout = layout
+
+    def without_room(self, names: Iterable[str]) -> list[str]:
+        """Those of these names that the dump does not have and cannot add any more.
+
+        Args:
+            names: names of values, as `DumpWriter.record` takes them.
+        """
+        layout = self._layout
+        if self.snapshot == 0:
+            return []
+        known = {side + end for side in layout.sides for end in SIDE_ENDS} | layout.minibatch_scalars.keys()
+        new = [name for name in names if name not in known]
+        return new[layout.spare - len(layout.late) :]
 
     def completed(self, scalars: Given) -> dict[str, Any]:
         """Minibatch scalars with NaN (-1 for whole numbers) for those that are not given."""

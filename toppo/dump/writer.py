@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,7 +18,7 @@ from toppo.dump.endings import began, ended
 from toppo.dump.errors import DumpError
 from toppo.dump.files import place_of
 from toppo.dump.header import Header
-from toppo.dump.intake import Given, Intake, Sample
+from toppo.dump.intake import SIDE_ENDS, Given, Intake, Sample
 from toppo.dump.schema import MOST_STEPS, SPARE, Layout, ParameterSlice, ScalarSpec, StepAxis, log, with_offsets
 from toppo.dump.starting import GoBack, Place, go_back, start
 
@@ -47,6 +47,7 @@ class DumpWriter:
         self._committer = Committer(place.files, place.header, buffers.give_back, commit_every)
         self._intake = Intake(self._where, self._committer, self._background, buffers, place.last)
         self._ended = ""  # why, once it has
+        self._process = os.getpid()
         self._place = place_of(place.files)
         began(self._place, self._end_unclosed)
 
@@ -282,12 +283,32 @@ class DumpWriter:
         sides = self._intake.layout.sides
         values = {name: value for name, value in values.items() if value is not None}
         slabs, grams, layer_grams = (
-            {side: values.pop(side + end) for side in sides if side + end in values}
-            for end in ("", "_gram", "_layer_gram")
+            {side: values.pop(side + end) for side in sides if side + end in values} for end in SIDE_ENDS
         )
         self._intake.declare(values)
         self._intake.take_minibatch(0, Sample(slabs, grams, layer_grams, self._intake.completed(values), present))
         self.commit_snapshot(step=step)
+
+    def without_room(self, names: Iterable[str]) -> list[str]:
+        """Those of these names that `record` would refuse, because too many came up after the first record.
+
+        Args:
+            names: names of values, as `record` takes them.
+        """
+        return self._intake.without_room(names)
+
+    def note(self, **attrs: Any) -> None:
+        """Add attributes of the run to those that `create` was given, once everything recorded so far is committed.
+
+        Args:
+            attrs: values that JSON can hold. They replace the attributes of the same name.
+
+        Raises:
+            DumpError: a value cannot be stored, or writing failed.
+        """
+        plain = _json_able(attrs)
+        self._check_open()
+        self._background.run(lambda: self._committer.note(plain))
 
     def call_after_commit(self, action: Callable[[], object]) -> None:
         """Run `action` on the background thread once everything recorded so far is committed.
@@ -311,9 +332,15 @@ class DumpWriter:
     def flush(self) -> None:
         """Wait until everything recorded so far is written, and every snapshot that was ended is committed.
 
+        After the end of the writer there is nothing to wait for.
+
         Raises:
-            DumpError: the background thread failed.
+            DumpError: the background thread failed; or this process was forked from the one that writes.
         """
+        if self._ended:
+            self._background.check()
+            return
+        self._check_open()
         self._background.flush()
 
     def close(self) -> None:
@@ -322,7 +349,8 @@ class DumpWriter:
         A second call does nothing. If the call raises, the dump can be resumed.
 
         Raises:
-            DumpError: a snapshot was begun and not committed; or the background thread failed.
+            DumpError: a snapshot was begun and not committed; writing failed; or this process was forked from the one
+                that writes.
         """
         if self._ended:
             return
@@ -334,7 +362,7 @@ class DumpWriter:
                     "commit it before close",
                     path=self._where,
                 )
-            self._committer.finish()
+            self._background.run(self._committer.finish)
         finally:
             self.abandon()
 
@@ -371,6 +399,10 @@ class DumpWriter:
     def _check_open(self) -> None:
         if self._ended:
             raise DumpError(f"{self._where}: this writer {self._ended}; resume the dump to add to it", path=self._where)
+        if self._process != os.getpid():
+            raise DumpError(
+                f"{self._where}: this process was forked from the one that writes; record in that one", path=self._where
+            )
         self._background.check()
 
 

@@ -59,8 +59,10 @@ class Plain(transformers.Trainer):
         return (sum(losses.values()), losses) if return_outputs else sum(losses.values())
 
 
-def trained(trainer: Any, where: Path, accumulation: int, batch: int = 4, **options: Any) -> nn.Module:
-    model = Classifier()
+def trained(
+    trainer: Any, where: Path, accumulation: int, batch: int = 4, kind: Any = Classifier, **options: Any
+) -> nn.Module:
+    model = kind()
     args = transformers.TrainingArguments(
         output_dir=str(where),
         per_device_train_batch_size=batch,
@@ -103,3 +105,37 @@ def test_an_accumulated_step_has_the_gram_of_one_large_batch(tmp_path):
         trained(Recorded, tmp_path, accumulation, batch, record={"path": tmp_path / name, "tasks": TASKS})
     parts, whole = (open_dump(tmp_path / name)["shared_gram"].values[0, 0] for name in ("parts", "whole"))
     np.testing.assert_allclose(parts, whole, rtol=1e-4)
+
+
+def test_a_task_can_be_absent(tmp_path):
+    class Sometimes(Classifier):
+        def forward(self, input_ids: Tensor, **labels: Tensor) -> dict[str, Tensor | None]:
+            losses = super().forward(input_ids, **labels)
+            self.calls = getattr(self, "calls", 0) + 1
+            return {**losses, "tone": losses["tone"] if self.calls != 3 else None}
+
+    class Summed(Plain):
+        def compute_loss(self, model: nn.Module, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+            losses = model(**inputs)
+            total = sum(loss for loss in losses.values() if loss is not None)
+            return (total, losses) if return_outputs else total
+
+    plain = trained(Summed, tmp_path, 1, kind=Sometimes)
+    recorded = trained(
+        Recorded, tmp_path, 1, kind=Sometimes, record={"path": tmp_path / "d", "tasks": TASKS, "every": 1}
+    )
+    for a, b in zip(plain.parameters(), recorded.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+    present = open_dump(tmp_path / "d")["present"].values[:, 0]
+    assert (present == 0).nonzero()[0].tolist() == [2]
+
+
+def test_a_second_training_is_a_recording_of_its_own(tmp_path):
+    class Twice(Recorded):
+        def train(self, *args: Any, **options: Any) -> Any:
+            super().train(*args, **options)
+            return super().train(*args, **options)
+
+    trained(Twice, tmp_path, 1, record={"path": tmp_path / "d", "tasks": TASKS, "every": 2, "exist": "new"})
+    for name in ("d", "d-2"):
+        assert open_dump(tmp_path / name).steps.tolist() == list(range(0, 12, 2))

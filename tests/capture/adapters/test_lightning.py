@@ -52,9 +52,10 @@ def trained(
     callbacks: Any = (),
     scale: float | None = None,
     batch: int = 8,
+    kind: Any = Module,
     **options: Any,
 ) -> Module:
-    module = Module(as_dict)
+    module = kind(as_dict)
     if scale:  # Lightning itself refuses fp16 on the CPU
         options["plugins"] = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))
     trainer = lightning.Trainer(
@@ -130,6 +131,50 @@ def test_an_exception_leaves_a_dump_that_can_be_read(tmp_path):
         trained(tmp_path, callbacks=[Record(tmp_path / "d", tasks=["sum", "first"]), Stop()])
     dump = open_dump(tmp_path / "d")
     assert (dump.complete, dump.n_snapshots) == (False, 1)
+
+
+def test_an_exception_before_the_training_is_the_one_that_is_raised(tmp_path):
+    class Stop(lightning.Callback):
+        def on_fit_start(self, *_: Any) -> None:
+            raise RuntimeError("before")
+
+    with pytest.raises(RuntimeError, match="before"):
+        trained(tmp_path, callbacks=[Record(tmp_path / "d", tasks=["sum", "first"]), Stop()])
+    assert not (tmp_path / "d").exists()
+
+
+def test_the_module_has_its_own_backward_after_the_training(tmp_path):
+    class Stop(lightning.Callback):
+        def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+            self.module = module
+            raise RuntimeError("stop")
+
+    stop = Stop()
+    with pytest.raises(RuntimeError, match="stop"):
+        trained(tmp_path, callbacks=[Record(tmp_path / "d", tasks=["sum", "first"]), stop])
+    for module in (stop.module, trained(tmp_path, callbacks=[Record(tmp_path / "e", tasks=["sum", "first"])])):
+        assert "backward" not in module.__dict__
+
+
+@pytest.mark.parametrize("form", ["dict", "list"])
+def test_a_task_can_be_absent(tmp_path, form):
+    class Sometimes(Module):
+        def training_step(self, batch: Any, index: int) -> Tensor:
+            losses = self.losses(*batch)
+            there = index % 3 < 2
+            self.task_losses = {"sum": losses[0], "first": losses[1] if there else None}
+            if form == "list":
+                self.task_losses = list(self.task_losses.values())
+            return losses.sum() if there else losses[0]
+
+    recorded = [Record(tmp_path / "d", tasks=["sum", "first"], every=1)]
+    modules = [
+        trained(tmp_path, callbacks=callbacks, kind=Sometimes, accumulate_grad_batches=2)
+        for callbacks in ([], recorded)
+    ]
+    for a, b in zip(*(module.parameters() for module in modules), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    assert open_dump(tmp_path / "d").n_snapshots == 6
 
 
 def test_two_processes_record_the_gradients_of_the_joined_batch(tmp_path):

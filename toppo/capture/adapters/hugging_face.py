@@ -30,15 +30,18 @@ class RecordedTrainer(Trainer):  # type: ignore[misc]  # typed where transformer
         self._record = record
         self._recorder: Recorder | None = None
 
-    def task_losses(self, model: nn.Module, inputs: Mapping[str, Any]) -> tuple[Mapping[str, Tensor], Any]:
-        """The loss of each task by name, and the outputs of the model. A subclass overrides this."""
+    def task_losses(self, model: nn.Module, inputs: Mapping[str, Any]) -> tuple[Mapping[str, Tensor | None], Any]:
+        """The loss of each task by name, and the outputs of the model. A subclass overrides this.
+
+        None, or a missing name: the task is absent from the batch.
+        """
         raise NotImplementedError
 
     def compute_loss(
         self, model: nn.Module, inputs: Mapping[str, Any], return_outputs: bool = False, **options: Any
     ) -> Any:
         losses, outputs = self.task_losses(model, inputs)
-        total = sum(losses.values())
+        total = sum(loss for loss in losses.values() if loss is not None)
         return (total, outputs) if return_outputs else total
 
     def training_step(self, model: nn.Module, inputs: Mapping[str, Any], num_items_in_batch: Any = None) -> Tensor:
@@ -49,11 +52,13 @@ class RecordedTrainer(Trainer):  # type: ignore[misc]  # typed where transformer
             self._recorder = self._recording.enter_context(made)
         with self.compute_loss_context_manager():
             losses, _ = self.task_losses(model, self._prepare_inputs(inputs))
-        shares = {task: loss / self.current_gradient_accumulation_steps for task, loss in losses.items()}
+        parts = self.current_gradient_accumulation_steps
+        shares = {task: loss / parts for task, loss in losses.items() if loss is not None}
         ends_step = self.accelerator.sync_gradients
         self._recorder.backward(shares, step=self.state.global_step, ends_step=ends_step)
         return torch.stack(list(shares.values())).detach().sum()
 
     def train(self, *args: Any, **options: Any) -> Any:
+        self._recorder = None  # each training is a recording of its own
         with ExitStack() as self._recording:
             return super().train(*args, **options)
