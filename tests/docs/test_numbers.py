@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 
 import toppo_diag
+from tests.benchmarks import value_clip
 from tests.docs.pages import ROOT
 from toppo.dump import open_dump
 
@@ -142,6 +143,16 @@ def test_the_results_page_states_medians():
     early = cosines("mean")[EARLY]
     assert f"between {early.min():.2f} and {early.max():.2f}" in page
     assert int(early.argmax()) == int(cosines("mean-ln")[EARLY].argmax()) == 0  # the first is not typical
+
+
+def test_the_results_page_states_what_the_value_clip_does():
+    page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    made = value_clip.tables(DATA / "vanilla.h5", DATA / "vanilla-no-clip.h5")
+    assert all(part in page for part in made.split("\n\n"))
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in made.split("\n\n")[0].splitlines()[2:]]
+    assert sum(int(row[1].rstrip(" %")) >= 50 for row in rows) == 7
+    assert [row[0] for row in rows if float(row[4]) < 1] == ["pick-place", "button-press-topdown"]
+    assert max(float(row[4]) for row in rows) == 14
 
 
 def test_the_instrument_pages_state_medians():
