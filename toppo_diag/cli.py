@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import sys
 import types
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from toppo_diag.batch.make import figures as make_figures
 from toppo_diag.commands import ALL, DUMP_TABLES, RUN_TABLES, TABLES, store
 from toppo_diag.commands import report as reporting
 from toppo_diag.commands import watch as watching
+from toppo_diag.output import json_text
 from toppo_diag.product import Product
 from toppo_diag.reporting.document import page_file
 from toppo_diag.request import One, Selection, Sources, Texts, as_texts
@@ -153,7 +153,7 @@ def _finish(make: Callable[[], Product], out: Path, formats: str, name: str | No
     notes = [terminal.with_flags(note, known) for note in product.notes]
     if as_json:
         answer = {"files": made, "numbers": product.headline, "notes": notes, "failures": product.failures}
-        print(json.dumps(answer))
+        print(json_text(answer))
     else:
         print("\n".join([*table_lines(product.headline), *(f"note: {note}" for note in notes), *made]))
     for failure in product.failures:
@@ -180,7 +180,7 @@ def _open(made: list[str]) -> None:
 def _info(dump: Dump, as_json: AsJson = False) -> None:
     facts = store.info(dump)
     if as_json:
-        print(json.dumps(facts))
+        print(json_text(facts))
     else:
         from toppo_diag.screen import screen
 
@@ -191,7 +191,7 @@ def _info(dump: Dump, as_json: AsJson = False) -> None:
 def _verify(dump: Dump, as_json: AsJson = False) -> None:
     report = store.verify(dump)
     if as_json:
-        print(json.dumps(dataclasses.asdict(report)))
+        print(json_text(dataclasses.asdict(report)))
     else:
         print("\n".join(report.lines()))
     if not report.ok:
@@ -212,7 +212,7 @@ def _export(
 ) -> None:
     made = store.export(dump, archive, slabs=slabs, keepbits=keepbits, overwrite=overwrite)
     size = made.stat().st_size
-    print(json.dumps({"file": str(made), "bytes": size}) if as_json else f"{made} ({size / 1e6:.1f} MB)")
+    print(json_text({"file": str(made), "bytes": size}) if as_json else f"{made} ({size / 1e6:.1f} MB)")
 
 
 for _name, _command in ALL.items():
@@ -237,7 +237,7 @@ def _figures(
 
     results = make_figures(manifest, only=only, check=check, jobs=jobs, out=out, formats=formats)
     if as_json:
-        print(json.dumps([result.summary() for result in results]))
+        print(json_text([result.summary() for result in results]))
     else:
         print("\n".join(table_lines([{**result.summary(), "files": ", ".join(result.files)} for result in results])))
         if not check:
@@ -270,7 +270,7 @@ def _report(
     made = reporting.report(runs, out=out, watch=watch, interval=interval, threshold=given, scheduler=scheduler)
     if as_json:
         answer = {"files": [str(out)], "numbers": made.headline, "what_if": made.options, "notes": made.notes}
-        print(json.dumps(answer))
+        print(json_text(answer))
     else:
         print("\n".join([*made.lines(), str(out)]))
     if show:
@@ -290,6 +290,6 @@ def _watch(
     from toppo_diag.reading.live import look
 
     if as_json:
-        print(json.dumps(look(dump).summary()))
+        print(json_text(look(dump).summary()))
     else:
         watching.watch(dump, interval=interval, once=once)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.combiners.gradients import PROPERTY
+from toppo.combiners.geometry import contribution_spread
 from toppo.combiners.scalars import STARVED, scalars
 
 
@@ -94,3 +95,10 @@ def test_a_gram_without_weights_has_no_shares():
     for name in ("top_1_mass", "starved_tasks"):
         assert np.isfinite(found.whole[name]).tolist() == [True, False]
     assert found.whole["spread"].tolist() == [2, 2]  # of the gradients alone
+
+
+def test_a_live_task_that_contributes_nothing_makes_the_spread_of_contributions_infinite():
+    gram = np.diag([4.0, 1.0, 0.0])
+    w = np.array([[1.0, 1.0, 0.0], [1.0, 0.0, 5.0], [0.0, 0.0, 1.0]])
+    np.testing.assert_array_equal(contribution_spread(np.broadcast_to(gram, (3, 3, 3)), w), [2.0, np.inf, np.nan])
+    assert np.isnan(contribution_spread(np.diag([4.0, 0.0]), np.ones(2)))

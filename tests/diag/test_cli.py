@@ -378,3 +378,10 @@ def test_open_shows_the_picture(diag, run, monkeypatch):
     monkeypatch.setattr(cli.typer, "launch", lambda file: 1)
     code, _, err = diag("norms", run, "--open", "--format", "svg")
     assert (code, err) == (0, "note: this system has no program to open figures/out/norms-fg.svg\n")
+
+
+def test_json_has_null_where_a_number_is_not_finite(diag, run):
+    code, out, _ = diag("replay", run, "--combiners", "mgda", "--json")
+    answer = json.loads(out, parse_constant=lambda text: pytest.fail(f"{text} is no JSON"))
+    assert code == 0
+    assert answer["numbers"][0]["spread"] is None  # MGDA leaves tasks out, so the spread is infinite

@@ -28,6 +28,7 @@ from toppo_diag.analysis.spells import last_spells, smooth
 from toppo_diag.analysis.thresholds import THRESHOLDS, thresholds_of
 from toppo_diag.analysis.what_if import what_if
 from toppo_diag.errors import UsageError
+from toppo_diag.output import json_text
 from toppo_diag.reading.recorded import read_record
 from toppo_diag.reporting.parts import explanations
 from toppo_diag.reporting.payload import embedded
@@ -341,7 +342,8 @@ def test_the_command_writes_the_page_and_prints_the_findings(diag: Any, ln_run: 
     assert (code, err) == (0, "")
     answer = json.loads(out, parse_constant=lambda text: pytest.fail(f"{text} is not JSON"))
     page = toppo_diag.report(ln_run)
-    assert answer["numbers"] == page.headline and answer["what_if"] == page.options
+    told = json.loads(json_text([page.headline, page.options]))
+    assert [answer["numbers"], answer["what_if"]] == told
     assert Path(answer["files"][0]).read_text() == page.html
     code, out, err = diag("report", ln_run)
     assert code == 0 and out.splitlines()[-1] == "report.html"

@@ -34,10 +34,10 @@ def gradient_norms(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n K
 def spread(lengths: Float[np.ndarray, "*n K"]) -> Float[np.ndarray, "*n"]:
     """Largest length over smallest length of the live tasks, max_i / min_i.
 
-    Section 3 of the TOPPO paper shows the spread of gradient norms. Figure D.4 shows that of contributions.
+    Section 3 of the TOPPO paper shows the spread of gradient norms.
 
     Args:
-        lengths: `gradient_norms` or `contributions`; 0 for a dead task.
+        lengths: `gradient_norms`; 0 for a dead task.
 
     Returns:
         The ratio, without a unit; 1 where fewer than two tasks are alive.
@@ -89,7 +89,7 @@ def mean_abs_cosine(gram: Float[np.ndarray, "*n K K"]) -> Float[np.ndarray, "*n"
 def contributions(gram: Float[np.ndarray, "*n K K"], weights: Float[np.ndarray, "*n K"]) -> Float[np.ndarray, "*n K"]:
     """Length of each task's share of the direction, ||w_i g_i|| (Figure D.4 of the TOPPO paper).
 
-    At alpha = 1 and a diagonal Gram, FairGrad makes all contributions 1. Figure D.4 shows their `spread`.
+    At alpha = 1 and a diagonal Gram, FairGrad makes all contributions 1. Figure D.4 shows their `contribution_spread`.
 
     Args:
         gram: G = J J'.
@@ -104,6 +104,33 @@ def contributions(gram: Float[np.ndarray, "*n K K"], weights: Float[np.ndarray, 
     """
     lengths: np.ndarray = np.abs(weights) * gradient_norms(gram)
     return lengths
+
+
+def contribution_spread(
+    gram: Float[np.ndarray, "*n K K"], weights: Float[np.ndarray, "*n K"]
+) -> Float[np.ndarray, "*n"]:
+    """Largest over smallest contribution of the live tasks (Figure D.4 of the TOPPO paper).
+
+    Args:
+        gram: G = J J'.
+        weights: w of a combiner.
+
+    Returns:
+        The ratio, without a unit. It is infinite where a live task contributes nothing, as often under MGDA, and NaN
+        where fewer than two tasks are alive or none contributes.
+
+    Example:
+        >>> contribution_spread(np.diag([100.0, 1.0, 0.0]), np.array([[0.5, 0.5, 0.0], [0.0, 1.0, 0.0]]))
+        array([10., inf])
+    """
+    live = gradient_norms(gram) > 0
+    lengths = contributions(gram, weights)
+    most = lengths.max(axis=-1, initial=0, where=live)
+    least = lengths.min(axis=-1, initial=np.inf, where=live)
+    some = (live.sum(axis=-1) > 1) & (most > 0)
+    with np.errstate(divide="ignore"):
+        ratio: np.ndarray = np.divide(most, least, out=np.full(np.shape(most), np.nan), where=some)
+    return ratio
 
 
 def direction_norm(gram: Float[np.ndarray, "*n K K"], weights: Float[np.ndarray, "*n K"]) -> Float[np.ndarray, "*n"]:

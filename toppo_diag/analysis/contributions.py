@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from toppo.combiners import make
-from toppo.combiners.geometry import contributions, spread
-from toppo_diag.analysis.presence import Known, of_known, of_some, solve
+from toppo.combiners.geometry import contribution_spread, contributions
+from toppo_diag.analysis.presence import Known, of_known, solve
 from toppo_diag.analysis.series import Steps
 from toppo_diag.analysis.typical import Typical, typical
 
@@ -44,8 +44,9 @@ def contribution_series(
         combiner: spec of a combiner that needs the Gram alone.
         known: whether each task is known in each Gram; None where all are.
     """
-    each = of_known(contributions(gram, solve(make(combiner), gram, known).weights), known)
-    steps, spreads = Steps.of(env_steps), of_some(spread(each), each > 0, 2)
+    weights = solve(make(combiner), gram, known).weights
+    each = of_known(contributions(gram, weights), known)
+    steps, spreads = Steps.of(env_steps), contribution_spread(gram, weights)
     return ContributionSeries(steps.env_steps, steps.mean(each), each, spreads, typical(spreads))
 
 

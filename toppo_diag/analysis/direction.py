@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from toppo.combiners import make
-from toppo.combiners.geometry import contributions, gradient_norms, spread
-from toppo_diag.analysis.presence import of_known, of_some, shares_of_step, top_1_of_step
+from toppo.combiners.geometry import contribution_spread, contributions, gradient_norms
+from toppo_diag.analysis.presence import of_known, shares_of_step, top_1_of_step
 from toppo_diag.analysis.recorded import SideRecord
 from toppo_diag.analysis.weights import weight_shares
 
@@ -48,9 +48,8 @@ class Direction:
 
     @property
     def spread(self) -> Float[np.ndarray, "M"]:
-        """Largest over smallest contribution; NaN where fewer than two tasks contribute."""
-        lengths = contributions(self.gram, self.weights)
-        return of_some(spread(lengths), lengths > 0, 2)
+        """Largest over smallest contribution, see `contribution_spread`."""
+        return contribution_spread(self.gram, self.weights)
 
     @property
     def top_1(self) -> Float[np.ndarray, "M"]:

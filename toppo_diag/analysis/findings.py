@@ -244,6 +244,8 @@ def _spread(asked: _Asked) -> Iterator[Check]:
             f" The combiner ({record.spec or 'unknown'}) evens this out: contributions differ {_number(apart)} times."
         )
         check = replace(check, verdict="note")
+    elif np.isinf(apart):
+        text += f" At the end, tasks with a gradient contribute nothing to the step.{asked.assumed}"
     elif np.isfinite(apart):
         text += f" At the end, contributions to the step differ {_number(apart)} times.{asked.assumed}"
     yield replace(check, text=text, tasks=(least, most))

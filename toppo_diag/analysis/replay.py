@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from toppo.combiners import Combiner
-from toppo.combiners.geometry import contributions, direction_norm, gradient_norms, spread, top_1_mass
-from toppo_diag.analysis.presence import Known, of_some, solve
+from toppo.combiners.geometry import contribution_spread, contributions, direction_norm, gradient_norms, top_1_mass
+from toppo_diag.analysis.presence import Known, solve
 from toppo_diag.analysis.typical import typical
 
 
@@ -84,7 +84,7 @@ def replay(
         norm=norm,
         worst_progress=np.where(live.any(axis=1), np.min(progress, axis=1, initial=np.inf, where=live), 0.0),
         worst_cosine=np.where(np.isfinite(least_cosine), np.clip(least_cosine, -1, 1), np.nan),
-        spread=of_some(spread(contributed), contributed > 0, 2),
+        spread=contribution_spread(gram, w),
         top_1=top_1_mass(gram, w),
         residual=found.residual,
         status=found.status,

@@ -19,7 +19,7 @@ class Typical:
         median: the middle value; the mean of the two middle ones for an even n. NaN if n = 0.
         low: the least value.
         high: the greatest value.
-        n: minibatches whose number is finite. The others do not count.
+        n: minibatches that have the number. The others, NaN, do not count.
     """
 
     median: float
@@ -34,10 +34,10 @@ class Typical:
 
 def typical(values: Float[np.ndarray, "N"]) -> Typical:
     """The median of one number over N minibatches, with its range."""
-    finite = values[np.isfinite(values)]
-    if not finite.size:
+    known = values[~np.isnan(values)]
+    if not known.size:
         return Typical(np.nan, np.nan, np.nan, 0)
-    return Typical(float(np.median(finite)), float(finite.min()), float(finite.max()), len(finite))
+    return Typical(float(np.median(known)), float(known.min()), float(known.max()), len(known))
 
 
 def typical_minibatch(gram: Float[np.ndarray, "N K K"]) -> int:
