@@ -48,8 +48,8 @@ def test_of_an_even_number_the_lower_middle_minibatch_is_shown():
     assert typical_minibatch(without_popart(grams, np.tile(sigma, (4, 1)))) == 3
 
 
-def test_only_finite_numbers_count():
-    assert typical(np.array([1.0, np.nan, 3.0, np.inf])) == Typical(2.0, 1.0, 3.0, 2)
+def test_only_known_numbers_count_and_infinity_is_one():
+    assert typical(np.array([1.0, np.nan, 3.0, np.inf])) == Typical(3.0, 1.0, np.inf, 3)
     assert typical(np.array([np.nan])).n == 0
     unknown = np.full((4, 4), np.nan)
     assert typical_minibatch(np.stack([unknown, GRAM, unknown])) == 1

@@ -184,16 +184,16 @@ def find(
     named, _ = named_parameters(model)
     leaves = _reached(losses, named)
     several = [name for name, p in named.items() if sum(p in own for own in leaves) > 1]
-    sharing = sort_parameters(model, tasks, leaves, _live(losses, {name: named[name] for name in several}))
-    kept = None if held is None else _kept(named, held, sides)
-    sorted_sides = sort_sides(model, sharing, sides) if kept is None else kept
-    recorded = {name: named[name] for names in sorted_sides.values() for name in names}
-    for name, p in recorded.items():
-        if p.is_complex():
+    for name in several:
+        if named[name].is_complex():
             raise CaptureError(
                 f"parameter {name} is complex, and inner products of complex gradients are not defined here; "
                 "hold its real and imaginary part as two parameters, or leave its module out of `sides`"
             )
+    sharing = sort_parameters(model, tasks, leaves, _live(losses, {name: named[name] for name in several}))
+    kept = None if held is None else _kept(named, held, sides)
+    sorted_sides = sort_sides(model, sharing, sides) if kept is None else kept
+    recorded = {name: named[name] for names in sorted_sides.values() for name in names}
     ends = np.cumsum([0, *(len(names) for names in sorted_sides.values())]).tolist()
     columns = {side: slice(*ends[i : i + 2]) for i, side in enumerate(sorted_sides)}
     outside = {name: p for name, p in named.items() if name not in recorded and name not in sharing.shared}
