@@ -9,7 +9,6 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toppo_diag.analysis.findings import state_of
 from toppo_diag.output import Row, table_lines, write_text
 
 if TYPE_CHECKING:
@@ -70,6 +69,8 @@ class Report:
 
     def _untroubled(self, shown: Sequence[Row]) -> list[str]:
         """That nothing was found, or which runs cannot be judged."""
+        from toppo_diag.analysis.findings import state_of  # not with the command line, which imports this module
+
         of_run: dict[str, list[str]] = {}
         for row in self.headline:
             of_run.setdefault(row["run"], []).append(row["verdict"])
