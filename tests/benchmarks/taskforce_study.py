@@ -3,7 +3,7 @@
 The forms of Figures 3 and 4 and of Tables 7, 9 and 10 of TaskForce's appendix, on ten thousand steps of `digits`, where
 each image is moved at random. Every run is one line of study.csv. A second call makes only the runs that are missing
 there, so the whole can be stopped at any time. It takes about two hours of one core; two processes with a `--seed` each
-share them. `--draw` trains nothing.
+share them. `--time` measures the times of a step, on an idle machine, into study-time.csv. `--draw` trains nothing.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import argparse
 import csv
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -27,12 +27,14 @@ from tests.benchmarks.taskforce_methods import BASELINES, NORMALISED, TASKFORCE,
 from toppo.combiners import Combination, Combiner, Mean
 from toppo_diag.plots.style import PAGE_WIDTH, paper_style
 
-OUT = Path("figures/taskforce")
+OUT = Path(__file__).parents[2] / "figures" / "taskforce"
 SEEDS = 3
 STL = "alone"
 """Spec of the four networks that each train one task."""
 FIXED = "fixed "
 """Starts the spec of a run whose weights are, at every step, the mean weights of another run with the same seed."""
+TIMED, ROUNDS = 400, 5
+"""Steps of a run whose time is measured, and how often."""
 AT_BOUNDS = 300.0
 """With weights further apart than this, agents stand at both of their bounds (400 is the most)."""
 
@@ -78,20 +80,18 @@ class Run:
         weights: mean weight of each task over the run, (4,). With a normalised step it is the weight of the unit
             gradient.
         at_bounds: share of the calls with weights more than AT_BOUNDS apart.
-        ms: processor time per step.
     """
 
     metrics: np.ndarray
     weights: np.ndarray
     at_bounds: float
-    ms: float
 
-    COLUMNS: ClassVar[tuple[str, ...]] = (*METRICS, *(f"weight of {task}" for task in TASKS), "at_bounds", "ms")
+    COLUMNS: ClassVar[tuple[str, ...]] = (*METRICS, *(f"weight of {task}" for task in TASKS), "at_bounds")
 
     @property
     def row(self) -> list[float]:
         """Numbers in the order of COLUMNS."""
-        return [float(f"{v:.6g}") for v in (*self.metrics, *self.weights, self.at_bounds, self.ms)]
+        return [float(f"{v:.6g}") for v in (*self.metrics, *self.weights, self.at_bounds)]
 
     @classmethod
     def read(cls, numbers: Sequence[float]) -> Run:
@@ -127,10 +127,9 @@ def specs() -> list[str]:
 
 def one(spec: str, seed: int, runs: Runs) -> Run:
     """Train one configuration."""
-    began = time.process_time()
     if spec == STL:
         metrics = np.array([train(make_seeded("mean", seed), seed, LONG, [k]).metrics[k] for k in range(4)])
-        return Run(metrics, np.ones(4), 0.0, 0.0)
+        return Run(metrics, np.ones(4), 0.0)
     combiner: Combiner = (
         Fixed(weights=tuple(runs[spec.removeprefix(FIXED), seed].weights))
         if spec.startswith(FIXED)
@@ -139,7 +138,7 @@ def one(spec: str, seed: int, runs: Runs) -> Run:
     trained = train(combiner, seed, LONG)
     w = trained.weights * trained.norms if FORMS["normalised step"] in spec else trained.weights
     apart = w.max(axis=1) > AT_BOUNDS * np.abs(w).min(axis=1)
-    return Run(trained.metrics, w.mean(axis=0), apart.mean(), 1e3 * (time.process_time() - began) / LONG.steps)
+    return Run(trained.metrics, w.mean(axis=0), apart.mean())
 
 
 def read(path: Path) -> Runs:
@@ -165,14 +164,41 @@ def complete(path: Path, seeds: Sequence[int]) -> Runs:
                     run = runs[spec, seed] = one(spec, seed, runs)
                     table.writerow([spec, seed, *run.row])
                     file.flush()
-                    print(f"seed {seed}  {run.metrics.round(4)}  {run.ms:.2f} ms  {spec}", flush=True)
+                    print(f"seed {seed}  {run.metrics.round(4)}  {spec}", flush=True)
     return runs
+
+
+def timed() -> list[str]:
+    """The configurations whose times are told."""
+    methods = [*TASKFORCE.values(), *NORMALISED.values()]
+    return [
+        *methods,
+        *(f"{spec},strategy=same" for spec in methods),
+        *(BASE + option + form for option in EVERY.values() for form in FORMS.values() if option),
+    ]
+
+
+def measure(path: Path) -> None:
+    """Processor time per step of short runs, the least of several in turn: other work on the machine slows all."""
+    least = dict.fromkeys(timed(), float("inf"))
+    short = replace(LONG, steps=TIMED)
+    for _ in range(ROUNDS):
+        for spec in least:
+            combiner = make_seeded(spec, 0)
+            began = time.process_time()
+            train(combiner, 0, short)
+            least[spec] = min(least[spec], 1e3 * (time.process_time() - began) / TIMED)
+    with path.open("w") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["spec", "ms"])
+        table.writerows([spec, f"{ms:.3f}"] for spec, ms in least.items())
 
 
 class Study:
     """All runs, and what the tables say of a configuration."""
 
-    def __init__(self, runs: Runs) -> None:
+    def __init__(self, runs: Runs, times: Mapping[str, float]) -> None:
+        self.times = times
         by_spec: dict[str, list[Run]] = defaultdict(list)
         seeds = [seed for seed in range(SEEDS) if (STL, seed) in runs]
         for spec in specs():
@@ -192,6 +218,17 @@ class Study:
     def mean(self, spec: str, of: Callable[[Run], float]) -> float:
         """Mean of a number over the seeds."""
         return float(np.mean([of(run) for run in self.runs[spec]]))
+
+
+def read_times(path: Path) -> dict[str, float]:
+    """The times that `measure` wrote, by spec, in milliseconds."""
+    with path.open() as file:
+        return {spec: float(ms) for spec, ms in list(csv.reader(file))[1:]}
+
+
+def load() -> Study:
+    """The study as its files hold it."""
+    return Study(read(OUT / "study.csv"), read_times(OUT / "study-time.csv"))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -214,7 +251,7 @@ def tables(study: Study) -> str:
 
     def strategy(label: str, spec: str) -> list[str]:
         again = f"{spec},strategy=same"
-        slower = study.mean(again, lambda run: run.ms) / study.mean(spec, lambda run: run.ms)
+        slower = study.times[again] / study.times[spec]
         return [label, study.cell(spec), study.cell(again), f"{slower:.2f}"]
 
     methods = {"STL (single-task learning)": STL, **BASELINES, **TASKFORCE, **NORMALISED}
@@ -279,7 +316,7 @@ def figure_3(study: Study) -> Figure:
     sweep(right, study, list(NOISES.values()))
     right.set_xticks(range(len(NOISES)), list(NOISES))
     right.set_xlabel("scale of the noise, first to last")
-    left.legend()
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
 
 
@@ -289,9 +326,9 @@ def figure_4(study: Study) -> Figure:
     left, right = figure.subplots(1, 2)
     sweep(left, study, list(EVERY.values()))
     left.set(xlabel="steps between updates of the agents", ylabel="Δm (%), lower is better")
-    left.legend()
+    figure.legend(*left.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     for form, suffix in FORMS.items():
-        cost = [study.mean(BASE + option + suffix, lambda run: run.ms) for option in EVERY.values()]
+        cost = [study.times[BASE + option + suffix] for option in EVERY.values()]
         right.plot(np.array(cost) / cost[0], color=LOOK[form][0], marker=LOOK[form][1], markersize=3, linewidth=1)
     right.set(xlabel="steps between updates of the agents", ylabel="time of a step / with every step", ylim=(0, None))
     for ax in (left, right):
@@ -303,14 +340,17 @@ def main() -> None:
     """Train what is missing, write tables and figures."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--draw", action="store_true", help="only draw from study.csv")
+    parser.add_argument("--time", action="store_true", help="measure the times of a step again")
     parser.add_argument("--seed", type=int, action="append", choices=range(SEEDS), help="only train this seed")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    path = OUT / "study.csv"
+    path, times = OUT / "study.csv", OUT / "study-time.csv"
     if asked.seed:
         complete(path, asked.seed)
         return
-    study = Study(read(path) if asked.draw else complete(path, range(SEEDS)))
+    if asked.time or not times.exists():
+        measure(times)
+    study = load() if asked.draw else Study(complete(path, range(SEEDS)), read_times(times))
     (OUT / "study.md").write_text(tables(study))
     with paper_style():
         for name, draw in {"figure-3": figure_3, "figure-4": figure_4}.items():

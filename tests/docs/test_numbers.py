@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 import toppo_diag
-from tests.benchmarks import value_clip
+from tests.benchmarks import taskforce_study, value_clip
 from tests.docs.pages import ROOT
 from toppo.dump import open_dump
 
@@ -153,6 +153,19 @@ def test_the_results_page_states_what_the_value_clip_does():
     assert sum(int(row[1].rstrip(" %")) >= 50 for row in rows) == 7
     assert [row[0] for row in rows if float(row[4]) < 1] == ["pick-place", "button-press-topdown"]
     assert max(float(row[4]) for row in rows) == 14
+
+
+def test_the_page_on_taskforce_has_the_tables_of_its_study():
+    page = (ROOT / "figures/taskforce/README.md").read_text(encoding="utf-8")
+    study = taskforce_study.load()
+    made = taskforce_study.tables(study)
+    assert made == (ROOT / "figures/taskforce/study.md").read_text(encoding="utf-8")
+    bodies = [part.split("\n\n", 1)[1].strip() for part in made.split("## ")[1:]]
+    assert len(bodies) == 4 and all(body in page for body in bodies)
+    alone, both = (
+        study.delta(spec) for spec in ("taskforce:r_g=norm,buffer=100,step=normalised", "taskforce:r_g=norm")
+    )
+    assert f"{alone.mean():+.1f} ± {alone.std(ddof=1):.1f} %" in page and both.mean() < alone.min()
 
 
 def test_the_instrument_pages_state_medians():
