@@ -81,8 +81,8 @@ class Found:
     def renewed(self, model: nn.Module, losses: TaskLosses) -> tuple[Found, dict[str, str]]:
         """The same for a later step, and what is new: parameter -> a sentence about it.
 
-        A parameter that was replaced by one of the same name and shape is followed. Its walks cost one per task, and
-        only where a parameter's place was in doubt.
+        A parameter that was replaced by one of the same name and shape is followed. If there are parameters in doubt,
+        this takes one walk of the graph per task, and the graph stays.
 
         Args:
             model: the network.

@@ -351,12 +351,11 @@ class Recorder:
         if not still_exact(found.way, given, found.parameters, samples):
             self._say_once(
                 "way",
-                "%s, step %d: the way %r no longer gives the gradients of K walks, so K walks are taken from here on; "
-                "do not trust the Grams since the last steps %s",
+                "%s, step %d: the way %r no longer gives the gradients of K walks, so K walks are taken from here on%s",
                 self.path,
                 step,
                 found.way.name,
-                "in which the model was the same" if before == self._state else "before the model changed",
+                "; the later half of the Grams before this step may be wrong" if before == self._state else "",
             )
             found = replace(found, way=Way(refused={found.way.name: f"not exact at step {step}"}))
         self._found = found
