@@ -240,10 +240,19 @@ def test_complex_parameters_are_refused(tmp_path: Path) -> None:
         recorder.backward([(model[0].abs() ** 2).sum(), (model[0].real ** 2).sum()])
 
 
-@pytest.mark.parametrize("name", ["loss", "shared", "shared_gram", "shared_layer_gram", "present", "shared_weights"])
-def test_a_number_cannot_take_the_place_of_the_recorders_own(tmp_path: Path, name: str) -> None:
+OWN = ["loss", "present", *(f"shared{end}" for end in ("", "_gram", "_layer_gram", "_weights"))]
+OWN_OF_FAIRGRAD = [f"shared_{name}" for name in ("weights", "residual", "iterations", "status", "ridge")]
+
+
+@pytest.mark.parametrize(
+    ("combiner", "name"),
+    [*((None, name) for name in OWN), *(("fairgrad", name) for name in OWN_OF_FAIRGRAD), ("pcgrad", "shared_order")],
+)
+def test_a_number_cannot_take_the_place_of_the_recorders_own(tmp_path: Path, combiner: str | None, name: str) -> None:
     model = net()
-    with start(tmp_path, model) as recorder:
+    with start(tmp_path, model, combiner=combiner) as recorder:
+        with pytest.raises(CaptureError, match=f"`{name}`: the recorder has numbers of this name"):
+            recorder.backward(trunk_losses(model, X), **{name: 3.0})
         recorder.backward(trunk_losses(model, X))
         with pytest.raises(CaptureError, match=f"`{name}`: the recorder has numbers of this name"):
             recorder.backward(trunk_losses(model, X), **{name: 3.0})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -68,10 +68,7 @@ class Found:
 
     def scalars(self) -> dict[str, ScalarSpec]:
         """The numbers that every record has: the losses, and what the combiners leave."""
-        specs = {"loss": ScalarSpec(("task",), "f8", "loss", "loss L_i of the task")}
-        for side, combiner in self.combiners.items():
-            specs |= combination_specs(side, combiner)
-        return specs
+        return scalar_specs(self.combiners)
 
     def attrs(self) -> dict[str, Any]:
         """What the dump says about how it was captured."""
@@ -211,7 +208,7 @@ def find(
         reached=leaves,
         doubtful=doubtful,
         way=chosen,
-        combiners=_by_side(combiners, sorted_sides, len(tasks)),
+        combiners=combiners_by_side(combiners, sorted_sides, len(tasks)),
     )
 
 
@@ -248,8 +245,21 @@ def _live(losses: TaskLosses, named: Mapping[str, nn.Parameter]) -> dict[str, np
     return dict(zip(named, squares != 0, strict=True))
 
 
-def _by_side(combiners: Combiners, sides: Mapping[str, object], n_tasks: int) -> dict[str, Combiner]:
-    """Side -> a combiner of its own. A side that a mapping leaves out has none: its step is that of the sum."""
+def scalar_specs(combiners: Mapping[str, Combiner]) -> dict[str, ScalarSpec]:
+    """The numbers that every record has: the losses, and what the combiner of each side leaves."""
+    specs = {"loss": ScalarSpec(("task",), "f8", "loss", "loss L_i of the task")}
+    for side, combiner in combiners.items():
+        specs |= combination_specs(side, combiner)
+    return specs
+
+
+def combiners_by_side(combiners: Combiners, sides: Collection[str], n_tasks: int) -> dict[str, Combiner]:
+    """Side -> a combiner of its own. A side that a mapping leaves out has none: its step is that of the sum.
+
+    Raises:
+        CaptureError: there is no such side.
+        UsageError: a combiner cannot be used with K tasks.
+    """
     wanted = combiners if isinstance(combiners, Mapping) else dict.fromkeys(sides, combiners)
     if unknown := sorted(set(wanted) - set(sides)):
         raise CaptureError(f"`combiner`: there is no side {unknown[0]!r}; the sides are {', '.join(sides)}")

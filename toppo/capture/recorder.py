@@ -18,7 +18,7 @@ from torch._functorch import config as functorch_config
 
 from toppo.capture.combining import combination_scalars, unsolved_scalars
 from toppo.capture.errors import CaptureError, explained
-from toppo.capture.found import Combiners, Found, find
+from toppo.capture.found import Combiners, Found, combiners_by_side, find, scalar_specs
 from toppo.capture.live import live_numbers
 from toppo.capture.log import Exist, Log, find_place
 from toppo.capture.losses import Losses, TaskLosses, task_losses
@@ -30,6 +30,7 @@ from toppo.capture.sharing import WHOLE
 from toppo.capture.ways import Way, WayName, still_exact
 from toppo.capture.window import Window
 from toppo.combiners import Combiner
+from toppo.dump.intake import SIDE_ENDS
 
 log = logging.getLogger("toppo.capture")
 
@@ -126,6 +127,7 @@ class Recorder:
         self._last_step: int | None = None
         self._ended = False
         self._said: set[str] = set()
+        self._own_names = _own_names(options, len(tasks))
         self._records = 0
         self._state: object = None
         if hasattr(functorch_config, "donated_buffer"):  # not in the oldest torch
@@ -327,13 +329,6 @@ class Recorder:
             self._found = found
         return self._found
 
-    @property
-    def _own_names(self) -> set[str]:
-        """Names under which the recorder records numbers of its own."""
-        sides = self._found.columns if self._found is not None else self._options.sides or (WHOLE,)
-        ends = ("", "_gram", "_layer_gram", "_weights", "_residual", "_iterations", "_status", "_ridge", "_order")
-        return {"loss", "present", *(side + end for side in sides for end in ends)}
-
     def _look_again(self, found: Found, given: TaskLosses, samples: Samples | None, step: int, first: bool) -> Found:
         """What the first record found out, brought up to date.
 
@@ -432,6 +427,13 @@ class Recorder:
             else:
                 p.grad.copy_(wanted)
         return combination_scalars(side, combination, order)
+
+
+def _own_names(options: Options, n_tasks: int) -> set[str]:
+    """Names under which a recorder records numbers of its own."""
+    sides = options.sides or (WHOLE,)
+    combined = scalar_specs(combiners_by_side(options.combiner, sides, n_tasks))
+    return {"present", *combined, *(side + end for side in sides for end in (*SIDE_ENDS, "_weights"))}
 
 
 def _whole(step: Any) -> int:
