@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 
 import toppo_diag
-from tests.benchmarks import taskforce_study, value_clip
+from tests.benchmarks import taskforce_pages, taskforce_runs, value_clip
 from tests.docs.pages import ROOT
 from toppo.dump import open_dump
 
@@ -157,8 +157,8 @@ def test_the_results_page_states_what_the_value_clip_does():
 
 def test_the_page_on_taskforce_has_the_tables_of_its_study():
     page = (ROOT / "figures/taskforce/README.md").read_text(encoding="utf-8")
-    study = taskforce_study.load()
-    made = taskforce_study.tables(study)
+    study = taskforce_runs.load()
+    made = taskforce_pages.tables(study)
     assert made == (ROOT / "figures/taskforce/study.md").read_text(encoding="utf-8")
     bodies = [part.split("\n\n", 1)[1].strip() for part in made.split("## ")[1:]]
     assert len(bodies) == 4 and all(body in page for body in bodies)
