@@ -145,7 +145,15 @@ def test_a_file_in_the_way_of_the_directory(toppo, tmp_path):
 def test_resume_and_evaluate_of_nothing(toppo, tmp_path):
     for command in ("resume", "evaluate"):
         code, _, err = toppo(command, "dumps/none")
-        assert (code, err) == (2, "error: dumps/none is not a run: it has no config.toml\n")
+        says = "is not a run: it has no config.toml; give a run directory such as dumps/run1"
+        assert (code, err) == (2, f"error: dumps/none {says}\n")
+
+
+def test_a_name_in_place_of_a_path(toppo, tmp_path):
+    (tmp_path / "dumps/mine").mkdir(parents=True)
+    for command in ("resume", "evaluate"):
+        code, _, err = toppo(command, "mine")
+        assert (code, err) == (2, "error: mine is not a run: it has no config.toml; did you mean dumps/mine?\n")
 
 
 def test_a_damaged_configuration_is_refused(toppo, tmp_path):

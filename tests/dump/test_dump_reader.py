@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import xarray as xr
 import zarr
 
 from tests.dump import recordings as run
-from toppo.dump import DumpError, DumpWriter, describe, export, gram, open_dump, verify
+from toppo.dump import DumpError, DumpWriter, describe, export, gram, open_dump, run_logs, verify
 
 
 def test_grams_are_labelled(complete: Path) -> None:
@@ -248,6 +249,11 @@ def test_what_is_not_a_dump(tmp_path: Path) -> None:
         DumpError, match=r"no such file or directory; give a run directory, its dump\.zarr or an exported \.h5"
     ):
         open_dump(tmp_path / "nowhere")
+    (tmp_path / "dumps/mine").mkdir(parents=True)
+    with contextlib.chdir(tmp_path):
+        for read in (open_dump, run_logs):
+            with pytest.raises(DumpError, match=r"^mine: no such file or directory; did you mean dumps/mine\?$"):
+                read("mine")
     with pytest.raises(DumpError, match=r"not a dump .*; give a run directory, its dump\.zarr or an exported \.h5"):
         open_dump(tmp_path)
     zarr.open_group(tmp_path / "other.zarr", mode="w")

@@ -1,9 +1,13 @@
-"""The known name that is closest to a mistyped name."""
+"""What a user meant who mistyped a name, or gave a name in place of a path."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
+
+RUNS = Path("dumps")
+"""Where runs are made, relative to the current directory."""
 
 _LONGEST = 200
 """Characters of a name that are compared: the time grows with their square."""
@@ -21,3 +25,9 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     known = list(known)
     near = closest(name, known)
     return f"did you mean {near!r}?" if near else f"known: {', '.join(known) or 'none'}"
+
+
+def suggested_run(path: Path, otherwise: str) -> str:
+    """What to say about a path that holds no run: "did you mean dumps/run1?" if that is one, or `otherwise`."""
+    meant = RUNS / path
+    return f"did you mean {meant}?" if not path.is_absolute() and meant.is_dir() else otherwise

@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
+from toppo.common.names import suggested_run
 from toppo.dump.errors import DumpError, DumpNotFoundError
 from toppo.dump.files import Files, LocalFiles, RemoteFiles, is_url, local_path
 from toppo.dump.h5_source import archived_logs
@@ -37,7 +38,9 @@ def run_logs(path: str | os.PathLike[str]) -> dict[str, str]:
             )
         if not place.is_dir():
             raise DumpNotFoundError(
-                f"{place}: no such file or directory; give a run directory or an exported .h5", path=str(place)
+                f"{place}: no such file or directory; "
+                + suggested_run(place, "give a run directory or an exported .h5"),
+                path=str(place),
             )
         files = LocalFiles(place.parent if place.name == "dump.zarr" else place)
     return as_text({name: data for name in LOGS if (data := files.read(name)) is not None}, files.where)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from toppo.common.names import suggested_run
 from toppo.dump.errors import DumpError, DumpNotFoundError
 from toppo.dump.files import Files, LocalFiles, RemoteFiles, is_url, local_path
 from toppo.dump.h5_source import H5Source
@@ -36,7 +37,8 @@ def open_dump(path: str | os.PathLike[str]) -> Dump:
         )
     if not place.is_dir():
         raise DumpNotFoundError(
-            f"{place}: no such file or directory; give a run directory, its dump.zarr or an exported .h5",
+            f"{place}: no such file or directory; "
+            + suggested_run(place, "give a run directory, its dump.zarr or an exported .h5"),
             path=str(place),
         )
     return Dump(ZarrSource(_first_with_root(LocalFiles(place), LocalFiles(place / "dump.zarr"))))

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 
 from toppo.common.errors import ToppoError
 from toppo.common.jsonl import parse
+from toppo.common.names import suggested_run
 from toppo.dump import DumpError, config_differences, open_dump, run_logs
 from toppo_diag.analysis.runs import METHOD, Run, labelled, method_name
 from toppo_diag.errors import DiagnosticError, UsageError
@@ -52,7 +53,8 @@ def read_run(path: str) -> Run:
             raise DiagnosticError(
                 f"{path}: is an archive without the evaluations of its run; export it again from the run directory"
             )
-        raise UsageError(f"{path}: is not a run: it has no config.toml; give a run directory such as dumps/NAME")
+        hint = suggested_run(Path(path), "give a run directory such as dumps/NAME")
+        raise UsageError(f"{path}: is not a run: it has no config.toml; {hint}")
     config = _config(path, logs["config.toml"])
     _require_same_config(path, logs["config.toml"])
     tasks, env_steps, success = _evaluations(path, logs.get("evaluation.jsonl", ""))

@@ -19,15 +19,13 @@ from toppo.common.errors import ToppoError, UsageError, bad_option
 from toppo.common.files import write_whole
 from toppo.common.jsonl import Log, LogState, Tail, parse
 from toppo.common.lock import Lock, Locked
+from toppo.common.names import RUNS, suggested_run
 from toppo.training.config import ADDED, FIELDS, TrainConfig, from_dict, read_toml
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from toppo.dump import Dump
-
-ROOT = Path("dumps")
-"""Where runs are made, relative to the current directory."""
 
 _IN_EVERY_LINE = ("collect", "env_steps", "mean_success", "tasks")
 
@@ -40,7 +38,7 @@ def new_path(name: str | None) -> Path:
     """
     if name is not None and (not re.fullmatch(r"[\w.-]+", name) or set(name) == {"."}):
         raise bad_option("name", repr(name), "use letters, digits, '.', '_' and '-', and not dots alone")
-    path = ROOT / (name or _next_free())
+    path = RUNS / (name or _next_free())
     if path.is_symlink() or path.exists():
         if (path / "config.toml").exists():
             raise UsageError(f"{path} exists: give another `name`, or go on with it by `toppo resume {path}`")
@@ -115,7 +113,8 @@ class Run:
             UsageError: there is no run at this path, or its config.toml is damaged.
         """
         if not self.config_file.is_file():
-            raise UsageError(f"{self.path} is not a run: it has no config.toml")
+            hint = suggested_run(self.path, "give a run directory such as dumps/run1")
+            raise UsageError(f"{self.path} is not a run: it has no config.toml; {hint}")
         values = read_toml(self.config_file)
         missing = [key for key, field in FIELDS.items() if key not in {**ADDED, **values} and field.default is not None]
         if missing:
@@ -305,7 +304,7 @@ class Run:
 
 
 def _next_free() -> str:
-    taken = [int(m[1]) for p in ROOT.glob("run*") if (m := re.fullmatch(r"run(\d+)", p.name))]
+    taken = [int(m[1]) for p in RUNS.glob("run*") if (m := re.fullmatch(r"run(\d+)", p.name))]
     return f"run{max(taken, default=0) + 1}"
 
 

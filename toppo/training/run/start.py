@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from toppo.common.errors import ToppoError, UsageError, bad_option
+from toppo.common.names import RUNS
 from toppo.common.terminal import printable
 from toppo.training.config import TrainConfig, from_dict, resolve
 from toppo.training.envs.sizes import N_GOALS
 from toppo.training.errors import Interrupted, WorkerDied
-from toppo.training.run.directory import ROOT, Run, new_path
+from toppo.training.run.directory import Run, new_path
 from toppo.training.run.resources import resources_named
 from toppo.training.run.schedule import Schedule, plan
 
@@ -65,7 +66,7 @@ def train(
     from toppo.training.run import trainer
 
     disk_bytes = trainer.planned_dump_bytes(schedule, learner)
-    trainer.require_disk(ROOT, disk_bytes)
+    trainer.require_disk(RUNS, disk_bytes)
     console = _console(progress)
     if schedule.config.env_steps > SHORT_RUN and not console.quiet:
         from toppo.training.run.estimate import measure

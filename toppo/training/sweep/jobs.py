@@ -24,9 +24,10 @@ from typing import Any
 
 from toppo.common.cluster import dask_client, distributed
 from toppo.common.errors import ToppoError
+from toppo.common.names import RUNS
 from toppo.training.config import from_dict
 from toppo.training.errors import Interrupted, WorkerDied
-from toppo.training.run.directory import ROOT, Run
+from toppo.training.run.directory import Run
 from toppo.training.run.signals import noted_signals
 from toppo.training.sweep.plan import PlannedRun, State, state
 
@@ -184,7 +185,7 @@ def child() -> None:
 
     from toppo.training.run.start import require_training, resume
 
-    path = ROOT / job["name"]
+    path = RUNS / job["name"]
     try:
         require_training()
         run = Run(path) if path.exists() else Run.create(job["name"], from_dict(job["config"]))

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from toppo.common.errors import UsageError, quoted, shown, unknown
+from toppo.common.names import RUNS
 from toppo.training.config import FIELDS, PRESETS, TrainConfig, read_toml, resolve
-from toppo.training.run.directory import ROOT, Run
+from toppo.training.run.directory import Run
 from toppo.training.run.schedule import Schedule, plan
 
 HOW = ("device", "workers")
@@ -68,7 +69,7 @@ class PlannedRun:
     @property
     def path(self) -> Path:
         """dumps/<name>, relative to the directory where the sweep is started."""
-        return ROOT / self.name
+        return RUNS / self.name
 
     def as_dict(self) -> dict[str, Any]:
         """Directory, rung and configuration as plain values."""
