@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from toppo_diag.analysis.what_if import what_if
 from toppo_diag.errors import UsageError
 from toppo_diag.output import json_text
 from toppo_diag.reading.recorded import read_record
+from toppo_diag.reporting.page import _script
 from toppo_diag.reporting.parts import explanations
 from toppo_diag.reporting.payload import embedded
 from toppo_diag.reporting.text import html, printable, shown
@@ -386,3 +388,13 @@ def test_an_absent_task_is_neither_dead_nor_zero(tmp_path: Path) -> None:
     cube, lines = view.cubes[0], next(line for line in view.lines if line.view == "norms")
     assert np.isnan(cube.cosines[1, 0]) and np.isfinite(cube.cosines[1, 1])  # b is absent at step 1
     assert np.isnan(lines.values[1, 1]) and lines.values[4, 1] > 0
+
+
+def test_every_module_of_the_script_is_in_the_page() -> None:
+    modules = list((resources.files("toppo_diag.reporting") / "script").iterdir())
+    script = _script("page.js")
+    assert len(modules) > 5
+    for module in modules:
+        first_words = module.read_text(encoding="utf-8").splitlines()[0]
+        assert script.count(first_words) == 1
+    assert not re.search(r"^(import|export)\b", script, re.MULTILINE)

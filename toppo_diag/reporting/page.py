@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -42,7 +43,7 @@ def page(
     """
     tasks = [runs[0].tasks[k] for k in kept[0]]
     names = ", ".join(run.name for run in runs)
-    library, script = _library(), _file("page.js")
+    library, script = _library(), _script("page.js")
     return Template(_file("page.html")).substitute(
         policy=_policy(library, script),
         title=html(f"{names}: report"),
@@ -72,6 +73,25 @@ def _policy(*scripts: str) -> str:
         f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"
     )
+
+
+_IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+\.js)";\n', re.MULTILINE)
+
+
+@cache
+def _script(start: str) -> str:
+    """The modules of the page's script as one script, each after those that it imports."""
+    modules: dict[str, str] = {}
+
+    def add(name: str) -> None:
+        text = _file(f"script/{name}")
+        for other in _IMPORT.findall(text):
+            if other not in modules:
+                add(other)
+        modules[name] = re.sub(r"^export ", "", _IMPORT.sub("", text), flags=re.MULTILINE)
+
+    add(start)
+    return "(() => {\n" + "\n".join(modules.values()) + "})();\n"
 
 
 @cache
