@@ -12,7 +12,7 @@ import pytest
 
 from tests.diag import runs
 from toppo.common.errors import ToppoError
-from toppo.dump import DumpError, gram, open_dump
+from toppo.dump import DumpError, DumpWriter, ParameterSlice, gram, open_dump
 from toppo_diag.errors import DiagnosticError, UsageError
 from toppo_diag.reading.dumps import dropped_note, layer_grams, read_grams, read_stream
 from toppo_diag.reading.raw import raw_stream
@@ -128,6 +128,15 @@ def test_what_is_not_there_is_named(run: str, options: dict, message: str):
         read_grams(open_dump(run), "critic", Request((run,), **options))
 
 
+def test_a_layer_of_the_other_side_is_found_there(tmp_path: Path):
+    path = str(tmp_path / "two.zarr")
+    sides = {"neck": [ParameterSlice("in.weight", (4,))], "trunk": [ParameterSlice("out.weight", (4,))]}
+    with DumpWriter.create(path, tasks=["a", "b"], sides=sides) as dump:
+        dump.record(step=0, neck=np.eye(2, 4), trunk=np.eye(2, 4))
+    with pytest.raises(UsageError, match=r"side .neck. of .* has no such layer; `side=trunk` has it"):
+        read_grams(open_dump(path), "neck", Request((path,), layer="out"))
+
+
 def test_two_ways_of_choosing_snapshots_at_once():
     with pytest.raises(UsageError, match="`stage` and `steps` both choose"):
         Request.of("x", stage="early", steps=1)
@@ -207,6 +216,27 @@ def test_a_killed_dask_worker_loses_nothing(tmp_path: Path, cluster):
     found = map_on(cluster.scheduler_address, die_once, [(str(mark), n) for n in range(8)])
     assert found == [n * n for n in range(8)]
     assert mark.exists()
+
+
+def fail(n: int) -> int:
+    raise DumpError(f"number {n} is damaged")
+
+
+@pytest.mark.parametrize("scheduler", ["serial", "threads:2", "processes:2", "dask"])
+def test_an_error_of_a_worker_is_the_error(request: pytest.FixtureRequest, scheduler: str):
+    where = request.getfixturevalue("cluster").scheduler_address if scheduler == "dask" else scheduler
+    with pytest.raises(DumpError, match="number 1 is damaged"):
+        map_on(where, fail, [(1,)] * 3)
+
+
+def test_a_cluster_without_workers_is_not_waited_for(monkeypatch: pytest.MonkeyPatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr("toppo_diag.reading.schedulers.PATIENCE", 1)
+    with (
+        distributed.LocalCluster(n_workers=0, protocol="tcp", dashboard_address=None) as empty,
+        pytest.raises(DiagnosticError, match="nothing was done for 1 s, and it has no workers; start some"),
+    ):
+        map_on(empty.scheduler_address, abs, [(-1,)])
 
 
 def die(n: int) -> int:

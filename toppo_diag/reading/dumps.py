@@ -101,8 +101,9 @@ def chosen_snapshots(dump: Dump, request: Request, default: Sequence[str] = ()) 
     """
     require_snapshots(dump)
     stage = request.stage or (() if request.chooses_snapshots else tuple(default))
+    steps = dump.steps  # a damaged one says so itself
     try:
-        return choose_snapshots(dump.steps, stage, request.snapshot, request.steps, paper=dump.step == ENV_STEPS)
+        return choose_snapshots(steps, stage, request.snapshot, request.steps, paper=dump.step == ENV_STEPS)
     except ValueError as error:
         raise UsageError(f"{dump.path}: {error}") from None
 
@@ -138,10 +139,15 @@ def layer_tensors(dump: Dump, side: str, layer: str) -> tuple[int, ...]:
         DumpError: no such side.
         UsageError: no such layer.
     """
-    names = dump.layer_names(side)
-    found = tuple(i for i, name in enumerate(names) if name == layer or name.startswith(f"{layer}."))
-    if not found:
-        raise bad_option("layer", layer, f"side {side!r} of {dump.path} has no such layer; it has {', '.join(names)}")
+
+    def of(side: str) -> tuple[int, ...]:
+        names = dump.layer_names(side)
+        return tuple(i for i, name in enumerate(names) if name == layer or name.startswith(f"{layer}."))
+
+    if not (found := of(side)):
+        other = next((name for name in dump.sides if of(name)), None)
+        mend = f"`side={other}` has it" if other else f"it has {', '.join(dump.layer_names(side))}"
+        raise bad_option("layer", layer, f"side {side!r} of {dump.path} has no such layer; {mend}")
     return found
 
 

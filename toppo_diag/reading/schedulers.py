@@ -7,7 +7,7 @@ with one BLAS thread, so the numbers are equal to the bit.
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 ATTEMPTS = 4
 """Number of times that a piece of work is tried when its process dies."""
+PATIENCE = 300
+"""Seconds that a cluster may be without a worker before its work is given up."""
 
 
 def map_on(
@@ -57,19 +59,25 @@ def map_on(
             finished(index, function(*a))
         return [results[i] for i in range(len(arguments))]
     for _ in range(ATTEMPTS):
-        with _executor(scheduler) as pool:
+        with _executor(scheduler) as (pool, workers):
             waiting: dict[Future[T], int] = {}
             try:
                 for i, a in enumerate(arguments):
                     if i not in results:
                         waiting[pool.submit(function, *a)] = i
-                for future in as_completed(waiting):
+                for future in _completed(waiting, workers):
                     finished(waiting[future], future.result())
                 return [results[i] for i in range(len(arguments))]
             except BrokenProcessPool:
                 continue
+            except _NoWorkersError:
+                _give_up(pool, waiting)
+                raise DiagnosticError(
+                    f"`scheduler={scheduler}`: nothing was done for {PATIENCE} s, and it has no workers; "
+                    "start some, or give serial"
+                ) from None
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
+                _give_up(pool, waiting)
                 raise
     raise DiagnosticError(
         f"`scheduler={scheduler}`: its workers died {ATTEMPTS} times, perhaps for lack of memory; "
@@ -97,18 +105,43 @@ class ProcessPool(ProcessPoolExecutor):
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _give_up(pool: Executor, waiting: Iterable[Future[Any]]) -> None:
+    """Start no more work. dask's executor cannot be told so by `shutdown`."""
+    for future in waiting:
+        future.cancel()
+    pool.shutdown(wait=False)
+
+
+class _NoWorkersError(Exception):
+    """A cluster has lost all its workers, and no new ones came."""
+
+
+def _completed(waiting: Iterable[Future[T]], workers: Callable[[], int]) -> Iterator[Future[T]]:
+    """Futures, each when it is done. A cluster without workers is not waited for longer than `PATIENCE`."""
+    left = set(waiting)
+    while left:
+        try:
+            for future in as_completed(left, timeout=PATIENCE):
+                left.discard(future)
+                yield future
+        except TimeoutError:
+            if not workers():
+                raise _NoWorkersError from None
+
+
 @contextmanager
-def _executor(scheduler: str) -> Iterator[Executor]:
+def _executor(scheduler: str) -> Iterator[tuple[Executor, Callable[[], int]]]:
+    """Where work is done, and how many workers there are at the moment."""
     workers = check_scheduler(scheduler)
     kind = scheduler.partition(":")[0]
     if kind in ("threads", "processes"):
         if kind == "threads":
             with ThreadPoolExecutor(workers) as threads:
-                yield threads
+                yield threads, lambda: workers
         else:
             with ProcessPool(workers) as processes:
-                yield processes
+                yield processes, lambda: workers
     else:
         with dask_client(scheduler) as client:
             # retries: when a worker dies, another worker does its work again
-            yield client.get_executor(retries=ATTEMPTS)
+            yield client.get_executor(retries=ATTEMPTS), lambda: len(client.scheduler_info()["workers"])
