@@ -42,8 +42,9 @@ def _compared(opened: Sequence[Dump], request: Request) -> Product:
         conditions = [c for c in conditions if not (c.label.split(" ")[0] == "+LN" and c.invert_popart)]
     bars = [(c.label, c, "mean") for c in conditions]
     last = conditions[-1]
-    again = "+FG" if of_trainer(last.dump) else " (FairGrad)"
-    bars.append((f"{last.label}{again}", last, "fairgrad:alpha=1"))
+    settings, of, run = last.label.partition(" (")
+    again = f"{settings}+FG{of}{run}" if of_trainer(last.dump) else f"{last.label} (FairGrad)"
+    bars.append((again, last, "fairgrad:alpha=1"))
     names = {dump.path: name for dump, name in zip(opened, told_apart(opened), strict=True)}
     found: dict[str, HealthSeries] = {}
     rows: list[dict[str, Any]] = []

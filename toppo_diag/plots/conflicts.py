@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from typing import Any
@@ -103,12 +104,13 @@ def conflicts_figure(
     grids: list[Axes] = list(right.subplots(n_rows, beside, squeeze=False).flat)
     for ax in grids[len(series) :]:
         ax.set_axis_off()
+    most = _scale_end([s.found.share for s in series.values()])
     for n, (ax, (side, s)) in enumerate(zip(grids, series.items(), strict=False)):
-        draw_pairs(ax, s.found.share, tasks)
+        draw_pairs(ax, s.found.share, tasks, most=most)
         if n % beside:
             ax.set_yticks(range(k), [])
         ax.set_title(f"{side}: how often{break_}a pair is in conflict")
-    bar = right.colorbar(grids[0].images[0], ax=grids, shrink=0.8 / n_rows, pad=0.01)
+    bar = right.colorbar(grids[0].images[0], ax=grids, shrink=0.8 / n_rows, pad=0.04)
     bar.set_label("share of snapshots")
     fix_ticks(bar.ax)
 
@@ -121,7 +123,7 @@ def conflicts_figure(
 
 
 @paper_style()
-def draw_pairs(ax: Axes, share: Float[np.ndarray, "K K"], tasks: Sequence[str]) -> Axes:
+def draw_pairs(ax: Axes, share: Float[np.ndarray, "K K"], tasks: Sequence[str], *, most: float | None = None) -> Axes:
     """The given axes, with a heatmap of how often each pair of tasks is in conflict. Pairs without a number are grey.
 
     `ax.figure.colorbar(ax.images[0], ax=ax)` adds a colour bar.
@@ -130,10 +132,12 @@ def draw_pairs(ax: Axes, share: Float[np.ndarray, "K K"], tasks: Sequence[str]) 
         ax: to draw on.
         share: share of the snapshots, `share` of `toppo_diag.analysis.conflicts.conflicts`.
         tasks: K names.
+        most: the share at the end of the colour map; by default the largest, rounded up to a tenth.
     """
+    most = _scale_end([share]) if most is None else most
     size = name_size(len(tasks))
     dress(ax).set_facecolor(DEAD)
-    ax.imshow(np.ma.masked_invalid(share), cmap=_PAIR_MAP, vmin=0, vmax=1, interpolation="nearest")
+    ax.imshow(np.ma.masked_invalid(share), cmap=_PAIR_MAP, vmin=0, vmax=most, interpolation="nearest")
     ax.set_xticks(range(len(tasks)), [short(t) for t in tasks], rotation=90, fontsize=size)
     ax.set_yticks(range(len(tasks)), [short(t) for t in tasks], fontsize=size)
     return ax
@@ -168,6 +172,12 @@ def draw_layers(ax: Axes, layers: Sequence[LayerConflict], colour: str = SIDE_CO
         ax.set_title(f"{len(drawn)} of {len(layers)} layers{why}", fontsize=6)
     ax.set_xlabel(_BROUGHT)
     return ax
+
+
+def _scale_end(shares: Sequence[Float[np.ndarray, "K K"]]) -> float:
+    """The largest of some shares, rounded up to a tenth. Conflicts beyond noise are rare: a map up to 1 is blank."""
+    largest = max((float(np.nanmax(share)) for share in shares if np.isfinite(share).any()), default=0.0)
+    return max(0.1, math.ceil(10 * largest - 1e-9) / 10)
 
 
 def _drawn(layers: Sequence[LayerConflict]) -> list[LayerConflict]:

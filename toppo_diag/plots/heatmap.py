@@ -45,8 +45,10 @@ _LEAST = 0.4
 """Least width of a grid, in inches."""
 _NOTE = 5.5
 """Font size of the line below the picture, in points."""
-_RIGHT, _GAP, _BAR, _HEAD = 0.75, 0.2, 0.45, 0.3
-"""Space in inches for the colour bars, between grids, for the dots above a grid, and for the titles."""
+_RIGHT, _GAP, _BAR, _HEAD = 0.75, 0.2, 0.5, 0.3
+"""Space in inches for the colour bars, between grids, for dots and badge above a grid, and for the titles."""
+_BADGE = 5.5
+"""Largest font size of a badge, in points."""
 
 Range = tuple[float, float]
 
@@ -80,6 +82,7 @@ def heatmap_figure(
     at = _place(tasks, len(rows), len(columns), None if figure is None else size_inches(figure), note)
     target = Figure(figsize=at.space) if figure is None else figure
     diagonal, shares = _diagonal_range(panels.values()), _share_range(panels.values())
+    badge = _LINE * _BADGE * max(_badge(panel.spread).count("\n") + 1 for panel in panels.values())
     for r, (row, label) in enumerate(rows.items()):
         y = at.height - _HEAD - (r + 1) * (at.cell + _BAR) - r * _GAP
         for c, column in enumerate(columns):
@@ -88,7 +91,7 @@ def heatmap_figure(
                 continue
             x = at.left + c * (at.cell + _GAP)
             grid = dress(target.add_axes(at.box(x, y, at.cell, at.cell)))
-            dots = dress(target.add_axes(at.box(x, y + at.cell + 0.03, at.cell, _BAR - 0.06)))
+            dots = dress(target.add_axes(at.box(x, y + at.cell + 0.03, at.cell, _BAR - badge - 0.06)))
             # A title of the whole figure may squeeze a subfigure later on. The grid then stays as wide as its dots.
             _draw_grid(grid, panel, diagonal, "equal" if figure is None else "auto")
             _draw_dots(dots, panel, shares, at.scale, at.cell)
@@ -97,7 +100,8 @@ def heatmap_figure(
             )
             if r == 0:
                 title, size = _title(column, at.cell + _GAP)
-                dots.set_title(title, pad=3, fontsize=size * at.scale)
+                middle, top, _, _ = at.box(x + at.cell / 2, y + at.cell + _BAR + 0.02, 0, 0)
+                target.text(middle, top, title, ha="center", va="bottom", fontsize=size * at.scale, gid="column")
             grid.set_yticks(range(k), [short(t) for t in panel.tasks] if c == 0 else [])
             grid.set_xticks(range(k), [short(t) for t in panel.tasks] if r == len(rows) - 1 else [], rotation=90)
             grid.tick_params(labelsize=name_size(k) * at.scale, length=1.5, pad=1)
@@ -132,7 +136,7 @@ def draw_gram(ax: Axes, panel: Panel, *, diagonal: Range | None = None) -> Axes:
 
 @paper_style()
 def draw_shares(ax: Axes, panel: Panel, *, limits: Range | None = None) -> Axes:
-    """The given axes, with a dot per task for ||g_i|| / K on a log scale, and the spread max / min as a number.
+    """The given axes, with a dot per task for ||g_i|| / K on a log scale. Its right title is the spread, max / min.
 
     If the panel stands for several minibatches, the number is the median of their spreads, with their range.
 
@@ -263,18 +267,17 @@ def _draw_dots(ax: Axes, panel: Panel, shares: Range, scale: float, width: float
     k = len(panel.tasks)
     live = panel.share > 0
     low, high = shares
-    lines = 1 if panel.spread.n < 2 else 2  # of the badge, which takes the room above
     # dots: a log axis has no zero, so that the length of a bar would mean nothing
     ax.plot(np.arange(k)[live], panel.share[live], "o", color="0.25", markersize=(2.4 if k <= 15 else 1.6) * scale)
     ax.set_yscale("log")
-    ax.set_ylim(10 ** (low - 0.15 * (high - low)), 10 ** (high + (0.3 + 0.6 * lines) * (high - low)))
+    ax.set_ylim(10 ** (low - 0.15 * (high - low)), 10 ** (high + 0.15 * (high - low)))
     ax.set_xlim(-0.5, k - 0.5)
     ax.set_xticks([])
     ax.tick_params(labelsize=5 * scale, length=1.5, pad=1)
     ax.minorticks_off()
     said = _badge(panel.spread)
-    size = min(5.5, 120 * width / max(1, *map(len, said.split("\n"))))  # a letter takes 1/120 inch for each point
-    ax.text(0.98, 0.97, said, transform=ax.transAxes, ha="right", va="top", fontsize=size * scale)
+    size = min(_BADGE, 120 * width / max(1, *map(len, said.split("\n"))))  # a letter takes 1/120 inch for each point
+    ax.set_title(said, loc="right", pad=1.5, fontsize=size * scale)
 
 
 def _badge(spread: Typical) -> str:

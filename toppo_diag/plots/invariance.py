@@ -56,7 +56,7 @@ def invariance_figure(
     """
     labels = [combiner_label(spec) for spec in sweeps]
     rows, columns = (2, 2) if realised else (1, 3)
-    target = sheet(figure, PAGE_WIDTH, 1.9 * rows + legend_height(PAGE_WIDTH, labels))
+    target = sheet(figure, PAGE_WIDTH, 1.9 * rows + legend_height(PAGE_WIDTH, labels) + 0.13)
     axes = [dress(ax) for ax in target.subplots(rows, columns, squeeze=False).flat]
     for spec in sorted(sweeps, key=lambda s: s == "fairgrad:alpha=1"):  # the paper's combiner on top
         look = combiner_style(spec) | {"linewidth": 1.6 if spec == "fairgrad:alpha=1" else 0.7, "gid": spec}
@@ -65,16 +65,10 @@ def invariance_figure(
         p = perturbations[spec]
         axes[2].plot(SIGMAS, p.median, **look)
         axes[2].fill_between(SIGMAS, p.low, p.high, color=look["color"], alpha=0.07, linewidth=0)
-    # These lie under the line of FairGrad at alpha = 1, so each gets open circles on it, at places of its own.
-    hidden = [s for s in sweeps if s != "fairgrad:alpha=1" and np.allclose(sweeps[s].cosine, 1, rtol=0, atol=_SAME)]
-    for n, spec in enumerate(hidden):
-        circles: dict[str, Any] = {"marker": "o", "markersize": 3, "markerfacecolor": "white", "linestyle": ""}
-        circles |= {"color": combiner_style(spec)["color"], "zorder": 5, "gid": f"hidden {spec}"}
-        axes[0].plot(FACTORS[n :: len(hidden)], sweeps[spec].cosine[n :: len(hidden)], **circles)
-    if hidden:
-        axes[0].annotate(
-            "\u25cb cos = 1 at every c", (0.03, 0.05), xycoords="axes fraction", fontsize=6, gid="hidden note"
-        )
+    hidden = {
+        *_draw_hidden(axes[0], FACTORS, {spec: sweep.cosine for spec, sweep in sweeps.items()}),
+        *_draw_hidden(axes[2], SIGMAS, {spec: p.median for spec, p in perturbations.items()}),
+    }
     axes[0].set(xscale="log", xlabel="factor c on task 1", ylabel=r"$\cos(d, \tilde d)$", title="(a) one task scaled")
     axes[1].set(xscale="log", yscale="log", xlabel="factor c on task 1", title="(b) the same, distance")
     axes[1].set_ylabel(r"$\Vert\tilde d - d\Vert / \Vert d\Vert$")
@@ -85,8 +79,22 @@ def invariance_figure(
     labels = [f"{combiner_label(spec)} \u25cb" if spec in hidden else combiner_label(spec) for spec in sweeps]
     handles = [Line2D([], [], label=label, **combiner_style(spec)) for label, spec in zip(labels, sweeps, strict=True)]
     columns = legend_columns(size_inches(target)[0], labels)
-    target.legend(handles=handles, loc="outside lower center", ncols=columns)
+    title = "\u25cb cos = 1 throughout: these lie under the line of FairGrad, \u03b1 = 1" if hidden else None
+    target.legend(handles=handles, loc="outside lower center", ncols=columns, title=title, title_fontsize=6)
     return whole(target)
+
+
+def _draw_hidden(ax: Axes, x: Float[np.ndarray, "X"], cosines: Mapping[str, Float[np.ndarray, "X"]]) -> list[str]:
+    """The combiners that lie under the line of FairGrad at alpha = 1. Each gets open circles on it, at its own places.
+
+    Where there are more such combiners than places, some circles are of other combiners at the same place.
+    """
+    same = [s for s in cosines if s != "fairgrad:alpha=1" and np.allclose(cosines[s], 1, rtol=0, atol=_SAME)]
+    for n, spec in enumerate(same):
+        circles: dict[str, Any] = {"marker": "o", "markersize": 3, "markerfacecolor": "white", "linestyle": ""}
+        circles |= {"color": combiner_style(spec)["color"], "zorder": 5, "gid": f"hidden {spec}"}
+        ax.plot(x[n :: len(same)], cosines[spec][n :: len(same)], **circles)
+    return same
 
 
 @paper_style()
