@@ -10,6 +10,7 @@ import toppo_diag
 from tests.benchmarks import taskforce_pages, taskforce_runs, value_clip
 from tests.docs.pages import ROOT
 from toppo.dump import open_dump
+from toppo_diag.reading.runs import read_runs
 
 DATA = ROOT / "figures" / "data"
 
@@ -143,6 +144,34 @@ def test_the_results_page_states_medians():
     early = cosines("mean")[EARLY]
     assert f"between {early.min():.2f} and {early.max():.2f}" in page
     assert int(early.argmax()) == int(cosines("mean-ln")[EARLY].argmax()) == 0  # the first is not typical
+
+
+def test_the_results_page_states_the_numbers_of_v1():
+    page = text("docs/results.md")
+    both = ["toppo-v1", "toppo"]
+    sigma = [open_dump(DATA / f"{run}.h5").values("popart_sigma") for run in both]
+    widths = [s[0].max() / s[0].min() for s in sigma]
+    assert f"of the returns, at 0.5M steps | {widths[0]:,.0f} | {widths[1]:,.0f} |" in page
+    factors = []
+    for at, raw_text, popart_text in (
+        (0, "critic gradient at 0.5M steps, before PopArt", "the same under PopArt"),
+        (1, "the same at 1M steps, before PopArt", "the same under PopArt"),
+    ):
+        raw, popart = ([float(np.median(spreads(run, raw=r)[at])) for run in both] for r in (True, False))
+        assert f"{raw_text} | {raw[0] / 1e6:.3g} million | {raw[1]:,.0f} |" in page
+        assert f"{popart_text} | {x(popart[0], '')} | {popart[1]:,.0f} |" in page
+        factors += [[a / b for a, b in zip(raw, popart, strict=True)]]
+    (v1_early, v2_early), (v1_later, v2_later) = factors
+    assert f"a factor of {round(v1_early, -3):,.0f} to {round(v1_later, -3):,.0f} out of the spread" in page
+    assert 6 <= v2_early < 7 and 0.9 < v2_later < 1.1
+    v1, v2 = (read_runs([str(DATA / f"{run}.h5")])[0] for run in both)
+    assert v1.env_steps.tolist() == [0, 400_000, 800_000, 1_000_000]
+    for n, steps in enumerate(v1.env_steps[1:], start=1):
+        beside = f"{v2.success[n].mean():.3f}" if v2.env_steps[n] == steps else ""
+        row = f"| evaluation at {steps:,} steps | {v1.success[n].mean():.3f} | {beside}"
+        assert f"{row.strip()} |" in page
+    last = dict(zip(v1.tasks, v1.success[-1], strict=True))
+    assert [sum(v >= 0.99 for v in last.values()), last["push-v3"], sum(v == 0 for v in last.values())] == [4, 0.04, 5]
 
 
 def test_the_results_page_states_what_the_value_clip_does():
