@@ -218,7 +218,7 @@ def test_what_a_long_run_takes_and_a_short_one_are_said_before_it_starts(toppo, 
     assert (code, err) == (0, "")
     line = out.splitlines()[0]
     assert re.match(
-        r"200 collects take about [\d.]+ h to [\d.]+ (h|days) on this machine, and \d\.\d\d GB of disk\. ", line
+        r"200 collects take about [\d.]+ (min|h) to [\d.]+ (h|days) on this machine, and \d\.\d\d GB of disk\. ", line
     )
     assert "`" not in line
     told = line.partition("For a short first run give ")[2].split()

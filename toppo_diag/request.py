@@ -155,11 +155,18 @@ def as_paths(runs: Sources) -> tuple[str, ...]:
 
 
 def as_texts(value: object) -> tuple[str, ...]:
-    """The texts of a list option, which may be given as "a,b", as a list, or as one number; () for None."""
+    """The texts of a list option, which may be given as "a,b", as a list, or as one number; () for None.
+
+    Raises:
+        UsageError: it is only separators and spaces.
+    """
     if value is None:
         return ()
     items = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
-    return tuple(str(item).strip() for item in items if str(item).strip())
+    texts = tuple(str(item).strip() for item in items if str(item).strip())
+    if value and not texts:
+        raise UsageError(f"{value!r} names nothing; give a name, or leave the option out")
+    return texts
 
 
 MOST_WORKERS = 1024

@@ -72,13 +72,12 @@ def _commands(feeds: Mapping[str, Any]) -> Iterator[str]:
     whole = [command for command, feed in feeds.items() if not feed["missing"]]
     if whole:
         yield from _line("feeds", ", ".join(whole))
-    lacking: dict[str, list[str]] = {}
+    lacking: dict[tuple[str, bool], list[str]] = {}
     for command, feed in feeds.items():
         if feed["missing"]:
-            state = "" if feed["works"] else " (draws nothing)"
-            lacking.setdefault("; ".join(feed["missing"]), []).append(command + state)
-    for missing, commands in lacking.items():
-        yield from _line("lacks", f"{missing}: for {', '.join(commands)}")
+            lacking.setdefault(("; ".join(feed["missing"]), feed["works"]), []).append(command)
+    for (missing, works), commands in lacking.items():
+        yield from _line("lacks", f"{missing}. Without: {'less of' if works else 'no'} {', '.join(commands)}")
 
 
 def _separator(names: Sequence[str]) -> str:

@@ -83,6 +83,23 @@ def test_a_task_is_found_by_its_short_name_in_every_command(run):
         assert short.tables["main"].equals(whole.tables["main"]), name
 
 
+@pytest.mark.parametrize("option", ["tasks", "stage", "snapshot", "steps"])
+def test_a_list_of_nothing_is_refused(run, option):
+    for nothing in (",", " , ", [""]):
+        with pytest.raises(UsageError, match="names nothing; give a name, or leave the option out"):
+            toppo_diag.norms(run, **{option: nothing})
+    assert len(toppo_diag.norms(run, **{option: None}).numbers)
+
+
+def test_runs_of_one_name_in_other_directories_write_other_files(tmp_path):
+    made = {}
+    for place in "abc":
+        path = runs.record(tmp_path / place / "run", snapshots=2, bare=True)
+        made[place] = str(path)
+    first = toppo_diag.heatmaps([made["a"], made["b"]], side="critic", stage="early").name
+    assert first != toppo_diag.heatmaps([made["a"], made["c"]], side="critic", stage="early").name
+
+
 def test_curves_take_tasks_too(tmp_path):
     path = evaluate(tmp_path / "a", [np.zeros(10), np.linspace(0, 0.9, 10)])
     product = toppo_diag.curves(path, tasks="push,reach", figure="per-task")

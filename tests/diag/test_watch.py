@@ -157,6 +157,24 @@ def test_info_of_a_directory_lists_its_runs(diag, started, archive):  # noqa: F8
     assert [row["run"] for row in listed["runs"]] == ["bad.h5", "kept.h5", "run7", "whole"]
 
 
+@pytest.mark.parametrize("damage", ["cut", "gone", "attrs"])
+def test_info_of_a_damaged_run_says_why(diag, tmp_path, damage):  # noqa: F811
+    run = runs.record(tmp_path / "run")
+    root = run / "dump.zarr" / "zarr.json"
+    if damage == "gone":
+        root.unlink()
+    elif damage == "cut":
+        root.write_bytes(root.read_bytes()[:500])
+    else:
+        document = json.loads(root.read_text())
+        document["attributes"]["attrs"] = []
+        root.write_text(json.dumps(document))
+    for path in (run, run / "dump.zarr"):
+        code, out, err = diag("info", path)
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        assert "zarr.json" in err or "not a dump" in err
+
+
 def test_info_is_a_screen_that_reads(diag, archive):  # noqa: F811
     code, out, _ = diag("info", Path(__file__).parents[2] / "figures" / "data" / "toppo.h5")
     assert code == 0

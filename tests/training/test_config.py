@@ -70,8 +70,11 @@ def test_combiner_defaults_of_the_paper():
         ({"gamma": 1.5}, None, "`gamma=1.5`: must lie between 0 and 1"),
         ({"learning_rate": 0.0}, None, "`learning_rate=0.0`: must be positive"),
         ({"benchmark": "reach-v3,reach-v3"}, None, "named twice"),
+        ({"benchmark": "reach,reach-v3"}, None, "reach-v3 is named twice"),
+        ({"benchmark": ","}, None, "give MT10, MT25, MT50 or task names"),
+        ({"benchmark": ""}, None, "give MT10, MT25, MT50 or task names"),
         ({"eval_episodes": 60}, None, "at most 50"),
-        ({"dump_minibatches": 600}, None, "only 512"),
+        ({"dump_minibatches": 600}, None, "each collect has 512 minibatches; give at most 512"),
         ({"dump_keepbits": 30}, None, "between 1 and 23"),
         ({"dump_keepbits": 12, "dump_slabs": False}, None, "needs `dump_slabs`"),
         ({"repeats": "16"}, None, "give a value of type int"),
@@ -83,6 +86,11 @@ def test_combiner_defaults_of_the_paper():
 def test_wrong_values_are_named(options, preset, message):
     with pytest.raises(UsageError, match=message):
         resolve(options, preset=preset)
+
+
+def test_short_names_of_tasks_are_those_of_the_figures():
+    assert resolve({"benchmark": "reach, peg-insert-side,push-v3"}).benchmark == "reach-v3,peg-insert-side-v3,push-v3"
+    assert [resolve({"benchmark": name}).benchmark for name in ("MT10", "MT50")] == ["MT10", "MT50"]
 
 
 def test_unknown_toml_key_names_the_closest(tmp_path):
@@ -143,8 +151,8 @@ def test_copies_play_whole_episodes(options, copies):
         ("envs_per_task", 10**9, "100,000"),
         ("dump_every", 10**20, "1,000,000,000,000"),
         ("eval_every_epochs", 10**20, "1,000,000,000"),
-        ("dump_minibatches", 10**12, "only 512"),
-        ("gram_every", 10**30, "only 512"),
+        ("dump_minibatches", 10**12, "has 512"),
+        ("gram_every", 10**30, "has 512"),
         ("eval_episodes", 10**30, "at most 50"),
         ("clip", 1e308, "1e+09"),
         ("value_coef", 1e308, "1e+09"),

@@ -19,6 +19,13 @@ def open_h5(path: Path) -> h5py.File:
     return h5py.File(path, "r")
 
 
+def is_h5(path: Path) -> bool:
+    """Whether a file begins as HDF5 files do."""
+    import h5py
+
+    return bool(h5py.is_hdf5(path))
+
+
 def dataset(file: h5py.File, path: str) -> h5py.Dataset:
     """A dataset of a file.
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from toppo.dump.digests import Digests
 from toppo.dump.documents import parse
 from toppo.dump.errors import DumpError
-from toppo.dump.h5_objects import dataset, open_h5, text
+from toppo.dump.h5_objects import dataset, is_h5, open_h5, text
 from toppo.dump.h5_rest import differences
 from toppo.dump.header import Header, checksum
 from toppo.dump.indexing import Indices, as_indices, pick, places, stacked
@@ -52,6 +52,12 @@ class H5Source:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.where = str(path)
+        if not is_h5(path):
+            raise DumpError(
+                f"{path}: not an archive, or its start is damaged; give a run directory, its dump.zarr or an exported "
+                ".h5",
+                path=self.where,
+            )
         self._record = guarded(lambda: _header(path), f"{path}: this file", self.where)
         self.header = Header.from_json(self._record, self.where)
         self.specs = self.header.layout.arrays(*self.header.committed)

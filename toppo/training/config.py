@@ -10,6 +10,7 @@ import dataclasses
 import math
 import numbers
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -82,7 +83,9 @@ class TrainConfig:
     """
 
     benchmark: str = _option(
-        "MT10", "The tasks: MT10, MT25, MT50, or names of Meta-World tasks separated by commas.", _RUN
+        "MT10",
+        "The tasks: MT10, MT25, MT50, or names of Meta-World tasks separated by commas, such as reach,push.",
+        _RUN,
     )
     reward: str = _option("v2", "Version of Meta-World's reward functions.", _RUN, REWARDS)
     backend: str = _option(
@@ -359,12 +362,18 @@ def _widths(value: Any) -> tuple[int, ...]:
     return widths
 
 
+_WITHOUT_VERSION = re.compile(r"^([a-z]+(?:-[a-z]+)*)$")
+"""The short name of a task, as figures print it: reach for reach-v3."""
+
+
 def _benchmark(value: Any) -> str:
-    """`benchmark` from text or from a list of names, without spaces."""
+    """`benchmark` from text or from a list of names, without spaces and with whole names of tasks."""
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, (list, tuple)) or not parts or not all(isinstance(part, str) for part in parts):
         raise bad_option("benchmark", quoted(value), "give MT10, MT25, MT50 or task names")
-    names = [part.strip() for part in parts]
+    names = [_WITHOUT_VERSION.sub(r"\1-v3", part.strip()) for part in parts]
+    if not all(names):
+        raise bad_option("benchmark", quoted(value), "give MT10, MT25, MT50 or task names")
     twice = [name for n, name in enumerate(names) if name in names[:n]]
     if twice:
         raise bad_option("benchmark", ",".join(names), f"{twice[0]} is named twice")
@@ -467,7 +476,8 @@ def _check(config: TrainConfig) -> None:
     updates = config.repeats * config.minibatches
     for key in ("dump_minibatches", "gram_every"):
         if getattr(config, key) > updates:
-            raise bad_option(key, getattr(config, key), f"each collect has only {updates} minibatches")
+            problem = f"each collect has {updates} minibatches; give at most {updates}"
+            raise bad_option(key, getattr(config, key), problem)
     if config.dump_keepbits is not None and not (config.dump_slabs and 1 <= config.dump_keepbits <= 23):
         raise bad_option("dump_keepbits", config.dump_keepbits, "must lie between 1 and 23, and needs `dump_slabs`")
 

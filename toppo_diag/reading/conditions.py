@@ -282,7 +282,7 @@ def of_each_task(grams: Grams, name: str) -> Float[np.ndarray, "N K"] | None:
 
 def run_names(dumps: Sequence[Dump]) -> str:
     """The names of some runs, as a part of a file's name."""
-    return several([run_name(dump) for dump in dumps])
+    return several(_apart(dumps))
 
 
 def told_apart(dumps: Sequence[Dump]) -> list[str]:
@@ -294,8 +294,12 @@ def told_apart(dumps: Sequence[Dump]) -> list[str]:
     paths = [dump.path for dump in dumps]
     if twice := next((path for path in paths if paths.count(path) > 1), None):
         raise UsageError(f"{twice} is given twice; give each run once")
+    return _apart(dumps)
+
+
+def _apart(dumps: Sequence[Dump]) -> list[str]:
     names = [run_name(dump) for dump in dumps]
-    return [path if names.count(name) > 1 else name for name, path in zip(names, paths, strict=True)]
+    return [dump.path if names.count(name) > 1 else name for name, dump in zip(names, dumps, strict=True)]
 
 
 def run_name(dump: Dump) -> str:

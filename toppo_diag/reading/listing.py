@@ -12,12 +12,12 @@ from toppo_diag.request import Source
 
 
 def runs_in(source: Source) -> list[dict[str, Any]]:
-    """One row for each run, dump and archive in a local directory; [] where there is none.
+    """One row for each run, dump and archive in a local directory; [] where there is none, or it is a run itself.
 
     Returns:
         Rows by name: state, steps and those planned, snapshots and mean success of each.
     """
-    if isinstance(source, Dump) or "://" in str(source) or not Path(source).is_dir():
+    if isinstance(source, Dump) or "://" in str(source) or not Path(source).is_dir() or _is_run(Path(source)):
         return []
     return [_row(path) for path in sorted(Path(source).iterdir(), key=lambda path: path.name) if _is_run(path)]
 
@@ -27,7 +27,8 @@ def _is_run(path: Path) -> bool:
         return False
     if path.is_file():
         return path.suffix == ".h5"
-    return any((path / name).is_file() for name in ("config.toml", "zarr.json", "dump.zarr/zarr.json"))
+    named = path.suffix == ".zarr" or (path / "dump.zarr").is_dir()  # also where its metadata is lost
+    return named or any((path / name).is_file() for name in ("config.toml", "zarr.json"))
 
 
 def _row(path: Path) -> dict[str, Any]:

@@ -216,6 +216,8 @@ def _line(text: str) -> dict[str, Any]:
 
 def _rate(timings: Path, steps: Any) -> float | None:
     """Environment steps per second over the last collects."""
+    if not timings.is_file():  # a pipe would be waited for
+        return None
     try:
         lines = [json.loads(line) for line in timings.read_text(encoding="utf-8").split("\n")[:-1][-_LATEST:]]
         spent = [sum(v for k, v in line.items() if isinstance(v, float)) for line in lines]

@@ -15,7 +15,7 @@ from toppo.training.envs.metaworld import seconds_per_cost
 from toppo.training.envs.sizes import ACTION_DIM, HORIZON, OBS_DIM
 from toppo.training.gaussian import log_prob_of_noise
 from toppo.training.learner.update import Learner
-from toppo.training.run.progress import hours
+from toppo.training.run.progress import rough
 from toppo.training.run.schedule import Schedule
 
 MEASURED_SAMPLES = 200_000
@@ -60,16 +60,21 @@ class Estimate:
         evaluations = len(self.schedule.evaluations) * self.evaluation_seconds * (1 + UNSURE)
         return least * self.schedule.collects / 3600, (most * self.schedule.collects + evaluations) / 3600
 
+    @property
+    def _between(self) -> tuple[str, str]:
+        least, most = self.hours_between
+        return rough(3600 * least), rough(3600 * most)
+
     def announcement(self) -> str:
         """What `train` says before it starts: time, disk, and the options of a short first run."""
-        config, (least, most) = self.schedule.config, self.hours_between
+        config, (least, most) = self.schedule.config, self._between
         per_episode = config.n_tasks * HORIZON
         collect = per_episode * max(2, -(-2 * config.minibatches // HORIZON))
         steps = collect * max(4, config.dump_every or 0)
         short = {"env_steps": steps, "env_steps_per_epoch": collect, "env_steps_per_collect": collect}
         options = " ".join(f"`{key}={value}`" for key, value in {**short, "eval_episodes": 2}.items())
         return (
-            f"{self.schedule.collects:,} collects take about {hours(least)} to {hours(most)} on this machine, and "
+            f"{self.schedule.collects:,} collects take about {least} to {most} on this machine, and "
             f"{self.disk_bytes / 1e9:.2f} GB of disk. For a short first run give {options}"
         )
 
@@ -86,9 +91,9 @@ class Estimate:
             if schedule.snapshots
             else "none (only the Gram stream)",
             "disk": f"about {self.disk_bytes / 1e9:.2f} GB",
-            "time": f"about {self.hours:.1f} h ({self.environment_seconds:.0f} s environment and "
+            "time": f"about {rough(3600 * self.hours)} ({self.environment_seconds:.0f} s environment and "
             f"{self.update_seconds:.0f} s update per collect), without evaluations",
-            "range": "{} to {}, with evaluations".format(*map(hours, self.hours_between)),
+            "range": "{} to {}, with evaluations".format(*self._between),
         }
         return "\n".join([config.to_toml(), *(f"{name:<12} {value}" for name, value in lines.items())])
 

@@ -119,6 +119,11 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min" if minutes >= 60 else f"{minutes} min"
 
 
-def hours(number: float) -> str:
-    """A long time in hours or days, such as "4.5 h" or "12 days"."""
-    return f"{number / 24:,.0f} days" if number >= 72 else f"{number:.0f} h" if number >= 10 else f"{number:.1f} h"
+def rough(seconds: float) -> str:
+    """A time that is not known well, in one unit, such as "50 s", "12 min", "4.5 h" or "12 days"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.2g} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    hours = seconds / 3600
+    return f"{hours / 24:,.0f} days" if hours >= 72 else f"{hours:.0f} h" if hours >= 10 else f"{hours:.1f} h"

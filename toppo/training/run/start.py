@@ -297,15 +297,21 @@ def _train_to_end(run: Run, schedule: Schedule, learner: Learner, console: Conso
     from toppo.training.run.trainer import Trainer
 
     go_on = f"go on with `toppo resume {run.path}`"
+    restored = False
     lock = run.lock()  # first of all: from here on no other process removes or writes anything of the run
     try:
         with resources_named(), Display(str(run.path), schedule, console) as display:
-            Trainer(run, schedule, learner, display).train()
+            trainer = Trainer(run, schedule, learner, display)
+            trainer.restore()
+            restored = True
+            trainer.train()
     except Interrupted as stopped:
         raise Interrupted(f"stopped by {stopped}; {go_on}", stopped.signal_number) from None
     except KeyboardInterrupt:  # before the trainer takes note of signals, or from a thread that is not the main one
         raise Interrupted(f"stopped by SIGINT; {go_on}", signal.SIGINT) from None
     except (ToppoError, OSError) as error:
+        if isinstance(error, ToppoError) and not restored:
+            raise  # it names its own mend, without which the next attempt ends in the same way
         kind = WorkerDied if isinstance(error, WorkerDied) else ToppoError
         raise kind(f"{error}; {go_on}") from None
     finally:

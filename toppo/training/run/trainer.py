@@ -133,12 +133,11 @@ class Trainer:
         self.collect = 0
         self.success_ema = np.full(len(learner.tasks), np.nan)
 
-    def train(self) -> None:
-        """Train from the newest checkpoint, or from the start, to the end.
+    def restore(self) -> None:
+        """Go to the newest checkpoint, if there is one. Nothing is written.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM came. The last checkpoint is intact.
-            ToppoError: the run cannot go on. The last checkpoint is intact.
+            ToppoError: what the run has on disk is damaged, or does not belong together. The message says the mend.
         """
         stored = checkpoints.load_latest(
             self.run.checkpoints, self.display.note, lambda found: checkpoints.require_fits(self.learner, found)
@@ -153,6 +152,14 @@ class Trainer:
                 f"{self.run.checkpoints} is empty, but {self.run.progress_log} lists collects: put the checkpoints "
                 f"back, or start a new run with `config={self.run.config_file}`"
             )
+
+    def train(self) -> None:
+        """Train to the end.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM came. The last checkpoint is intact.
+            ToppoError: the run cannot go on. The last checkpoint is intact.
+        """
         keep_freed_memory()
         require_disk(self.run.path, planned_dump_bytes(self.schedule, self.learner, self.collect))
         with _stop_signals() as stop:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from toppo.common.terminal import printable
 from toppo.training.run.directory import Run
-from toppo.training.run.progress import duration, hours
+from toppo.training.run.progress import duration, rough
 from toppo.training.sweep.jobs import Outcome
 from toppo.training.sweep.plan import PlannedRun, State
 
@@ -78,7 +78,7 @@ def plan_table(
     rows = []
     for run in runs:
         cost = costs.get(run.name)
-        time = "" if cost is None else " to ".join(map(hours, cost.hours_between))
+        time = "" if cost is None else " to ".join(rough(3600 * hours) for hours in cost.hours_between)
         disk = "" if cost is None else f"{cost.disk_bytes / 1e9:.2f} GB"
         rows.append((str(run.path), f"{run.config.env_steps:,}", found[run.name].value, time, disk))
     return _table(title, columns, rows)

@@ -18,7 +18,7 @@ from rich.console import Console
 from toppo.common.cluster import check_cluster
 from toppo.common.errors import ToppoError, UsageError
 from toppo.training.errors import Interrupted
-from toppo.training.run.progress import hours
+from toppo.training.run.progress import rough
 from toppo.training.run.start import require_training
 from toppo.training.sweep.jobs import Outcome, cores_of_a_job, run_all, skipped
 from toppo.training.sweep.plan import PlannedRun, State, expand, read_sweep, states
@@ -69,10 +69,10 @@ class SweepPlan:
 
     def total(self, costs: Mapping[str, Estimate]) -> str:
         """One line about all runs that are not finished."""
-        least, most = (sum(cost.hours_between[i] for cost in costs.values()) / self.jobs for i in (0, 1))
+        least, most = (3600 * sum(cost.hours_between[i] for cost in costs.values()) / self.jobs for i in (0, 1))
         disk = sum(cost.disk_bytes for cost in costs.values()) / 1e9
         return (
-            f"{len(costs)} runs to train, {self.jobs} at a time: about {hours(least)} to {hours(most)} on this "
+            f"{len(costs)} runs to train, {self.jobs} at a time: about {rough(least)} to {rough(most)} on this "
             f"machine, and {disk:.2f} GB of disk"
         )
 
