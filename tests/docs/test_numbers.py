@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
 import toppo_diag
 from tests.benchmarks import taskforce_pages, taskforce_runs, value_clip
 from tests.docs.pages import ROOT
-from toppo.dump import open_dump
+from toppo.dump import Dump, open_dump
 from toppo_diag.reading.runs import read_runs
 
 DATA = ROOT / "figures" / "data"
+UNDER_WAY = ROOT / "figures" / "checkpoints"
+"""Run directories, packed, of runs that go on: checkpoints/mean stands for the run mean in here."""
 
 
 def text(page: str) -> str:
@@ -21,9 +29,22 @@ def text(page: str) -> str:
 
 
 @cache
+def opened(run: str) -> Dump:
+    """A shipped archive, or the dump of a run under way."""
+    place, _, name = run.rpartition("/")
+    if not place:
+        return open_dump(DATA / f"{run}.h5")
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    with tarfile.open(UNDER_WAY / f"{name}.tar") as tar:
+        tar.extractall(folder, filter="data")
+    return open_dump(Path(folder) / "dumps" / name)
+
+
+@cache
 def spreads(run: str, side: str = "critic", raw: bool = False) -> np.ndarray:
     """Longest gradient over the shortest of each dumped minibatch, (snapshot, minibatch), in plain numpy."""
-    dump = open_dump(DATA / f"{run}.h5")
+    dump = opened(run)
     length = np.sqrt(np.diagonal(dump.values(f"{side}_gram"), axis1=2, axis2=3))
     if raw:
         length = length * dump.values("popart_sigma")[:, None] ** 2
@@ -34,7 +55,7 @@ def spreads(run: str, side: str = "critic", raw: bool = False) -> np.ndarray:
 @cache
 def cosines(run: str, side: str = "critic") -> np.ndarray:
     """Mean |cos| over the pairs of tasks of each dumped minibatch, (snapshot, minibatch), in plain numpy."""
-    gram = open_dump(DATA / f"{run}.h5").values(f"{side}_gram")
+    gram = opened(run).values(f"{side}_gram")
     length = np.sqrt(np.diagonal(gram, axis1=2, axis2=3))
     cosine = np.abs(gram / (length[..., :, None] * length[..., None, :]))
     mean: np.ndarray = cosine[..., ~np.eye(gram.shape[-1], dtype=bool)].mean(axis=-1)
@@ -47,6 +68,10 @@ def x(ratio: float, sign: str = "x") -> str:
 
 def ranged(values: np.ndarray, sign: str = "x") -> str:
     return f"({x(values.min(), sign)} to {x(values.max(), sign)})"
+
+
+def decimals(values: np.ndarray) -> str:
+    return f"{np.median(values):.2f} ({values.min():.2f} to {values.max():.2f})"
 
 
 EARLY, MID, LATE = range(3)
@@ -104,6 +129,39 @@ def test_figures_readme_states_medians_of_stages():
     actor, actor_cos = spreads("mean-ln", "actor"), cosines("mean-ln", "actor")
     per_stage = ", ".join(m(v) for v in actor)
     assert f"{per_stage}; abs. cosine {', '.join(f'{np.median(v):.2f}' for v in actor_cos)}" in page
+
+
+def test_figures_readme_states_what_the_runs_under_way_have_reached():
+    page = text("figures/README.md")
+    both = ("checkpoints/mean", "checkpoints/mean-ln")
+    for run in both:
+        logged = read_runs([str(Path(opened(run).path).parent)])[0]
+        assert f"`{logged.name}` has {opened(run).n_stream * 100_000:,} steps" in page
+        assert f"{100 * logged.success[-1].mean():.1f} % in its evaluation at {logged.env_steps[-1]:,}" in page
+    at = [opened(run).steps.tolist().index(4_500_000) for run in both]
+
+    def row(of: list[np.ndarray], said: Callable[[np.ndarray], str]) -> str:
+        return " | ".join(said(values[n]) for values, n in zip(of, at, strict=True)) + " |"
+
+    def spread(values: np.ndarray) -> str:
+        return f"{x(float(np.median(values)))} {ranged(values)}"
+
+    assert f"critic, mean abs. cosine | | {row([cosines(run) for run in both], decimals)}" in page
+    raw = [spreads(run, raw=True) for run in both]
+    assert f"critic, spread before PopArt | about 200x, with LN 525x | {row(raw, spread)}" in page
+    assert f"critic, spread under PopArt | with LN 1,428x | {row([spreads(run) for run in both], spread)}" in page
+    typical, before = ([np.median(spreads(run, raw=r), axis=1) for run in both] for r in (False, True))
+    steps = opened(both[1]).steps
+    widened = [steps[t > b].tolist() for t, b in zip(typical, before, strict=True)]
+    assert widened == [
+        list(range(first, last + 1, 500_000)) for first, last in ((2_000_000, 4_500_000), (2_500_000, 4_000_000))
+    ]
+    most = int(typical[1].argmax())
+    said = f"widest at {steps[most] / 1e6:.1f} million, where {x(before[1][most])} becomes {x(typical[1][most])}."
+    assert said in page
+    actor = row([spreads(run, "actor") for run in both], spread)
+    assert f"actor, spread | 2.7x | {actor}" in page
+    assert f"actor, mean abs. cosine | | {row([cosines(run, 'actor') for run in both], decimals)}" in page
 
 
 def test_figures_readme_states_medians_of_runs():

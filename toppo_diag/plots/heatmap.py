@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ _LEAST = 0.4
 """Least width of a grid, in inches."""
 _NOTE = 5.5
 """Font size of the line below the picture, in points."""
-_RIGHT, _GAP, _BAR, _HEAD = 0.75, 0.2, 0.5, 0.3
+_RIGHT, _GAP, _BAR, _HEAD = 0.75, 0.2, 0.6, 0.3
 """Space in inches for the colour bars, between grids, for dots and badge above a grid, and for the titles."""
 _BADGE = 5.5
 """Largest font size of a badge, in points."""
@@ -271,6 +272,11 @@ def _draw_dots(ax: Axes, panel: Panel, shares: Range, scale: float, width: float
     ax.plot(np.arange(k)[live], panel.share[live], "o", color="0.25", markersize=(2.4 if k <= 15 else 1.6) * scale)
     ax.set_yscale("log")
     ax.set_ylim(10 ** (low - 0.15 * (high - low)), 10 ** (high + 0.15 * (high - low)))
+    decades = range(math.ceil(low), math.floor(high) + 1)
+    if len(decades) > 1:
+        ax.set_yticks([10.0 ** decades[0], 10.0 ** decades[-1]])
+    else:
+        ax.set_yticks([10**low, 10**high], [f"{10**low:.2g}", f"{10**high:.2g}"])
     ax.set_xlim(-0.5, k - 0.5)
     ax.set_xticks([])
     ax.tick_params(labelsize=5 * scale, length=1.5, pad=1)
