@@ -141,7 +141,7 @@ def test_the_wheel_holds_the_packages_and_the_paper_s_numbers(wheel: Path):
     sources = {
         path.relative_to(ROOT).as_posix()
         for package in ("toppo", "toppo_diag")
-        for pattern in ("*.py", "py.typed", "page.*")
+        for pattern in ("*.py", "py.typed", "page.*", "*.js")
         for path in (ROOT / package).rglob(pattern)
     }
     # Nothing else: no tests, no archives, no docs.
