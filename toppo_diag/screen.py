@@ -77,7 +77,7 @@ def _commands(feeds: Mapping[str, Any]) -> Iterator[str]:
         if feed["missing"]:
             lacking.setdefault(("; ".join(feed["missing"]), feed["works"]), []).append(command)
     for (missing, works), commands in lacking.items():
-        yield from _line("lacks", f"{missing}. Without: {'less of' if works else 'no'} {', '.join(commands)}")
+        yield from _line("lacks", f"{missing}: {', '.join(commands)} {'show less' if works else 'show nothing'}")
 
 
 def _separator(names: Sequence[str]) -> str:

@@ -19,8 +19,6 @@ from toppo.dump import Dump, open_dump
 from toppo_diag.reading.runs import read_runs
 
 DATA = ROOT / "figures" / "data"
-UNDER_WAY = ROOT / "figures" / "checkpoints"
-"""Run directories, packed, of runs that go on: checkpoints/mean stands for the run mean in here."""
 
 
 def text(page: str) -> str:
@@ -30,13 +28,13 @@ def text(page: str) -> str:
 
 @cache
 def opened(run: str) -> Dump:
-    """A shipped archive, or the dump of a run under way."""
+    """A shipped archive, or the dump of a run that goes on: "under way/mean" is that of mean.tar."""
     place, _, name = run.rpartition("/")
     if not place:
         return open_dump(DATA / f"{run}.h5")
     folder = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, folder)
-    with tarfile.open(UNDER_WAY / f"{name}.tar") as tar:
+    with tarfile.open(DATA / f"{name}.tar") as tar:
         tar.extractall(folder, filter="data")
     return open_dump(Path(folder) / "dumps" / name)
 
@@ -133,7 +131,7 @@ def test_figures_readme_states_medians_of_stages():
 
 def test_figures_readme_states_what_the_runs_under_way_have_reached():
     page = text("figures/README.md")
-    both = ("checkpoints/mean", "checkpoints/mean-ln")
+    both = ("under way/mean", "under way/mean-ln")
     for run in both:
         logged = read_runs([str(Path(opened(run).path).parent)])[0]
         assert f"`{logged.name}` has {opened(run).n_stream * 100_000:,} steps" in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -30,4 +31,6 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 def suggested_run(path: Path, otherwise: str) -> str:
     """What to say about a path that holds no run: "did you mean dumps/run1?" if that is one, or `otherwise`."""
     meant = RUNS / path
-    return f"did you mean {meant}?" if not path.is_absolute() and meant.is_dir() else otherwise
+    named = bool(path.parts) and ".." not in path.parts and not path.is_absolute()
+    there = named and os.path.isdir(meant)  # noqa: PTH112 (Path.is_dir raises if a name is too long)
+    return f"did you mean {meant}?" if there else otherwise

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import h5py
 
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 FILTERS = (1, 2, 3)
 """HDF5's own numbers of the filters that an archive uses: gzip, shuffle, Fletcher-32."""
 
@@ -20,10 +21,13 @@ def open_h5(path: Path) -> h5py.File:
 
 
 def is_h5(path: Path) -> bool:
-    """Whether a file begins as HDF5 files do."""
-    import h5py
+    """Whether a file begins as archives do: with the signature of HDF5.
 
-    return bool(h5py.is_hdf5(path))
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(len(_SIGNATURE)) == _SIGNATURE
 
 
 def dataset(file: h5py.File, path: str) -> h5py.Dataset:

@@ -52,10 +52,10 @@ class H5Source:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.where = str(path)
-        if not is_h5(path):
+        if not guarded(lambda: is_h5(path), f"{path}: this file", self.where):
             raise DumpError(
-                f"{path}: not an archive, or its start is damaged; give a run directory, its dump.zarr or an exported "
-                ".h5",
+                f"{path}: not an archive, or its start is damaged; "
+                "give a run directory, its dump.zarr or an exported .h5",
                 path=self.where,
             )
         self._record = guarded(lambda: _header(path), f"{path}: this file", self.where)

@@ -85,9 +85,12 @@ def invariance_figure(
 
 
 def _draw_hidden(ax: Axes, x: Float[np.ndarray, "X"], cosines: Mapping[str, Float[np.ndarray, "X"]]) -> list[str]:
-    """The combiners that lie under the line of FairGrad at alpha = 1. Each gets open circles on it, at its own places.
+    """The combiners that lie under the line of FairGrad at alpha = 1. Their open circles take turns on it.
 
-    Where there are more such combiners than places, some circles are of other combiners at the same place.
+    Args:
+        ax: to draw on.
+        x: the factors, (X,).
+        cosines: by combiner, cos(d, d~) at each factor, (X,).
     """
     same = [s for s in cosines if s != "fairgrad:alpha=1" and np.allclose(cosines[s], 1, rtol=0, atol=_SAME)]
     for n, spec in enumerate(same):

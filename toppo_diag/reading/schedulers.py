@@ -23,7 +23,7 @@ T = TypeVar("T")
 ATTEMPTS = 4
 """Number of times that a piece of work is tried when its process dies."""
 PATIENCE = 300
-"""Seconds that a cluster may be without a worker before its work is given up."""
+"""Seconds without a finished call, after which a cluster that has no workers is given up."""
 
 
 def map_on(
@@ -45,7 +45,7 @@ def map_on(
 
     Raises:
         UsageError: no such scheduler, or dask is not installed.
-        DiagnosticError: the scheduler does not answer, or workers keep dying.
+        DiagnosticError: the scheduler does not answer or has no workers, or workers keep dying.
     """
     results: dict[int, T] = {}
 
@@ -113,19 +113,24 @@ def _give_up(pool: Executor, waiting: Iterable[Future[Any]]) -> None:
 
 
 class _NoWorkersError(Exception):
-    """A cluster has lost all its workers, and no new ones came."""
+    """A cluster has no workers, and nothing was done for `PATIENCE` seconds."""
 
 
 def _completed(waiting: Iterable[Future[T]], workers: Callable[[], int]) -> Iterator[Future[T]]:
-    """Futures, each when it is done. A cluster without workers is not waited for longer than `PATIENCE`."""
+    """Futures, each when it is done.
+
+    Raises:
+        _NoWorkersError: none was done for `PATIENCE` seconds, and there are no workers.
+    """
     left = set(waiting)
     while left:
+        before = len(left)
         try:
             for future in as_completed(left, timeout=PATIENCE):
                 left.discard(future)
                 yield future
         except TimeoutError:
-            if not workers():
+            if len(left) == before and not workers():
                 raise _NoWorkersError from None
 
 

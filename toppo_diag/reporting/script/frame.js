@@ -50,7 +50,7 @@ export const absent = (id, why) => {
   describe(id, why, "", null);
 };
 // A line's name and stroke, for the legend below a picture. Plotly's own overlaps other text on a narrow screen.
-export const key = ({ title, line }) => {
+const key = ({ title, line }) => {
   const entry = document.createElement("span");
   const stroke = document.createElement("span");
   stroke.style.borderTop = `3px ${{ solid: "solid", dot: "dotted" }[line.dash || "solid"] || "dashed"} ${line.color}`;

@@ -2,7 +2,7 @@
 
 import { data, el, K } from "./data.js";
 
-export const first = data.runs.findIndex((run) => run.cubes.length);
+const first = data.runs.findIndex((run) => run.cubes.length);
 export const state = {
   run: Math.max(first, 0),
   other: -1,
