@@ -133,6 +133,87 @@ def test_a_batch_without_a_task_resumes_with_the_parameters_of_the_dump(tmp_path
     np.testing.assert_allclose(dump.values("shared_gram")[2], dump.values("shared_gram")[0])
 
 
+# --- going on from a checkpoint --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("combiner", ["pcgrad", "famo", "gradvac", "dwa:period=2", "taskforce:buffer=8,batch=4"])
+def test_a_run_goes_on_from_a_checkpoint_as_if_it_had_not_stopped(combiner: str, tmp_path: Path) -> None:
+    file = tmp_path / "checkpoint.pt"
+
+    def run(name: str, steps: int, resumed: bool = False) -> tuple[dict[str, Tensor], toppo.Dump]:
+        (tmp_path / name).mkdir(exist_ok=True)
+        model, x = build("mlp")
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+        with start(tmp_path / name, model, combiner=combiner, exist="resume") as recorder:
+            if resumed:
+                state = torch.load(file, weights_only=True)
+                model.load_state_dict(state["model"])
+                recorder.load_state_dict(state["recorder"])
+            for _ in range(steps):
+                optimizer.zero_grad()
+                recorder.backward(all_samples(model(x)))
+                optimizer.step()
+            torch.save({"model": model.state_dict(), "recorder": recorder.state_dict()}, file)
+        return model.state_dict(), toppo.open_dump(tmp_path / name / "dump")
+
+    whole, dump = run("whole", 12)
+    run("parts", 5)
+    parts, resumed = run("parts", 7, resumed=True)
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert resumed.steps.tolist() == dump.steps.tolist() == list(range(12))
+    np.testing.assert_array_equal(dump.values("shared_weights"), resumed.values("shared_weights"))
+
+
+def test_a_state_counts_the_steps_of_a_run_that_was_killed(tmp_path: Path) -> None:
+    model, x = build("mlp")
+    killed = start(tmp_path, model, accumulate=2)
+    for _ in range(7):
+        killed.backward(all_samples(model(x)))
+    state = killed.state_dict()
+    killed.flush()
+    assert state["step"] == 3  # its second half is missing, so it is done again
+    with start(tmp_path, model, accumulate=2, exist="resume") as recorder:
+        recorder.load_state_dict(state)
+        assert recorder.state_dict() == state
+        for _ in range(4):
+            recorder.backward(all_samples(model(x)))
+    assert toppo.open_dump(tmp_path / "dump").steps.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_state_of_no_step_changes_nothing(tmp_path: Path) -> None:
+    model, x = build("mlp")
+    state = start(tmp_path, model, combiner="pcgrad").state_dict()
+    assert state["step"] is None
+    orders = []
+    for name in ("fresh", "loaded"):
+        (tmp_path / name).mkdir()
+        with start(tmp_path / name, model, combiner="pcgrad") as recorder:
+            if name == "loaded":
+                recorder.load_state_dict(state)
+            recorder.backward(all_samples(model(x)))
+        orders.append(toppo.open_dump(tmp_path / name / "dump").values("shared_order"))
+    np.testing.assert_array_equal(*orders)
+
+
+def test_a_state_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    model, x = build("mlp")
+    famo, plain = start(tmp_path, model, combiner="famo"), start(tmp_path, model)
+    famo.backward(all_samples(model(x)))
+    state = famo.state_dict()
+    pcgrad = start(tmp_path, model, combiner="pcgrad", exist="new")
+    for recorder, wrong, message in (
+        (plain, state, "combiners of shared, and this recorder has combiners of no side; give `toppo.record` the"),
+        (pcgrad, state, "pcgrad carries nothing, but the state to restore holds last_losses, logits"),
+        (plain, {}, "this is not the state of a recorder; give what `recorder.state_dict"),
+        (plain, [1], "this is not the state of a recorder"),
+        (plain, {**plain.state_dict(), "orders": {"state": 1}}, "this is not the state of a recorder"),
+        (famo, state, "a step was taken already; load the state before the first `backward`"),
+    ):
+        with pytest.raises(toppo.ToppoError, match=message) as caught:
+            recorder.load_state_dict(wrong)  # type: ignore[arg-type]
+        assert "\n" not in str(caught.value)
+
+
 # --- a full disk -----------------------------------------------------------------------------------------------------
 
 

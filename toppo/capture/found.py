@@ -158,7 +158,7 @@ def find(
     samples: Samples | None,
     *,
     sides: Mapping[str, nn.Module] | None,
-    combiners: Combiners,
+    combiners: Mapping[str, Combiner],
     way: WayName | None,
     held: Mapping[str, Sequence[ParameterSlice]] | None = None,
 ) -> Found:
@@ -170,7 +170,7 @@ def find(
         losses: K losses of this step.
         samples: the task of each sample, if each task has its own.
         sides: name -> module; None for one side.
-        combiners: what decides the step.
+        combiners: side -> what decides its step.
         way: the way that the user chose; None for the fastest.
         held: side -> the parameters in the dump that is resumed, if there is one. If the model has them all, they are
             taken. A batch without some tasks could not tell that they are shared.
@@ -208,7 +208,7 @@ def find(
         reached=leaves,
         doubtful=doubtful,
         way=chosen,
-        combiners=combiners_by_side(combiners, sorted_sides, len(tasks)),
+        combiners=combiners,
     )
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch._functorch import config as functorch_config
 
+from toppo.capture.checkpoint import restore, saved
 from toppo.capture.combining import combination_scalars, unsolved_scalars
 from toppo.capture.errors import CaptureError, explained
 from toppo.capture.found import Combiners, Found, combiners_by_side, find, scalar_specs
@@ -75,7 +76,7 @@ def record(
         exist: what to do if something is at the path already: "error" raises an error, "resume" continues the dump that
             is there, "new" takes the next free name, such as dumps/mine-2.
         seed: seed of the random orders that some combiners need. They also depend on the number of the first step, so
-            that a resumed run draws new ones.
+            that a resumed run draws new ones, unless it loads a state.
         config: what else to store in the dump about the run, in values that JSON can hold.
         on_record: called after each record with its step and its scalars by name, for a live display. They are those of
             `toppo-diag scalars`, and the losses. What it raises ends the training; the record is kept.
@@ -120,14 +121,16 @@ class Recorder:
 
     def __init__(self, log: Log, ranks: Ranks, model: nn.Module, tasks: Sequence[str], options: Options) -> None:
         self._log, self._ranks, self._model, self._tasks, self._options = log, ranks, model, tasks, options
+        self._combiners = combiners_by_side(options.combiner, options.sides or (WHOLE,), len(tasks))
         self._orders = np.random.default_rng(options.seed)  # until the first step is known
         self._found: Found | None = None
         self._window: Window | None = None
         self._parts = 0
         self._last_step: int | None = None
+        self._next_step: int | None = None
         self._ended = False
         self._said: set[str] = set()
-        self._own_names = _own_names(options, len(tasks))
+        self._own_names = _own_names(options, self._combiners)
         self._records = 0
         self._state: object = None
         if hasattr(functorch_config, "donated_buffer"):  # not in the oldest torch
@@ -208,6 +211,35 @@ class Recorder:
         """Write what is left, mark the dump complete, and print how to look at it. A second call does nothing."""
         self._end(complete=True)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a run that resumes from a checkpoint needs: its next step, and what the combiners carry along.
+
+        Save it with those of the model and the optimizer. `torch.load` reads it with `weights_only=True`. In the middle
+        of an accumulated step, the next step is this one again.
+
+        Returns:
+            step (None before the first), orders (the state of the random generator) and combiners (side -> name ->
+            tensor).
+        """
+        step = self._last_step if self._parts else self._next_step
+        return saved(step, self._orders, self._combiners)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint. Call it in every rank, before the first `backward`.
+
+        Steps are counted on from the next step of the state, unless `backward` is given their numbers.
+
+        Args:
+            state: what `state_dict` returned in the run before.
+
+        Raises:
+            CaptureError: the state is not that of a recorder with these sides, or comes too late.
+            CombinerError: the state belongs to another combiner.
+        """
+        if self._last_step is not None:
+            raise CaptureError(f"{self.path}: a step was taken already; load the state before the first `backward`")
+        self._next_step = restore(state, self._orders, self._combiners)
+
     def __enter__(self) -> Self:
         return self
 
@@ -229,19 +261,20 @@ class Recorder:
 
     def _begin(self, step: int | None) -> None:
         """Start a step of the optimizer, and a window if its gradients are wanted."""
-        if step is None:
-            number = self._log.first_step() if self._last_step is None else self._last_step + 1
-        else:
+        if step is not None:
             number = _whole(step)
+        else:
+            number = self._log.first_step() if self._next_step is None else self._next_step
         if self._last_step is None:
             self._log.rewind(number)
-            self._orders = np.random.default_rng([self._options.seed, number])
+            if self._next_step is None:  # no state was loaded, so the run before may have drawn these orders
+                self._orders = np.random.default_rng([self._options.seed, number])
         elif number < self._last_step:
             raise CaptureError(
                 f"`step={number}`: comes after step {self._last_step}; give rising steps, "
                 "or call `toppo.record` again with `exist='resume'` to go back"
             )
-        self._last_step = number
+        self._last_step, self._next_step = number, number + 1
         due = self._log.due(number, self._options.every)
         # A window that an error left open must not take this step's gradients.
         self._window = Window(number, due) if due or self._options.combiner is not None else None
@@ -308,7 +341,7 @@ class Recorder:
                 given,
                 samples,
                 sides=options.sides,
-                combiners=options.combiner,
+                combiners=self._combiners,
                 way=options.way,
                 held=self._ranks.agree(self._log.held),
             )
@@ -429,10 +462,10 @@ class Recorder:
         return combination_scalars(side, combination, order)
 
 
-def _own_names(options: Options, n_tasks: int) -> set[str]:
+def _own_names(options: Options, combiners: Mapping[str, Combiner]) -> set[str]:
     """Names under which a recorder records numbers of its own."""
     sides = options.sides or (WHOLE,)
-    combined = scalar_specs(combiners_by_side(options.combiner, sides, n_tasks))
+    combined = scalar_specs(combiners)
     return {"present", *combined, *(side + end for side in sides for end in (*SIDE_ENDS, "_weights"))}
 
 

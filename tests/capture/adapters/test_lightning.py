@@ -184,3 +184,32 @@ def test_two_processes_record_the_gradients_of_the_joined_batch(tmp_path):
     assert dump.complete
     assert dump.steps.tolist() == [0, 1]  # two epochs, in which each process has one batch of 24
     np.testing.assert_allclose(dump["shared_grad"][0, 0], jacobian(48), rtol=1e-4, atol=1e-5)
+
+
+def test_a_training_that_goes_on_from_a_checkpoint_is_the_same_as_one_that_did_not_stop(tmp_path):
+    def fitted(name: str, epochs: int, checkpoint: Path | None = None) -> tuple[Any, Module]:
+        options = {"tasks": ["sum", "first"], "every": 1, "combiner": "famo", "exist": "resume"}
+        trainer = lightning.Trainer(
+            max_epochs=epochs,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=tmp_path,
+            callbacks=[Record(tmp_path / name, **options)],
+        )
+        module = Module(True)
+        loader = data.DataLoader(data.TensorDataset(X, Y), batch_size=8)
+        trainer.fit(module, loader, ckpt_path=checkpoint, **({"weights_only": True} if checkpoint else {}))
+        return trainer, module
+
+    _, whole = fitted("whole", 4)
+    trainer, _ = fitted("parts", 2)
+    trainer.save_checkpoint(tmp_path / "checkpoint.ckpt")
+    _, parts = fitted("parts", 4, tmp_path / "checkpoint.ckpt")
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.equal(a, b)
+    dumps = [open_dump(tmp_path / name) for name in ("whole", "parts")]
+    assert dumps[0].steps.tolist() == dumps[1].steps.tolist() == list(range(24))
+    np.testing.assert_array_equal(*(dump.values("shared_weights") for dump in dumps))

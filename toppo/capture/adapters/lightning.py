@@ -30,7 +30,8 @@ class Record(Callback):  # type: ignore[misc]  # typed where Lightning is instal
     The module's `training_step` keeps its losses, a dict by task, a list or a tensor (K,), in `self.task_losses`, and
     returns their sum. None in a dict or a list: the task is absent from the batch. The callback takes the place of the
     module's `backward`. Precision, clipping, accumulation and DDP stay Lightning's. With `accumulate_grad_batches`, the
-    gradients of all batches of a step are summed before they are recorded.
+    gradients of all batches of a step are summed before they are recorded. Lightning's checkpoints hold the recorder's
+    state, so a training that goes on from one keeps what its combiner has learned.
 
     Args:
         path: the dump to make.
@@ -41,12 +42,22 @@ class Record(Callback):  # type: ignore[misc]  # typed where Lightning is instal
     def __init__(self, path: str | os.PathLike[str], *, tasks: Sequence[str], **options: Any) -> None:
         self._record = {"path": path, "tasks": tasks, **options}
         self.recorder: Recorder | None = None
+        self._loaded: dict[str, Any] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return self._loaded if self.recorder is None else self.recorder.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._loaded = state_dict  # before there is a recorder
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         planned = [s.scheduling.values() for s in trainer.callbacks if isinstance(s, GradientAccumulationScheduler)]
         most = max([trainer.accumulate_grad_batches, *chain.from_iterable(planned)])
         self.recorder = recorder = record(model=trainer.strategy.model, scaler=scaler, accumulate=most, **self._record)
+        if self._loaded:
+            recorder.load_state_dict(self._loaded)
+            self._loaded = {}  # it is not that of another training
 
         def backward(loss: Tensor) -> None:
             parts = trainer.accumulate_grad_batches
