@@ -124,15 +124,25 @@ def to_csv(rows: Iterable[Row]) -> str:
 
 
 def table_lines(rows: Sequence[Row]) -> list[str]:
-    """Rows of equal keys as aligned lines of text."""
+    """Rows of equal keys as aligned lines of text. A number and its range, `_low` and `_high`, share a column."""
     if not rows:
         return []
     columns = list(dict.fromkeys(column for row in rows for column in row))
-    shown = [[shown_value(row.get(c, "")) for c in columns] for row in rows]
+    ranged = {c for c in columns if f"{c}_low" in columns and f"{c}_high" in columns}
+    columns = [c for c in columns if c not in {f"{name}{end}" for name in ranged for end in ("_low", "_high")}]
+    shown = [[_cell(row, c) if c in ranged else shown_value(row.get(c, "")) for c in columns] for row in rows]
     widths = [max(len(c), *(len(line[i]) for line in shown)) for i, c in enumerate(columns)]
     return [
         "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in [columns, *shown]
     ]
+
+
+def _cell(row: Row, column: str) -> str:
+    """A number and its range, such as `190.2 (6.6 to 3282)`; the number alone where all are the same."""
+    number, low, high = (row.get(f"{column}{end}", "") for end in ("", "_low", "_high"))
+    known = isinstance(low, float) and isinstance(high, float) and low < high
+    ends = [f"{end:.3g}" for end in (low, high)] if known else []
+    return shown_value(number) + (f" ({' to '.join(ends)})" if len(set(ends)) > 1 else "")
 
 
 def shown_value(value: Any) -> str:

@@ -88,7 +88,7 @@ def test_a_replay_of_every_minibatch_is_exact(dumped: Path, side: str):
     spec = open_dump(dumped).attrs["combiners"][side]
     product = replay(dumped, side=side, combiners=spec)
     (number,) = product.headline
-    assert number["worst_distance"] == 0
+    assert number["distance_to_training_high"] == 0
     assert len(product.rows["-steps"]) == COLLECTS * UPDATES
 
 

@@ -22,6 +22,7 @@ from toppo.dump import DumpError, open_dump
 from toppo_diag import cli
 from toppo_diag.commands import ALL, COMMANDS, OF_RUNS
 from toppo_diag.errors import DiagnosticError, UsageError
+from toppo_diag.output import table_lines
 from toppo_diag.request import Selection, as_texts
 
 QUICK = {"invariance": {"combiners": ["fairgrad", "mean"]}}
@@ -193,3 +194,15 @@ def test_importing_the_package_loads_neither_torch_nor_a_plot_library():
     code = f"import sys, toppo_diag; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_number_and_its_range_share_a_column_on_a_screen():
+    rows = [
+        {"side": "critic", "spread": 190.2, "spread_low": 6.618, "spread_high": 3282.0, "n": 3},
+        {"side": "actor", "spread": 3.0, "spread_low": 3.0, "spread_high": 3.0, "n": 1},
+    ]
+    assert table_lines(rows) == [
+        "side    spread                    n",
+        "critic  190.2 (6.62 to 3.28e+03)  3",
+        "actor   3                         1",
+    ]

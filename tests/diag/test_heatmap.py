@@ -110,7 +110,7 @@ def test_figure_draws_the_panels_numbers_and_marks_the_dead():
     bars = [ax for ax in figure.axes if ax.get_yscale() == "log"]
     (dots,) = bars[0].lines
     np.testing.assert_array_equal(dots.get_ydata(), panels["early", "a"].share[:3])
-    assert bars[0].get_title(loc="right").endswith("\u00d7")
+    assert bars[0].get_title(loc="right").endswith(f"\u00d7\n|cos| {panels['early', 'a'].mean_abs_cosine.median:.2f}")
     low, high = np.log10(bars[0].get_ylim())  # the dots fill three quarters of the axis: the badge stands above it
     drawn_shares = np.log10([share for panel in panels.values() for share in panel.share if share > 0])
     assert low < drawn_shares.min() and drawn_shares.max() < high

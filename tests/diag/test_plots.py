@@ -30,6 +30,7 @@ from toppo_diag.analysis.heatmap import Panel, gram_panel, typical_panel
 from toppo_diag.analysis.invariance import Perturbation, Sweep
 from toppo_diag.analysis.norms import NormSeries
 from toppo_diag.analysis.runs import RUNGS
+from toppo_diag.analysis.series import Ranged
 from toppo_diag.analysis.typical import Typical
 from toppo_diag.plots.conflicts import conflicts_figure
 from toppo_diag.plots.contributions import contributions_figure
@@ -107,9 +108,10 @@ def series(k: int, dead: int = -1) -> NormSeries:
     norms = np.exp(np.random.default_rng(k).normal(size=(6, k)))
     if dead >= 0:
         norms[:, dead] = 0
-    spreads = [np.full(6, value) for value in (20.0, 10.0, 2e5)]
     typical = {"spread": Typical(20.0, 10.0, 2e5, 6)}
-    return NormSeries(STEPS, norms, norms.mean(axis=1) / 3, np.full(6, np.sqrt(k)), *spreads, typical)
+    spread = Ranged(*(np.full(6, value) for value in (20.0, 10.0, 2e5)))
+    lengths = [Ranged(values, values / 2, values * 2) for values in (norms, norms.mean(axis=1) / 3, np.full(6, k**0.5))]
+    return NormSeries(STEPS, *lengths, spread, typical)
 
 
 @pytest.mark.parametrize("k", [3, 50])
@@ -125,8 +127,8 @@ def test_norms(k: int):
             (crosses,) = (a for a in critic.lines if a.get_gid() == f"dead {task}")
             assert to_hex(crosses.get_color()) == to_hex(DEAD)
         else:
-            np.testing.assert_array_equal(drawn, both["critic"].norms[:, i])
-    np.testing.assert_array_equal(line(critic, "mean"), both["critic"].mean_norm)
+            np.testing.assert_array_equal(drawn, both["critic"].norms.median[:, i])
+    np.testing.assert_array_equal(line(critic, "mean"), both["critic"].mean_norm.median)
     np.testing.assert_array_equal(line(critic, "fairgrad"), np.full(6, np.sqrt(k)))
     assert not [a for a in actor.lines if a.get_gid() == "fairgrad"]  # Figure 2 (b)
     assert "20\u00d7" in critic.get_title()
@@ -137,7 +139,9 @@ def test_norms(k: int):
 
 @pytest.mark.parametrize("k", [3, 50])
 def test_contributions(k: int):
-    panels = {c: series(k).norms * n for n, c in enumerate(("raw, mean", "+PopArt, mean", "raw, FG", "+PopArt, FG"), 1)}
+    panels = {
+        c: series(k).norms.median * n for n, c in enumerate(("raw, mean", "+PopArt, mean", "raw, FG", "+PopArt, FG"), 1)
+    }
     figure = contributions_figure(STEPS, panels, dict.fromkeys(panels, Typical(274.0, 8.5, 1e5, 9)), names(k))
     for ax, values in zip(figure.axes, panels.values(), strict=True):
         for i, task in enumerate(names(k)):
@@ -207,7 +211,7 @@ def test_conflicts(k: int):
     share, rank = figure.axes[:2]
     np.testing.assert_array_equal(line(share, "critic"), found.share)
     np.testing.assert_array_equal(line(share, "critic by sign"), found.negative)
-    np.testing.assert_array_equal(line(rank, "actor"), found.effective_rank)
+    np.testing.assert_array_equal(line(rank, "actor"), found.effective_rank.median)
     assert share.get_xlabel() == "batches"
     grids = [ax for ax in figure.axes if ax.images and ax.images[0].get_array().shape == (k, k)]
     assert len(grids) == 2

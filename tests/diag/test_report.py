@@ -120,6 +120,19 @@ def test_every_check_says_since_when_and_by_how_much() -> None:
     assert (dead.since, dead.tasks, dead.number) == (30, (1,), 1.0)
 
 
+def test_a_number_has_the_range_of_the_minibatches_it_is_typical_of() -> None:
+    longest = np.ones(STEPS * EACH)
+    longest[2 * EACH :] = np.random.default_rng(0).uniform(200, 2000, (STEPS - 2) * EACH)
+    G = np.tile(np.eye(K), (STEPS * EACH, 1, 1))
+    G[:, 1, 1] = longest**2
+    check = found(recording(G, weights=np.full((len(G), K), 1 / K)), "spread")
+    within = longest[2 * EACH :]  # the stretch
+    assert (check.low, check.high) == pytest.approx((within.min(), within.max()))
+    assert check.low < check.number < check.high
+    fine = found(recording(np.tile(np.diag([1.0, 4.0, 9.0, 1.0]), (STEPS * EACH, 1, 1))), "spread")
+    assert (fine.number, fine.low, fine.high) == pytest.approx((3, 3, 3))
+
+
 def test_a_combiner_that_evens_the_spread_out_makes_it_a_note() -> None:
     uneven = from_step(2, np.diag([1.0, 1e6, 1.0, 1.0]))
     check = found(recording(uneven), "spread")
@@ -202,7 +215,7 @@ def test_every_threshold_can_be_set_and_is_documented() -> None:
     for name, threshold in THRESHOLDS.items():
         assert thresholds_of([f"{name}={threshold.value}"]) == thresholds_of()
         quantity = threshold.quantity.replace("|", "\\|")  # a bar alone ends a cell
-        told = ", ".join(filter(None, (quantity, threshold.scale)))
+        told = ". ".join(filter(None, (quantity, threshold.scale)))
         assert f"| `{name}` | {threshold.value:g} | {told} | {threshold.source} |" in page, name
     assert found(recording(), "spread", "spread=1").verdict == "fine"
     uneven = from_step(0, np.diag([1.0, 4.0, 1.0, 1.0]))
@@ -242,12 +255,13 @@ def test_what_would_help_is_what_replay_says(run: str) -> None:
     of_replay = toppo_diag.replay(run, combiners=["mean", "fairgrad:alpha=1", "mgda"], side="critic").numbers
     for row in of_replay.itertuples():
         (option,) = [o for o in options if o.combiner == row.combiner and o.popart]
-        assert option.worst_cosine == pytest.approx(row.worst_cosine, abs=1e-12)
-        assert option.spread == pytest.approx(row.spread)
+        ends = (option.worst_cosine.median, option.worst_cosine.low, option.worst_cosine.high)
+        assert ends == pytest.approx((row.worst_cosine, row.worst_cosine_low, row.worst_cosine_high), abs=1e-12)
+        assert option.spread.median == pytest.approx(row.spread)
     assert [o.combiner for o in options if o.used] == ["fairgrad:alpha=1"]
     assert any("famo" in note for note in notes)
     # FairGrad does not mind PopArt's rescaling (Corollary 1), a mean does.
-    by = {(o.combiner, o.popart): o.worst_cosine for o in options}
+    by = {(o.combiner, o.popart): o.worst_cosine.median for o in options}
     assert by["fairgrad:alpha=1", True] == pytest.approx(by["fairgrad:alpha=1", False], abs=1e-6)
     assert abs(by["mean", True] - by["mean", False]) > 1e-3
 

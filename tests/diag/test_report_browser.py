@@ -235,11 +235,9 @@ def test_findings_show_the_numbers_of_the_json_and_lead_to_their_view(opened: An
     page = opened("three.html")
     rows = toppo_diag.report(pages / "other").headline
     trouble = next(row for row in rows if row["check"] == "top_1" and row["verdict"] == "trouble")
+    number = "{number:.3g} ({number_low:.3g} to {number_high:.3g})".format(**trouble)
     item = page.tab.locator('li.trouble[data-kind="top_1"]').last
-    assert (
-        f"{trouble['number']:.3g}; a finding above {trouble['limit']:.3g}. Since step {trouble['since']:,}"
-        in item.text_content()
-    )
+    assert f"{number}; a finding above {trouble['limit']:.3g}. Since step {trouble['since']:,}" in item.text_content()
     item.get_by_role("button", name="Show").click()
     page.settle()
     assert page.tab.input_value("#run") == "2"

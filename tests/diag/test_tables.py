@@ -320,6 +320,16 @@ def test_compare_prints_what_falls_short(diag, toppo, tmp_path):  # noqa: F811
     assert "note: the paper has no number of PopArt + FG-c (a: pcgrad) on MT10" in out
 
 
+def test_runs_that_the_paper_does_not_have_are_said_to_be_without_a_number(diag, toppo, tmp_path):  # noqa: F811
+    v1 = evaluate(tmp_path / "v1", ramp(0.4), reward="v1")
+    for command in ("compare", "curves"):
+        _, out, _ = diag(command, *toppo, v1, *HERE)
+        assert "ours: TOPPO on MT10 v1: 1 seed (0), so no std; 2M steps; the paper has no such runs\n" in out
+        assert out.count("2M of the paper's 20M steps (10%)") == 1
+        assert ("the paper has no number of TOPPO on MT10 v1" in out) == (command == "compare")
+    assert "more parameters than any of these runs; no number of parameters is published for SMT, PaCo\n" in out
+
+
 def test_compare_counts_both_rewards_and_the_steps_to_match(diag, tmp_path):  # noqa: F811
     made = [mt50(tmp_path, "v1", 0.8, reward="v1"), mt50(tmp_path, "v2", 0.9)]
     _, out, _ = diag("compare", *made, *HERE, "--json")

@@ -165,7 +165,8 @@ class Log:
             return 0
         raise CaptureError(
             f"{self.path}: the run to resume was not closed, so its last step is unknown (the last record is of step "
-            f"{self._steps[-1]}); give the number of every step, as in `recorder.backward(losses, step=step)`, or load the recorder's state"
+            f"{self._steps[-1]}); give the number of every step, as in `recorder.backward(losses, step=step)`, "
+            "or load the recorder's state"
         )
 
     def due(self, step: int, every: int) -> bool:

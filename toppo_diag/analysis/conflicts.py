@@ -20,7 +20,7 @@ from toppo.combiners.geometry import (
     mean_abs_cosine,
 )
 from toppo_diag.analysis.presence import Known, of_pairs, of_some
-from toppo_diag.analysis.series import Steps
+from toppo_diag.analysis.series import Ranged, Steps
 from toppo_diag.analysis.typical import Typical, typical
 
 ROUNDING = 1e-5
@@ -108,7 +108,8 @@ class ConflictSeries:
         env_steps: T distinct steps, (T,).
         share: pairs in conflict over pairs of live tasks, (T,).
         negative: pairs with a negative cosine over pairs of live tasks, by sign alone, mean over the minibatches, (T,).
-        effective_rank: mean over the minibatches of each step, (T,).
+        effective_rank: of the minibatches of each step, (T,).
+        abs_cosine: mean |cos| of the minibatches of each step, (T,).
         mean_share, mean_negative: the means over the steps, that is, shares of all pairs at all steps.
         typical_rank: effective rank, median and range over all Grams.
         mean_abs_cosine: mean |cos|, median and range over all Grams.
@@ -119,7 +120,8 @@ class ConflictSeries:
     env_steps: Int[np.ndarray, "T"]
     share: Float[np.ndarray, "T"]
     negative: Float[np.ndarray, "T"]
-    effective_rank: Float[np.ndarray, "T"]
+    effective_rank: Ranged
+    abs_cosine: Ranged
     mean_share: float
     mean_negative: float
     typical_rank: Typical
@@ -152,15 +154,17 @@ def conflict_series(
     share = found.pair_share
     negative = steps.mean(of_pairs(conflict_score(gram), gram))
     ranks = of_some(effective_rank(gram), known)
+    abs_cosines = of_pairs(mean_abs_cosine(gram), gram)
     return ConflictSeries(
         env_steps=steps.env_steps,
         share=share,
         negative=negative,
-        effective_rank=steps.mean(ranks),
+        effective_rank=steps.ranged(ranks),
+        abs_cosine=steps.ranged(abs_cosines),
         mean_share=_mean(share),
         mean_negative=_mean(negative),
         typical_rank=typical(ranks),
-        mean_abs_cosine=typical(of_pairs(mean_abs_cosine(gram), gram)),
+        mean_abs_cosine=typical(abs_cosines),
         pairs=ranked_pairs(found),
         found=found,
     )

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from toppo.combiners import make
 from toppo.combiners.geometry import contribution_spread, contributions
 from toppo_diag.analysis.presence import Known, of_known, solve
-from toppo_diag.analysis.series import Steps
+from toppo_diag.analysis.series import Ranged, Steps
 from toppo_diag.analysis.typical import Typical, typical
 
 
@@ -20,14 +20,14 @@ class ContributionSeries:
 
     Attributes:
         env_steps: T distinct steps, (T,).
-        lengths: mean over the minibatches of each step, (T, K), in the unit of the gradients.
+        lengths: at each step, (T, K), in the unit of the gradients.
         each: for each minibatch, (N, K).
         spreads: max / min over the live tasks of each minibatch, (N,).
         spread: their median and range.
     """
 
     env_steps: Int[np.ndarray, "T"]
-    lengths: Float[np.ndarray, "T K"]
+    lengths: Ranged
     each: Float[np.ndarray, "N K"]
     spreads: Float[np.ndarray, "N"]
     spread: Typical
@@ -47,7 +47,7 @@ def contribution_series(
     weights = solve(make(combiner), gram, known).weights
     each = of_known(contributions(gram, weights), known)
     steps, spreads = Steps.of(env_steps), contribution_spread(gram, weights)
-    return ContributionSeries(steps.env_steps, steps.mean(each), each, spreads, typical(spreads))
+    return ContributionSeries(steps.env_steps, steps.ranged(each), each, spreads, typical(spreads))
 
 
 def largest_difference(a: Float[np.ndarray, "N K"], b: Float[np.ndarray, "N K"]) -> float:

@@ -5,7 +5,7 @@ Success rates are in percent here, like the published numbers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,11 +120,24 @@ def ars_family(published: Published, benchmark: str, reward: str, n_tasks: int) 
 def heavier(published: Published, groups: Sequence[Aligned]) -> set[str]:
     """The published methods with more parameters than any of our runs (the asterisks of Figures 1 and D.6).
 
-    A method whose parameters are not published is not among them.
+    A method whose parameters are not published is not among them; see `uncounted`.
     """
     ours = max(parameter_count(group.config, len(group.tasks)) for group in groups) / 1e3
     counts = [row for row in _of_others(published, *groups[0].setting) if row.metric == "parameters"]
     return {row.method for row in counts if level(row) > ours}
+
+
+def uncounted(published: Published, shown: Iterable[str], benchmark: str, reward: str) -> list[str]:
+    """Those of some published methods whose parameters are not published for this benchmark, so that none has a mark.
+
+    Args:
+        published: the paper's numbers.
+        shown: names of methods.
+        benchmark: such as MT10.
+        reward: v1 or v2.
+    """
+    counted = {row.method for row in _of_others(published, benchmark, reward) if row.metric == "parameters"}
+    return [method for method in shown if method not in counted]
 
 
 def _of_others(published: Published, benchmark: str, reward: str) -> list[PublishedRow]:

@@ -6,6 +6,7 @@ threshold (`toppo_diag.analysis.spells`), so none rests on a single minibatch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,6 +26,7 @@ from toppo_diag.analysis.series import Steps
 from toppo_diag.analysis.spells import LEAST_MINIBATCHES, LEAST_STEPS, Spell, enough, last_spells, smooth
 from toppo_diag.analysis.tasks import short
 from toppo_diag.analysis.thresholds import THRESHOLDS, Thresholds
+from toppo_diag.analysis.typical import Typical, typical
 
 MOST_NAMED = 5
 """Tasks or pairs that a sentence names."""
@@ -49,6 +51,7 @@ class Check:
         limit: its value, in the unit of `number`.
         number: what was compared with it: the median over the stretch; where all is fine, the last typical number.
             NaN if unknown.
+        low, high: range of the number over the minibatches that it is typical of; NaN if unknown.
         since: first steps of the stretch; None where all is fine.
         until: last steps of it; None if the recording ends within the stretch.
         steps: recorded steps that the number rests on.
@@ -65,6 +68,8 @@ class Check:
     threshold: str
     limit: float
     number: float
+    low: float = math.nan
+    high: float = math.nan
     since: int | None = None
     until: int | None = None
     steps: int = 0
@@ -172,11 +177,22 @@ class _Asked:
         at, level = distinct.env_steps, np.where(judged, typical(distinct, values[some]), np.nan)
         above = THRESHOLDS[blank.threshold].above
         found = last_spells(at, level, blank.limit, above)
+        for j, spell in found.items():
+            around = _within(steps, values[:, j], spell.since, spell.until)
+            found[j] = replace(spell, low=around.low, high=around.high)
         smoothed = smooth(level)
-        last = smoothed[np.flatnonzero(np.isfinite(smoothed).any(axis=1))[-1]]
-        known = last[np.isfinite(last)]
-        extreme = float(known.max() if above else known.min())
-        made = replace(blank, number=extreme, steps=len(at), minibatches=int(some.sum()))
+        end = int(np.flatnonzero(np.isfinite(smoothed).any(axis=1))[-1])
+        worst = int(np.nanargmax(smoothed[end]) if above else np.nanargmin(smoothed[end]))
+        extreme = float(smoothed[end, worst])
+        around = _within(steps, values[:, worst], at[max(end - 1, 0)], at[min(end + 1, len(at) - 1)])
+        made = replace(
+            blank,
+            number=extreme,
+            low=around.low,
+            high=around.high,
+            steps=len(at),
+            minibatches=int(some.sum()),
+        )
         if not found and (extreme > blank.limit if above else extreme < blank.limit):
             made = replace(made, text="Beyond the threshold at the last step alone, which does not count")
         return (_beyond(made, *found.values()) if found else made), found
@@ -196,7 +212,8 @@ class _Asked:
         check, found = self.one(blank, steps, values)
         known = tasks[np.isfinite(values)]
         n = float(np.median(known)) if known.size else len(self.run.tasks)
-        return replace(check, number=part_of(check.number, n), limit=part_of(check.limit, n)), found
+        number, low, high, limit = (part_of(way, n) for way in (check.number, check.low, check.high, check.limit))
+        return replace(check, number=number, low=low, high=high, limit=limit), found
 
     def too_few(self, blank: Check, steps: np.ndarray) -> Check:
         """A check with too little to rest on."""
@@ -213,10 +230,17 @@ def _beyond(made: Check, *found: Spell) -> Check:
         made,
         verdict="trouble" if until is None else "note",
         number=found[0].value,
+        low=found[0].low,
+        high=found[0].high,
         since=min(spell.since for spell in found),
         until=until,
         steps=max(spell.steps for spell in found),
     )
+
+
+def _within(steps: np.ndarray, values: Float[np.ndarray, "N"], since: int, until: int | None) -> Typical:
+    """What is typical of the minibatches from one step to another; to the end if that is None."""
+    return typical(values[(steps >= since) & (steps <= (np.inf if until is None else until))])
 
 
 def _spread(asked: _Asked) -> Iterator[Check]:

@@ -11,13 +11,13 @@ from jaxtyping import Float, Int
 from toppo.combiners import make
 from toppo.combiners.geometry import direction_norm, gradient_norms, spread
 from toppo_diag.analysis.presence import Known, of_known, of_pairs, of_some, solve
-from toppo_diag.analysis.series import Steps
+from toppo_diag.analysis.series import Ranged, Steps
 from toppo_diag.analysis.typical import Typical, typical
 
 
 @dataclass(frozen=True)
 class NormSeries:
-    """Lengths at T steps, in the unit of the gradients. Each is a mean over the minibatches of a step.
+    """Lengths at T steps, in the unit of the gradients, with the range over the minibatches of a step.
 
     Attributes:
         env_steps: (T,).
@@ -26,17 +26,14 @@ class NormSeries:
         fairgrad_norm: ||d|| of FairGrad at alpha = 1, d = J'w, (T,). By Theorem 1 it is the square root of the number
             of live tasks.
         spread: max_i ||g_i|| / min_i ||g_i|| over the live tasks of a minibatch, (T,).
-        spread_low, spread_high: its range over the minibatches of a step, (T,).
         typical: of `spread`, `mean_norm` and `fairgrad_norm`, the median and range over all minibatches.
     """
 
     env_steps: Int[np.ndarray, "T"]
-    norms: Float[np.ndarray, "T K"]
-    mean_norm: Float[np.ndarray, "T"]
-    fairgrad_norm: Float[np.ndarray, "T"]
-    spread: Float[np.ndarray, "T"]
-    spread_low: Float[np.ndarray, "T"]
-    spread_high: Float[np.ndarray, "T"]
+    norms: Ranged
+    mean_norm: Ranged
+    fairgrad_norm: Ranged
+    spread: Ranged
     typical: Mapping[str, Typical]
 
 
@@ -56,14 +53,9 @@ def norm_series(env_steps: Int[np.ndarray, "N"], gram: Float[np.ndarray, "N K K"
         return of_some(direction_norm(gram, solve(make(spec), gram, known).weights), known)
 
     each = {"spread": spreads, "mean_norm": combined("mean"), "fairgrad_norm": combined("fairgrad:alpha=1")}
-    low, high = steps.range(spreads)
     return NormSeries(
         env_steps=steps.env_steps,
-        norms=steps.mean(of_known(lengths, known)),
-        mean_norm=steps.mean(each["mean_norm"]),
-        fairgrad_norm=steps.mean(each["fairgrad_norm"]),
-        spread=steps.median(spreads),
-        spread_low=low,
-        spread_high=high,
+        norms=steps.ranged(of_known(lengths, known)),
+        **{name: steps.ranged(values) for name, values in each.items()},
         typical={name: typical(values) for name, values in each.items()},
     )

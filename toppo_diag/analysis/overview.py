@@ -38,7 +38,7 @@ class Cube:
         cosines: median over the minibatches of a step of cos(g_i, g_j), i < j, (T, K (K - 1) / 2); NaN for a pair with
             a dead task.
         low, high: range of the same cosines over the minibatches of a step, (T, K (K - 1) / 2); None for a layer.
-        norms: mean over the minibatches of a step of ||g_i||, as in Figure 2, (T, K).
+        norms: ||g_i||, median over the minibatches of a step, as in Figure 2, (T, K).
     """
 
     side: str
@@ -139,7 +139,7 @@ def overview(run: RunRecord, kept: Sequence[int], most: float = MOST_BYTES) -> O
         if len(record.steps):
             of_kept, present = record.gram[:, kept][:, :, kept], record.present[:, kept]
             at = Steps.of(record.steps)
-            lines.append(Lines("norms", side, "gradient norm", at.env_steps, at.mean(_lengths(of_kept, present))))
+            lines.append(Lines("norms", side, "gradient norm", at.env_steps, at.median(_lengths(of_kept, present))))
             totals += _geometry(side, at, of_kept, present)
         lines_of_weights, totals_of_weights = _of_weights(side, record, kept)
         lines += lines_of_weights
@@ -224,9 +224,10 @@ def _cube(source: _Source, most_steps: int, kept: Sequence[int]) -> Cube:
     i, j = np.triu_indices(gram.shape[-1], 1)
     cosine = pair_cosines(gram)[:, i, j]
     at = Steps.of(source.steps[within])
-    low, high = (None, None) if source.layer is not None else at.range(cosine)
-    norms = at.mean(_lengths(gram, present))
-    return Cube(source.side, source.condition, source.layer, at.env_steps, at.median(cosine), low, high, norms)
+    around = at.ranged(cosine)
+    low, high = (None, None) if source.layer is not None else (around.low, around.high)
+    norms = at.median(_lengths(gram, present))
+    return Cube(source.side, source.condition, source.layer, at.env_steps, around.median, low, high, norms)
 
 
 def _lengths(gram: Float[np.ndarray, "N K K"], present: Bool[np.ndarray, "N K"]) -> Float[np.ndarray, "N K"]:
@@ -235,14 +236,14 @@ def _lengths(gram: Float[np.ndarray, "N K K"], present: Bool[np.ndarray, "N K"])
 
 
 def _geometry(side: str, at: Steps, gram: Float[np.ndarray, "N K K"], present: Bool[np.ndarray, "N K"]) -> list[Total]:
-    """Medians of spread and mean |cos| at each step, and the two measures of `conflicts`, which are means."""
+    """The measures of a Gram at each step: medians, and the share of negative pairs, which is a mean."""
     apart, cosine, negative = (
         of_pairs(values, gram) for values in (spread(gradient_norms(gram)), mean_abs_cosine(gram), conflict_score(gram))
     )
     return [
         Total(side, "spread of gradient norms", at.env_steps, at.median(apart)),
         Total(side, "mean |cos|", at.env_steps, at.median(cosine)),
-        Total(side, "effective rank", at.env_steps, at.mean(of_some(effective_rank(gram), present))),
+        Total(side, "effective rank", at.env_steps, at.median(of_some(effective_rank(gram), present))),
         Total(side, "negative pairs", at.env_steps, at.mean(negative)),
     ]
 
@@ -254,13 +255,15 @@ def _of_weights(side: str, record: SideRecord, kept: Sequence[int]) -> tuple[lis
         return [], []
     at = Steps.of(step.steps)
     of_sum = " of a plain sum" * step.assumed
-    contributed, shares = at.mean(step.contributions)[:, kept], at.median(step.shares)[:, kept]
+    contributed, shares = at.median(step.contributions)[:, kept], at.median(step.shares)[:, kept]
     lines = [
         Lines("contributions", side, f"contribution{of_sum}", at.env_steps, contributed),
         Lines("shares", side, f"share of the direction{of_sum}", at.env_steps, shares),
     ]
     if not step.assumed:
-        lines.append(Lines("weights", side, "share of the weights", at.env_steps, at.mean(step.weight_shares)[:, kept]))
+        lines.append(
+            Lines("weights", side, "share of the weights", at.env_steps, at.median(step.weight_shares)[:, kept])
+        )
     totals = [
         Total(side, f"top-1 mass{of_sum}", at.env_steps, at.median(step.top_1)),
         Total(side, f"spread of contributions{of_sum}", at.env_steps, at.median(step.spread)),

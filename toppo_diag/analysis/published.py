@@ -68,6 +68,10 @@ class Published:
         """The numbers of one table."""
         return tuple(row for row in self.rows if row.source_table == table)
 
+    def has_runs(self, benchmark: str, reward: str) -> bool:
+        """Whether the paper has runs of its own on a benchmark with these rewards."""
+        return any((row.source, row.benchmark, row.reward) == (PAPER, benchmark, reward) for row in self.rows)
+
     def budget(self, benchmark: str) -> int | None:
         """Environment steps of the paper's runs on a benchmark (Table D.11); None where it has none."""
         found = [row.value for row in self.of("D.11") if (row.metric, row.benchmark) == ("budget", benchmark)]

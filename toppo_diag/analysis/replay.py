@@ -164,14 +164,14 @@ def agreement(found: Replay, gram: Float[np.ndarray, "N K K"], used: Float[np.nd
         apart = relative_distance(gram, found.weights, used)
         aligned = direction_cosine(gram, found.weights, used)
     headline = {
-        "norm": typical(found.norm).median,
+        "minibatches": len(gram),
+        **typical(found.norm).columns("norm"),
         **typical(found.spread).columns("spread"),
-        "top_1_mass": typical(found.top_1).median,
-        "worst_progress": typical(found.worst_progress).median,
+        **typical(found.top_1).columns("top_1_mass"),
+        **typical(found.worst_progress).columns("worst_progress"),
         **typical(found.worst_cosine).columns("worst_cosine"),
-        "cosine_to_training": typical(aligned).median,
-        "distance_to_training": typical(apart).median,
-        "worst_distance": typical(apart).high,
+        **typical(aligned).columns("cosine_to_training"),
+        **typical(apart).columns("distance_to_training"),
     }
     return Agreement(apart, aligned, headline, np.array([typical(column).median for column in found.cosine.T]))
 

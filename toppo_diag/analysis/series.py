@@ -18,6 +18,30 @@ _JUMP = 0.9539
 
 
 @dataclass(frozen=True)
+class Ranged:
+    """What is typical of the minibatches of each of T steps. NaN where a step has no number.
+
+    Attributes:
+        median: (T, ...). One minibatch with a nearly dead task would dominate a mean of lengths or ratios.
+        low: the least value, (T, ...).
+        high: the greatest value, (T, ...).
+    """
+
+    median: Float[np.ndarray, "T *k"]
+    low: Float[np.ndarray, "T *k"]
+    high: Float[np.ndarray, "T *k"]
+
+    def columns(self, name: str, *at: int) -> dict[str, float]:
+        """The columns of a table for one number: the median under this name, then `_low` and `_high`.
+
+        Args:
+            name: of the number.
+            at: its index, the step first.
+        """
+        return {name: self.median[at], f"{name}_low": self.low[at], f"{name}_high": self.high[at]}
+
+
+@dataclass(frozen=True)
 class Steps:
     """The distinct steps of N minibatches, and which minibatches belong to each.
 
@@ -40,15 +64,13 @@ class Steps:
         return self._each(values, np.mean, np.nanmean)
 
     def median(self, values: Float[np.ndarray, "N *k"]) -> Float[np.ndarray, "T *k"]:
-        """Median over the minibatches of each step; NaN where a step has no number.
-
-        This is for ratios. One minibatch with a nearly dead task would dominate their mean.
-        """
+        """Median over the minibatches of each step; NaN where a step has no number."""
         return self._each(values, np.median, np.nanmedian)
 
-    def range(self, values: Float[np.ndarray, "N *k"]) -> tuple[Float[np.ndarray, "T *k"], Float[np.ndarray, "T *k"]]:
-        """Least and greatest value over the minibatches of each step; NaN where a step has no number."""
-        return self._each(values, np.min, np.nanmin), self._each(values, np.max, np.nanmax)
+    def ranged(self, values: Float[np.ndarray, "N *k"]) -> Ranged:
+        """Median and range over the minibatches of each step."""
+        low, high = self._each(values, np.min, np.nanmin), self._each(values, np.max, np.nanmax)
+        return Ranged(self.median(values), low, high)
 
     def count(self, values: Float[np.ndarray, "N *k"]) -> Int[np.ndarray, "T *k"]:
         """How many minibatches of each step have a number."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ class Spell:
         since: the first steps of the stretch.
         until: the last ones; None if the recording ends within the stretch.
         value: median over the steps of the stretch.
+        low, high: least and greatest number of a minibatch in the stretch; NaN where they were not asked for.
         steps: how many recorded steps it has.
     """
 
@@ -28,6 +30,8 @@ class Spell:
     until: int | None
     value: float
     steps: int
+    low: float = math.nan
+    high: float = math.nan
 
 
 def enough(count: Int[np.ndarray, "T *k"]) -> Bool[np.ndarray, "*k"]:

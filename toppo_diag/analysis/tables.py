@@ -205,14 +205,19 @@ def group_notes(groups: Sequence[Aligned], published: Published) -> tuple[str, .
     """Notes on how our runs differ from the paper's: in seeds, budgets and missing evaluations."""
     alike: dict[tuple[str, str], list[str]] = {}  # the labels of which the same is to be said
     of_runs: list[str] = []
-    notes = ["ours: mean ± sample standard deviation over n seeds at the last evaluation that all of them have"]
+    notes = [
+        "ours: mean over n seeds (interquartile mean where a column says IQM) ± sample standard deviation, "
+        "at the last evaluation that all of them have"
+    ]
     for runs in groups:
         budget = published.budget(runs.benchmark)
         n = len(runs.seeds)
         said = f"{n} seeds ({', '.join(map(str, runs.seeds))})" if n > 1 else f"1 seed ({runs.seeds[0]}), so no std"
-        if n < PAPER_SEEDS:
+        if not published.has_runs(*runs.setting):
+            said += f"; {millions(runs.last_step)} steps; the paper has no such runs"
+        elif n < PAPER_SEEDS:
             said += f"; the paper has {PAPER_SEEDS} seeds"
-        if budget:
+        if budget and published.has_runs(*runs.setting):
             share = f"{100 * runs.last_step / budget:.3g}%"
             said += f"; {millions(runs.last_step)} of the paper's {millions(budget)} steps ({share})"
         alike.setdefault((f"{runs.benchmark} {runs.reward}", said), []).append(runs.label)

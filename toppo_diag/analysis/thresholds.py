@@ -22,7 +22,7 @@ class Threshold:
         above: whether a number above it is a finding; otherwise one below it is.
         quantity: what is compared with it.
         source: where the default comes from.
-        scale: how the value is told, where it is not told in the unit of the quantity.
+        scale: a sentence about how a value is compared, where it is not compared as it is.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Threshold:
     scale: str = ""
 
 
-FROM_EVEN = "told as the part of the way from 1 / K to 1"
+FROM_EVEN = "A value m is compared as (m - 1 / K) / (1 - 1 / K)"
 """The scale of `toppo_diag.analysis.evenness`."""
 
 _TABLE = (
@@ -72,7 +72,8 @@ _TABLE = (
     ),
     Threshold(
         *("top_1", 0.45, 0.0, 1.0, True, "largest contribution over the sum of all (top-1 mass)"),
-        "0.39 to 0.52 without FairGrad, 0.04 with it: top-1 masses of 0.45 to 0.57 and 0.14 (TOPPO, Section D.3)",
+        "top-1 masses are 0.45 to 0.57 without FairGrad and 0.14 with it. On this scale they are 0.39 to 0.52 and 0.04 "
+        "(TOPPO, Section D.3)",
         FROM_EVEN,
     ),
     Threshold(

@@ -36,7 +36,9 @@ class Trap:
 
     Attributes:
         env_steps: (T,).
-        shares: w_i <g_i, d> / ||d||^2, mean over the minibatches of each step, (T, K); NaN where a task was absent.
+        shares: w_i <g_i, d> / ||d||^2, mean over the minibatches of each step, so that they sum to 1, (T, K); NaN
+            where a task was absent.
+        lowest, highest: the range of the share over the minibatches of each step, (T, K).
         outcome: success, return or loss, mean over the minibatches of each step, (T, K); None if none was recorded.
         starved: whether the share lies below the threshold by more than the noise around this step, (T, K).
         threshold: the share below which a task is starved, median over the steps.
@@ -46,6 +48,8 @@ class Trap:
 
     env_steps: Int[np.ndarray, "T"]
     shares: Float[np.ndarray, "T K"]
+    lowest: Float[np.ndarray, "T K"]
+    highest: Float[np.ndarray, "T K"]
     outcome: Float[np.ndarray, "T K"] | None
     starved: Bool[np.ndarray, "T K"]
     starved_for: Int[np.ndarray, "K"]
@@ -88,9 +92,12 @@ def trap(
     even = steps.mean(1 / np.maximum(n, 1))
     starved = shares + steps.band(each, near=True) < fraction * even[:, None]
     averaged = None if outcome is None else steps.mean(outcome)
+    around = steps.ranged(each)
     return Trap(
         env_steps=steps.env_steps,
         shares=shares,
+        lowest=around.low,
+        highest=around.high,
         outcome=averaged,
         starved=starved,
         starved_for=starved_for(starved, np.isfinite(shares)),

@@ -59,6 +59,7 @@ class WeightSeries:
         shares: w_i / sum_j |w_j|, (N, K).
         smooth: moving average of the shares, (N, K). It begins anew where snapshots lie apart.
         first: the first moving average over a whole window (or over the first stretch, where that is shorter), (K,).
+        window: the most minibatches in one average: a stretch may be shorter than what was asked for.
         short: whether first, last and mean are the same by construction: one stretch, no longer than the window.
     """
 
@@ -66,6 +67,7 @@ class WeightSeries:
     shares: Float[np.ndarray, "N K"]
     smooth: Float[np.ndarray, "N K"]
     first: Float[np.ndarray, "K"]
+    window: int
     short: bool
 
 
@@ -86,9 +88,10 @@ def weight_series(
     weights = of_known(weights, known)
     shares = weight_shares(weights)
     smooth = moving_average(shares, window, starts)
-    length = starts[1] if len(starts) > 1 else len(smooth)
+    lengths = np.diff([*starts, len(smooth)])
     short = len(starts) == 1 and len(smooth) <= window
-    return WeightSeries(weights, shares, smooth, smooth[min(window, length) - 1], short)
+    most = int(min(window, lengths.max()))
+    return WeightSeries(weights, shares, smooth, smooth[min(window, lengths[0]) - 1], most, short)
 
 
 def stretches(env_steps: Int[np.ndarray, "N"], snapshot: Int[np.ndarray, "N"], phase: int | None) -> list[int]:

@@ -1,12 +1,13 @@
 """What other combiners would do with the recorded gradients: a first-order statement, and no promise about training.
 
-Every number is a median over the same dumped minibatches.
+Every number is a median over the same dumped minibatches, with its range.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -18,7 +19,7 @@ from toppo_diag.analysis.replay import Replay, replay
 from toppo_diag.analysis.scale import scaled, without_popart
 from toppo_diag.analysis.series import spread_evenly
 from toppo_diag.analysis.spells import LEAST_MINIBATCHES
-from toppo_diag.analysis.typical import typical
+from toppo_diag.analysis.typical import Typical, typical
 
 MOST_GRAMS = 20
 """Minibatches that are combined again, spread evenly over the run. More would take longer and say the same."""
@@ -49,11 +50,24 @@ class Option:
     combiner: str
     popart: bool | None
     used: bool
-    worst_progress: float
-    worst_cosine: float
-    spread: float
-    opposed: float
+    worst_progress: Typical
+    worst_cosine: Typical
+    spread: Typical
+    opposed: Typical
     minibatches: int
+
+    def columns(self) -> dict[str, Any]:
+        """The columns of a table: each median, then its range as `_low` and `_high`."""
+        return {
+            "combiner": self.combiner,
+            "popart": self.popart,
+            "used": self.used,
+            **self.worst_progress.columns("worst_progress"),
+            **self.worst_cosine.columns("worst_cosine"),
+            **self.spread.columns("spread"),
+            **self.opposed.columns("opposed"),
+            "minibatches": self.minibatches,
+        }
 
 
 def what_if(record: SideRecord, done: Callable[[int, int], object] | None = None) -> tuple[list[Option], list[str]]:
@@ -90,7 +104,7 @@ def what_if(record: SideRecord, done: Callable[[int, int], object] | None = None
                 break
             used = spec == record.spec and popart is not False
             found.append(_summary(spec, popart, used, gram, replayed))
-    return sorted(found, key=lambda option: -np.nan_to_num(option.worst_cosine, nan=-2)), notes
+    return sorted(found, key=lambda option: -np.nan_to_num(option.worst_cosine.median, nan=-2)), notes
 
 
 def most_grams(n_tasks: int) -> int:
@@ -126,9 +140,9 @@ def _summary(spec: str, popart: bool | None, used: bool, gram: Float[np.ndarray,
         combiner=spec,
         popart=popart,
         used=used,
-        worst_progress=typical(np.where(live.any(axis=1), unit, np.nan)).median,
-        worst_cosine=typical(found.worst_cosine).median,
-        spread=typical(found.spread).median,
-        opposed=float(np.median(((found.cosine < -ROUNDING) & live).sum(axis=1))),
+        worst_progress=typical(np.where(live.any(axis=1), unit, np.nan)),
+        worst_cosine=typical(found.worst_cosine),
+        spread=typical(found.spread),
+        opposed=typical(((found.cosine < -ROUNDING) & live).sum(axis=1).astype(np.float64)),
         minibatches=len(gram),
     )

@@ -34,14 +34,14 @@ def compare(runs: Sources, *, to: str = "paper", published: str | None = None) -
     found += differences(found, {(row.metric, row.k, row.reward) for row in paper.rows})[0]
     rows = against(found, paper)
     notes = list(group_notes(groups, paper))
-    methods = {row["method"] for row in rows}
-    without = [group for group in groups if group.label not in methods]
+    compared = {(row["method"], row["benchmark"], row["reward"]) for row in rows}
+    without = [group for group in groups if (group.label, *group.setting) not in compared]
     if len(without) == len(groups):
         labels = "; ".join(f"{g.label} on {g.benchmark} {g.reward}" for g in groups)
         raise DiagnosticError(
             f"the paper has no number of {labels}; give runs of one of the paper's configurations on MT10 or MT50"
         )
-    notes += [f"the paper has no number of {group.label} on {group.benchmark}" for group in without]
+    notes += [f"the paper has no number of {g.label} on {g.benchmark} {g.reward}" for g in without]
     return Product(
         name=stem("compare", several([run.name for run in ours])),
         draw=None,

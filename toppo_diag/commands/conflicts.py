@@ -52,7 +52,8 @@ def conflicts(dumps: Sources, **selection: Unpack[Selection]) -> Product:
                     grams.step.name: int(step),
                     "conflict_share": s.share[t],
                     "negative_share": s.negative[t],
-                    "effective_rank": s.effective_rank[t],
+                    **s.abs_cosine.columns("mean_abs_cosine", t),
+                    **s.effective_rank.columns("effective_rank", t),
                 }
                 for t, step in enumerate(s.env_steps)
             ]
@@ -78,6 +79,7 @@ def conflicts(dumps: Sources, **selection: Unpack[Selection]) -> Product:
                 **s.mean_abs_cosine.columns("mean_abs_cosine"),
                 **s.typical_rank.columns("effective_rank"),
                 "worst_pair": " and ".join(tasks[i] for i in worst) if worst else "none",
+                "worst_pair_conflict": float(found.strength[worst]) if worst else 0.0,
                 "worst_pair_share": float(found.share[worst]) if worst else 0.0,
             }
             if not found.noise_known:

@@ -39,7 +39,7 @@ def contributions(dumps: One, **selection: Unpack[Selection]) -> Product:
     }
     env_steps = next(iter(found.values())).env_steps
     rows: list[dict[str, Any]] = [
-        {"condition": name, grams.step.name: int(s), "task": task, "contribution": series.lengths[t, k]}
+        {"condition": name, grams.step.name: int(s), "task": task, **series.lengths.columns("contribution", t, k)}
         for name, series in found.items()
         for t, s in enumerate(env_steps)
         for k, task in enumerate(grams.tasks)
@@ -52,7 +52,7 @@ def contributions(dumps: One, **selection: Unpack[Selection]) -> Product:
         for name, series in found.items()
         for n in range(len(grams.values))
     ]
-    lengths = {name: series.lengths for name, series in found.items()}
+    lengths = {name: series.lengths.median for name, series in found.items()}
     spreads = {name: series.spread for name, series in found.items()}
     return Product(
         name=stem("contributions", side, run_name(dump)),

@@ -10,7 +10,7 @@ from toppo_diag.product import Product
 from toppo_diag.request import Sources, Texts, as_paths, as_texts, several, stem
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from toppo_diag.analysis.published import Published
     from toppo_diag.analysis.runs import Aligned, Run
@@ -82,8 +82,7 @@ def _success(groups: Sequence[Aligned], band: str, paper: Published) -> Product:
             reported, ours = ("IQMs", "means") if "iqm" in metrics else ("means", "IQMs")
             mend = f"`band={'iqm' if 'iqm' in metrics else 'std'}` compares like with like"
             notes.append(f"{' '.join(setting)}: the published baselines are {reported}, the curves {ours}; {mend}")
-        if more & set(levels):
-            notes.append(f"{' '.join(setting)}: * has more parameters than any of these runs")
+        notes += [f"{' '.join(setting)}: {note}" for note in _marked(levels, more, paper, setting)]
         if setting == ("MT50", "v2"):
             notes.append(ODD_STEPS)
         if not levels:
@@ -177,6 +176,17 @@ def _per_task(groups: Sequence[Aligned], band: str, paper: Published) -> Product
     )
 
 
+def _marked(shown: Iterable[str], more: Collection[str], paper: Published, setting: tuple[str, str]) -> list[str]:
+    """What the asterisks at published methods say, and which methods cannot have one."""
+    from toppo_diag.analysis.curves import uncounted
+
+    if not any(method in more for method in shown):
+        return []
+    unknown = uncounted(paper, shown, *setting)
+    but = f"; no number of parameters is published for {', '.join(unknown)}" if unknown else ""
+    return [f"* has more parameters than any of these runs{but}"]
+
+
 def _worst_k(groups: Sequence[Aligned], band: str, paper: Published) -> Product:
     from toppo_diag.analysis import curves as analysis
     from toppo_diag.plots.curves import worst_k_figure
@@ -220,8 +230,7 @@ def _worst_k(groups: Sequence[Aligned], band: str, paper: Published) -> Product:
     ]
     drawn = {f"{method}*" if method in more else method: by_k for method, by_k in family.items()}
     notes = [] if levels else [f"{_where(groups[0])} {groups[0].reward}: no published worst-k of others"]
-    if more & set(family):
-        notes.append("* has more parameters than any of these runs")
+    notes += _marked(family, more, paper, groups[0].setting)
     return Product(
         name="worst-k",
         draw=lambda: worst_k_figure(bars, levels, _title(groups[0]), band, published=drawn),

@@ -71,10 +71,12 @@ def heatmaps(dumps: Sources, **selection: Unpack[Selection]) -> Product:
                 for i, a in enumerate(panel.tasks)
                 for j, b in enumerate(panel.tasks)
             ]
-    labels = {stage: _label(stage, steps, opened[0].step.units) for stage, steps in at.items()}
+    rank = {stage: n for n, stage in enumerate(STAGES)}
+    order = sorted(at, key=lambda stage: (rank.get(stage, len(rank)), min(at[stage])))
+    labels = {stage: _label(stage, at[stage], opened[0].step.units) for stage in order}
     return Product(
         name=stem("heatmaps", side, run_names(opened)),
-        draw=lambda: heatmap_figure(panels, labels, [c.label for c in conditions], side),
+        draw=lambda: heatmap_figure(panels, labels, [c.label for c in conditions], side, minibatch=request.minibatch),
         rows={"": rows, "-stages": headline},
         headline=headline,
         notes=list(dict.fromkeys(notes)),

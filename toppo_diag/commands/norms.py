@@ -52,15 +52,13 @@ def norms(dumps: Sources, *, raw: bool = False, **selection: Unpack[Selection]) 
             s = series[side] = norm_series(grams.env_steps, grams.values, grams.known)
             for t, steps in enumerate(s.env_steps.tolist()):
                 where = {"side": side, grams.step.name: steps}
-                per_task += [{**where, "task": task, "norm": s.norms[t, k]} for k, task in enumerate(tasks)]
+                per_task += [{**where, "task": task, **s.norms.columns("norm", t, k)} for k, task in enumerate(tasks)]
                 aggregates.append(
                     {
                         **where,
-                        "mean_norm": s.mean_norm[t],
-                        "fairgrad_norm": s.fairgrad_norm[t],
-                        "spread": s.spread[t],
-                        "spread_low": s.spread_low[t],
-                        "spread_high": s.spread_high[t],
+                        **s.mean_norm.columns("mean_norm", t),
+                        **s.fairgrad_norm.columns("fairgrad_norm", t),
+                        **s.spread.columns("spread", t),
                     }
                 )
             headline.append(
@@ -68,10 +66,10 @@ def norms(dumps: Sources, *, raw: bool = False, **selection: Unpack[Selection]) 
                     "side": side,
                     "minibatches": len(grams.values),
                     **s.typical["spread"].columns("spread"),
-                    "spread_first_step": float(s.spread[0]),
-                    "spread_last_step": float(s.spread[-1]),
-                    "mean_norm": s.typical["mean_norm"].median,
-                    "fairgrad_norm": s.typical["fairgrad_norm"].median,
+                    **s.spread.columns("spread_first_step", 0),
+                    **s.spread.columns("spread_last_step", -1),
+                    **s.typical["mean_norm"].columns("mean_norm"),
+                    **s.typical["fairgrad_norm"].columns("fairgrad_norm"),
                 }
             )
         if raw and not taken_back:

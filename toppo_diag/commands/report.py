@@ -6,7 +6,6 @@ import math
 import os
 import time
 from contextlib import suppress
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 from toppo.dump import DumpError, open_dump
@@ -111,7 +110,7 @@ def _made(runs: Sources, threshold: tuple[str, ...], scheduler: str, follow: flo
         html=page(records, found, options, views, kept, _groups(records, views), notes, follow if live else None),
         headline=[_row(record, check) for record, of_run in zip(records, found, strict=True) for check in of_run],
         options=[
-            {"run": record.name, "side": side, **{name: _known(value) for name, value in asdict(option).items()}}
+            {"run": record.name, "side": side, **{name: _known(value) for name, value in option.columns().items()}}
             for record, of_run in zip(records, options, strict=True)
             for side, (of_side, _) in of_run.items()
             for option in of_side
@@ -154,6 +153,8 @@ def _row(record: RunRecord, check: Check) -> dict[str, Any]:
         "threshold": check.threshold,
         "limit": check.limit,
         "number": _known(check.number),
+        "number_low": _known(check.low),
+        "number_high": _known(check.high),
         "since": check.since,
         "until": check.until,
         "steps": check.steps,

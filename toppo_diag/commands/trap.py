@@ -78,7 +78,14 @@ def trap(
             return {} if outcome is None or found.outcome is None else {outcome.name: float(found.outcome[t, k])}
 
         rows: list[dict[str, Any]] = [
-            {grams.step.name: int(s), "task": task, "share": found.shares[t, k], **did(t, k)}
+            {
+                grams.step.name: int(s),
+                "task": task,
+                "share": found.shares[t, k],
+                "share_low": found.lowest[t, k],
+                "share_high": found.highest[t, k],
+                **did(t, k),
+            }
             for t, s in enumerate(found.env_steps)
             for k, task in enumerate(grams.tasks)
         ]
@@ -86,6 +93,7 @@ def trap(
             {
                 "task": task,
                 "snapshots": len(found.env_steps),
+                "minibatches": len(grams.values),
                 **found.typical_shares[k].columns("share"),
                 "starved_for": int(found.starved_for[k]) if known else 0,
                 **did(-1, k),

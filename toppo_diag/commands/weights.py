@@ -55,6 +55,7 @@ def weights(
         if missing := [side for side in wanted if side not in recorded]:
             notes.append(f"{dump.path}: no weights of the {' and '.join(missing)} were recorded")
         phase = dump.attrs.get("env_steps_per_collect")
+        most = 1
         for side in recorded:
             grams = read_grams(dump, side, request)
             notes += dropped_note(dump, side, grams)
@@ -67,6 +68,7 @@ def weights(
                 )
             place = spread_over_phase(grams.env_steps, grams.minibatch, dump.n_minibatches, dump.steps, phase)
             lines[side] = (place, found.smooth)
+            most = max(most, found.window)
             titles[side] = combiner_label(dump.attrs.get("combiners", {}).get(side, "recorded weights"))
             rows += [
                 {
@@ -92,6 +94,7 @@ def weights(
                 {
                     "side": side,
                     "task": task,
+                    "minibatches": len(found.shares),
                     **typical(found.shares[:, k]).columns("share"),
                     "share_first": float(found.first[k]),
                     "share_last": float(found.smooth[-1, k]),
@@ -102,7 +105,7 @@ def weights(
             notes.append("the weights are those that training used, for all layers and all tasks together")
         return Product(
             name=stem("weights", request.side or "", run_name(dump)),
-            draw=lambda figure=None: weights_figure(lines, titles, tasks, window, axis=dump.step.label, figure=figure),
+            draw=lambda figure=None: weights_figure(lines, titles, tasks, most, axis=dump.step.label, figure=figure),
             rows={"": rows} | ({"-rewards": reward_rows} if reward_rows else {}),
             headline=headline,
             notes=notes,

@@ -87,7 +87,7 @@ def conflicts_figure(
         share.plot(s.env_steps, s.share, **how, label=side, gid=side)
         by_sign = {"color": colours[side], **_BY_SIGN, "gid": f"{side} by sign"}
         share.plot(s.env_steps, s.negative, **by_sign)
-        rank.plot(s.env_steps, s.effective_rank, **how, label=side, gid=side)
+        rank.plot(s.env_steps, s.effective_rank.median, **how, label=side, gid=side)
     share.plot([], [], color="0.4", **_BY_SIGN, label="cos < 0, by sign alone")
     share.set(
         ylabel="share of pairs\nin conflict",
@@ -96,7 +96,7 @@ def conflicts_figure(
     rank.set(ylabel=f"effective rank\nof cosines (of {k})", ylim=(0, k * 1.05))
     share.legend(loc="upper right", ncols=2)
     first = next(iter(series.values()))
-    for ax, values in ((share, first.share), (rank, first.effective_rank)):
+    for ax, values in ((share, first.share), (rank, first.effective_rank.median)):
         mark_lost(ax, first.env_steps, values)
     for ax in (share, rank):
         steps_axis(ax, axis)

@@ -46,7 +46,7 @@ def contributions_figure(
 
     Args:
         env_steps: of the T snapshots.
-        panels: contributions ||w_i g_i|| by condition.
+        panels: contributions ||w_i g_i|| by condition, the median over the minibatches of each snapshot.
         spreads: max / min of the contributions by condition, for the titles: the median and the range.
         tasks: K names.
         axis: label of the steps.

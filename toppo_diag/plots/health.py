@@ -23,7 +23,8 @@ def health_figure(
 ) -> Figure:
     """The Figure with two rows of bars, one bar per condition.
 
-    A bar and its number show the median over the minibatches. The dots show the minibatches, in the order of training.
+    A bar and its number show the median over the minibatches. The dots show the minibatches, in the order of
+    training, and the numbers in brackets their range.
 
     Args:
         cosine: mean off-diagonal |cos| by condition.
@@ -39,7 +40,7 @@ def health_figure(
     upper, lower = target.subplots(2, 1, sharex=True)
     for ax, values, name in ((upper, cosine, "mean off-diagonal |cos|"), (lower, top_1, "top-1 contribution mass")):
         draw_medians(ax, values)
-        ax.set_ylabel(f"{name},\n{side}")
+        ax.set_ylabel(f"{name},\n{side}, median")
     lower.axhline(1 / n_tasks, color="0.4", linewidth=0.6, linestyle=":", gid="fair")
     lower.annotate("1/K", (1, 1 / n_tasks), (2, 0), xycoords=("axes fraction", "data"), textcoords="offset points")
     return whole(target)
@@ -62,8 +63,10 @@ def draw_medians(ax: Axes, values: Mapping[str, Float[np.ndarray, "N"]]) -> Axes
         ax.bar(x, middle, width=0.62, color="#88CCEE", gid="median")
         spots = x + np.linspace(-0.2, 0.2, len(found)) if len(found) > 1 else np.array([x])
         ax.plot(spots, found, ".", color="#332288", markersize=2.5, gid="minibatches")
-        ax.annotate(f"{middle:.2f}", (x, max(middle, found.max())), (0, 4), textcoords="offset points", ha="center")
-    ax.set_ylim(0, 1.22 * max((float(found.max()) for found in finite if len(found)), default=0.8) + 0.02)
+        above = (x, max(middle, found.max()))
+        text = f"{middle:.2f}\n({found.min():.2f} to {found.max():.2f})" if len(found) > 1 else f"{middle:.2f}"
+        ax.annotate(text, above, (0, 3), textcoords="offset points", ha="center", va="bottom", fontsize=5.5)
+    ax.set_ylim(0, 1.35 * max((float(found.max()) for found in finite if len(found)), default=0.8) + 0.02)
     ax.set_xticks(range(len(values)), [_wrapped(label) for label in values])
     return ax
 

@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from toppo_diag.analysis.heatmap import Panel
-from toppo_diag.analysis.typical import Typical
 from toppo_diag.plots.names import short
 from toppo_diag.plots.style import (
     COSINE_MAP,
@@ -61,30 +60,34 @@ def heatmap_figure(
     columns: Sequence[str],
     side: str,
     *,
+    minibatch: int | None = None,
     figure: Target | None = None,
 ) -> Figure:
     """The Figure with one heatmap for each stage (rows) and condition (columns).
 
-    Cosines stand off the diagonal, and log10 G_ii on the diagonal. The dots above show ||g_i|| / K on a log scale, and
-    the number beside them is the spread, max / min. If a panel stands for several minibatches, the number is their
-    median, with their range, and a line below the picture says so. Dead tasks are grey. In a given figure the grids
-    take all the space. If names would touch, the whole picture shrinks with its fonts.
+    Cosines stand off the diagonal, and log10 G_ii on the diagonal. The dots above show ||g_i|| / K on a log scale. The
+    numbers above them are the spread, max / min, and the mean |cos|. If a panel stands for several minibatches, they
+    are medians, with their ranges, and a line below the picture says so. Dead tasks are grey. In a given figure the
+    grids take all the space. If names would touch, the whole picture shrinks with its fonts.
 
     Args:
         panels: by row and column. Missing cells stay empty.
         rows: labels by stage.
         columns: conditions.
         side: named group of shared parameters, such as "critic", for the labels.
+        minibatch: the minibatch of each snapshot that was asked for; None where the panels stand for all.
         figure: Figure or SubFigure to draw on; None makes one.
     """
     tasks = next(iter(panels.values())).tasks
     k = len(tasks)
-    note = _note(max(panel.spread.n for panel in panels.values()))
+    note = _note(max(panel.spread.n for panel in panels.values()), minibatch)
     at = _place(tasks, len(rows), len(columns), None if figure is None else size_inches(figure), note)
     target = Figure(figsize=at.space) if figure is None else figure
     diagonal, shares = _diagonal_range(panels.values()), _share_range(panels.values())
-    badge = _LINE * _BADGE * max(_badge(panel.spread).count("\n") + 1 for panel in panels.values())
+    badge = _LINE * _BADGE * max(_badge(panel).count("\n") + 1 for panel in panels.values())
+    lowest = {column: max(r for r, row in enumerate(rows) if (row, column) in panels) for _, column in panels}
     for r, (row, label) in enumerate(rows.items()):
+        first = min(c for c, column in enumerate(columns) if (row, column) in panels)
         y = at.height - _HEAD - (r + 1) * (at.cell + _BAR) - r * _GAP
         for c, column in enumerate(columns):
             panel = panels.get((row, column))
@@ -96,17 +99,17 @@ def heatmap_figure(
             # A title of the whole figure may squeeze a subfigure later on. The grid then stays as wide as its dots.
             _draw_grid(grid, panel, diagonal, "equal" if figure is None else "auto")
             _draw_dots(dots, panel, shares, at.scale, at.cell)
-            dots.set_yticks([]) if c else dots.set_ylabel(
+            dots.set_yticks([]) if c != first else dots.set_ylabel(
                 r"$\Vert g_i\Vert/K$", rotation=0, ha="right", va="center", fontsize=6 * at.scale
             )
             if r == 0:
                 title, size = _title(column, at.cell + _GAP)
                 middle, top, _, _ = at.box(x + at.cell / 2, y + at.cell + _BAR + 0.02, 0, 0)
                 target.text(middle, top, title, ha="center", va="bottom", fontsize=size * at.scale, gid="column")
-            grid.set_yticks(range(k), [short(t) for t in panel.tasks] if c == 0 else [])
-            grid.set_xticks(range(k), [short(t) for t in panel.tasks] if r == len(rows) - 1 else [], rotation=90)
+            grid.set_yticks(range(k), [short(t) for t in panel.tasks] if c == first else [])
+            grid.set_xticks(range(k), [short(t) for t in panel.tasks] if r == lowest[column] else [], rotation=90)
             grid.tick_params(labelsize=name_size(k) * at.scale, length=1.5, pad=1)
-            if c == 0:
+            if c == first:
                 left, middle, _, _ = at.box(0.01 * at.width, y + at.cell / 2, 0, 0)
                 target.text(left, middle, label, rotation=90, va="center", ha="left", fontsize=7.5 * at.scale)
     _colour_bars(target, at, diagonal, side)
@@ -139,7 +142,7 @@ def draw_gram(ax: Axes, panel: Panel, *, diagonal: Range | None = None) -> Axes:
 def draw_shares(ax: Axes, panel: Panel, *, limits: Range | None = None) -> Axes:
     """The given axes, with a dot per task for ||g_i|| / K on a log scale. Its right title is the spread, max / min.
 
-    If the panel stands for several minibatches, the number is the median of their spreads, with their range.
+    The mean |cos| stands below it. If the panel stands for several minibatches, both are medians, with their ranges.
 
     Args:
         ax: to draw on.
@@ -208,13 +211,15 @@ def _place(tasks: Sequence[str], rows: int, columns: int, space: tuple[float, fl
     return _Place(left, bottom, cell, width, height, scale, space or (width, height), "\n".join(lines))
 
 
-def _note(minibatches: int) -> str:
-    """What a picture of several minibatches says about itself."""
+def _note(minibatches: int, asked_for: int | None) -> str:
+    """What a picture says about the minibatches that it stands for."""
+    if asked_for is not None:
+        return f"Squares and numbers: minibatch {asked_for} of each snapshot alone."
     if minibatches < 2:
         return ""
     return (
         "Squares: the minibatch with the median mean |cos|. "
-        f"Numbers: median spread of the {minibatches} minibatches, and its range."
+        f"Numbers: spread and mean |cos|, medians of the {minibatches} minibatches, and their ranges."
     )
 
 
@@ -281,16 +286,19 @@ def _draw_dots(ax: Axes, panel: Panel, shares: Range, scale: float, width: float
     ax.set_xticks([])
     ax.tick_params(labelsize=5 * scale, length=1.5, pad=1)
     ax.minorticks_off()
-    said = _badge(panel.spread)
+    said = _badge(panel)
     size = min(_BADGE, 120 * width / max(1, *map(len, said.split("\n"))))  # a letter takes 1/120 inch for each point
     ax.set_title(said, loc="right", pad=1.5, fontsize=size * scale)
 
 
-def _badge(spread: Typical) -> str:
-    """The median of the spread, and its range where there are several minibatches."""
-    if not spread.n:
-        return ""
-    return f"{times(spread.median)}\n{spread_range(spread)}".rstrip()
+def _badge(panel: Panel) -> str:
+    """Medians of the spread and of mean |cos|, with their ranges where there are several minibatches."""
+    spread, cosine = panel.spread, panel.mean_abs_cosine
+    lines = [f"{times(spread.median)} {spread_range(spread)}"] if spread.n else []
+    if cosine.n:
+        around = f" ({cosine.low:.2f} to {cosine.high:.2f})" if cosine.n > 1 else ""
+        lines.append(f"|cos| {cosine.median:.2f}{around}")
+    return "\n".join(line.strip() for line in lines)
 
 
 def _colour_bars(target: Target, at: _Place, diagonal: Range, side: str) -> None:

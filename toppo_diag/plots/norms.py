@@ -46,8 +46,9 @@ def norms_figure(
 ) -> Figure:
     """The Figure with one panel per side: ||g_i|| per task, and the step of two combiners on the same gradients.
 
-    The bold dashed black line is the mean, the bold red one FairGrad at alpha = 1. The titles give the median of the
-    spread over all minibatches, and its range.
+    The bold dashed black line is the mean, the bold red one FairGrad at alpha = 1. A point is
+    the median over the minibatches of its step. The titles give the median of the spread over all minibatches, and its
+    range.
 
     Args:
         series: by side, that is by named group of shared parameters.
@@ -61,7 +62,7 @@ def norms_figure(
     if fairgrad:
         label = "FG-c, \u03b1 = 1: \u221aK" if list(fairgrad) == ["critic"] else _FAIRGRAD
         overlaid[label] = combiner_style("fairgrad:alpha=1") | _BOLD
-    named = outstanding(next(iter(series.values())).norms, tasks)
+    named = outstanding(next(iter(series.values())).norms.median, tasks)
     labels = [*overlaid, *named, *other_tasks(tasks, named)]
     target = sheet(figure, PAGE_WIDTH, 2.3 + legend_height(PAGE_WIDTH, labels))
     axes = target.subplots(1, len(series), squeeze=False)[0]
@@ -71,7 +72,7 @@ def norms_figure(
         taken_back = ", raw" if side in raw else ""
         ax.set_title(f"({letter}) {side}{taken_back}: spread {times(spread.median)}\n{spread_range(spread)}".rstrip())
         ax.set_ylabel(rf"$\Vert g_i\Vert$, {side} ({GRADIENT_UNIT})")
-    dead = [all((s.norms[:, k] == 0).all() for s in series.values()) for k in range(len(tasks))]
+    dead = [all((s.norms.median[:, k] == 0).all() for s in series.values()) for k in range(len(tasks))]
     task_legend(target, tasks, dead, overlaid, named)
     return whole(target)
 
@@ -96,12 +97,12 @@ def draw_norms(
         fairgrad: whether to draw FairGrad's step beside the mean's.
         axis: label of the steps.
     """
-    draw_tasks(dress(ax), series.env_steps, series.norms, tasks, named, linewidth=0.6)
-    bold = _BOLD | dots(series.mean_norm)
-    ax.plot(series.env_steps, series.mean_norm, **combiner_style("mean"), **bold, gid="mean", label=_MEAN)
+    draw_tasks(dress(ax), series.env_steps, series.norms.median, tasks, named, linewidth=0.6)
+    bold = _BOLD | dots(series.mean_norm.median)
+    ax.plot(series.env_steps, series.mean_norm.median, **combiner_style("mean"), **bold, gid="mean", label=_MEAN)
     if fairgrad:
         look = combiner_style("fairgrad:alpha=1")
-        ax.plot(series.env_steps, series.fairgrad_norm, **look, **bold, gid="fairgrad", label=_FAIRGRAD)
+        ax.plot(series.env_steps, series.fairgrad_norm.median, **look, **bold, gid="fairgrad", label=_FAIRGRAD)
     ax.set_ylabel(rf"$\Vert g_i\Vert$ ({GRADIENT_UNIT})")
     steps_axis(ax, axis)
     return ax

@@ -22,11 +22,10 @@ from toppo_diag.plots.style import (
     name_size,
     paper_style,
     sheet,
-    size_inches,
     whole,
 )
 
-_WORST = r"worst task, $\min_i \cos(g_i, d)$"
+_WORST = "$\\min_i \\cos(g_i, d)$,\nmedian, range"
 
 
 @paper_style()
@@ -45,7 +44,7 @@ def replay_figure(
         combiners: C specs, that is, names with options.
         tasks: K names.
         cosine: median over the minibatches; NaN for a dead task.
-        worst: min_i cos(g_i, d) for each minibatch, by combiner. A dot shows its median, a line 95 % of its values.
+        worst: min_i cos(g_i, d) for each minibatch, by combiner. A dot shows its median, a line its range.
         side: named group of shared parameters, such as "critic", for the labels.
         figure: Figure or SubFigure to draw on; None makes one.
     """
@@ -57,8 +56,6 @@ def replay_figure(
     bar.set_label("median $\\cos(g_i, d)$,\n" + side)
     fix_ticks(bar.ax)
     draw_worst_cosines(right, combiners, worst)
-    if size_inches(target)[0] < 0.8 * PAGE_WIDTH:
-        right.set_xlabel(_WORST.replace(", ", ",\n", 1))  # the panel is narrower than the label
     right.tick_params(axis="y", length=0)
     return whole(target)
 
@@ -84,7 +81,7 @@ def draw_cosines(ax: Axes, combiners: Sequence[str], tasks: Sequence[str], cosin
 
 @paper_style()
 def draw_worst_cosines(ax: Axes, combiners: Sequence[str], worst: Sequence[Float[np.ndarray, "N"]]) -> Axes:
-    """The given axes, with a row per combiner: min_i cos(g_i, d), median (dot) and 95 % of the minibatches (line).
+    """The given axes, with a row per combiner: min_i cos(g_i, d), median (dot) and range (line) over the minibatches.
 
     Args:
         ax: to draw on.
@@ -98,7 +95,7 @@ def draw_worst_cosines(ax: Axes, combiners: Sequence[str], worst: Sequence[Float
         finite = found[np.isfinite(found)]
         if not finite.size:
             continue
-        low, middle, high = np.quantile(finite, [0.025, 0.5, 0.975])
+        low, middle, high = finite.min(), np.median(finite), finite.max()
         colour = combiner_style(spec)["color"]
         ax.plot([low, high], [y, y], color=colour, linewidth=1)
         ax.plot(middle, y, "o", color=colour, markersize=3.5, gid=spec, label=combiner_label(spec))

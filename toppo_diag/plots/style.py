@@ -472,5 +472,7 @@ def spread_range(spread: Typical) -> str:
 
 
 def times(ratio: float) -> str:
-    """A ratio as text for a badge: 9,864x, 4.1x."""
+    """A ratio as text for a badge: 9,864x, 4.1x, 3.82Mx."""
+    if ratio >= 1e6:
+        return f"{ratio / 1e6:.3g}M\u00d7" if ratio < 1e9 else f"{ratio:.1e}\u00d7"
     return f"{ratio:,.0f}\u00d7" if ratio >= 100 else f"{ratio:.3g}\u00d7"

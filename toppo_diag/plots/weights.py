@@ -46,7 +46,7 @@ def weights_figure(
         series: by side (named group of shared parameters), steps and the moving average of the shares.
         titles: name of the combiner by side.
         tasks: K names.
-        window: of the moving average, in minibatches of the dump.
+        window: the most minibatches in one average.
         axis: label of the steps.
         figure: Figure or SubFigure to draw on; None makes one.
     """
@@ -54,7 +54,7 @@ def weights_figure(
     labels = [*named, *other_tasks(tasks, named)]
     target = sheet(figure, PAGE_WIDTH, 2.2 + legend_height(PAGE_WIDTH, labels))
     axes = target.subplots(1, len(series), squeeze=False)[0]
-    over = f"mean of {window} minibatches" if window > 1 else "each minibatch"
+    over = f"mean of up to {window} minibatches" if window > 1 else "each minibatch"
     for ax, (side, (steps, shares)) in zip(axes, series.items(), strict=True):
         draw_weights(ax, steps, shares, tasks, named=named, axis=axis)
         ax.set_title(f"{side}: {titles[side]}")

@@ -64,7 +64,8 @@ class Report:
     def lines(self) -> list[str]:
         """The findings and notes as lines for a terminal."""
         found = [row for row in self.headline if row["verdict"] in ("trouble", "note")]
-        shown = [{key: row[key] for key in ("run", "side", "check", "verdict", "number", "since")} for row in found]
+        columns = ("run", "side", "check", "verdict", "number", "number_low", "number_high", "since")
+        shown = [{key: row[key] for key in columns} for row in found]
         return [*table_lines(shown), *self._untroubled(shown), *(f"note: {note}" for note in self.notes)]
 
     def _untroubled(self, shown: Sequence[Row]) -> list[str]:

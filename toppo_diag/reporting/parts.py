@@ -9,14 +9,13 @@ from toppo_diag.analysis.recorded import RunRecord
 from toppo_diag.analysis.thresholds import THRESHOLDS
 from toppo_diag.analysis.what_if import Option
 from toppo_diag.reporting.payload import embedded
-from toppo_diag.reporting.text import html, shown
+from toppo_diag.reporting.text import html, ranged, shown
 from toppo_diag.reporting.words import EXPLANATIONS
 
 _COLUMNS = (
     "Worst cosine: the smallest cos(g<sub>i</sub>, d) of a task with the step d. "
     "Worst progress: the smallest ⟨g<sub>i</sub>, d⟩ / ‖d‖, the decrease of that task's loss for each unit of length "
-    "of the step; compare it only among rows with the same gradients. Opposed: tasks whose loss rises. "
-    "Each number is a median over the same minibatches."
+    "of the step; compare it only among rows with the same gradients. Opposed: tasks whose loss rises."
 )
 """What the columns of the table of combiners hold."""
 _GRADIENTS = {True: " with PopArt's rescaling", False: " with PopArt's rescaling taken back", None: ""}
@@ -65,7 +64,8 @@ def _item(n: int, check: Check, kept: Sequence[int]) -> str:
     threshold = THRESHOLDS[check.threshold]
     compared = "above" if threshold.above else "below"
     evidence = (
-        f"{html(threshold.quantity[0].upper() + threshold.quantity[1:])}: {shown(check.number)}; "
+        f"{html(threshold.quantity[0].upper() + threshold.quantity[1:])}: "
+        f"{ranged(check.number, check.low, check.high)}; "
         f"a finding {compared} {shown(check.limit)}. "
         f"{_when(check)}. Rests on {check.minibatches} minibatches."
     )
@@ -113,7 +113,7 @@ def _table(checks: Sequence[Check]) -> str:
             EXPLANATIONS[check.kind].topic,
             check.side,
             _WORDS[check.verdict],
-            shown(check.number),
+            ranged(check.number, check.low, check.high),
             f"{'above' if THRESHOLDS[check.threshold].above else 'below'} {shown(check.limit)}",
             THRESHOLDS[check.threshold].quantity
             + (f". {check.text}" if check.text and check.verdict in ("fine", "unknown") else ""),
@@ -170,7 +170,8 @@ def what_if(runs: Sequence[RunRecord], options: Sequence[Mapping[str, tuple[Sequ
             parts.append(
                 f"<h3>{html(title)}</h3>{_best(found)}<details><summary>All combiners</summary>{_options(found)}"
             )
-            parts += [f'<p class="evidence">{html(note)}.</p>' for note in notes]
+            rests_on = f"Medians over {found[0].minibatches} minibatches, with their ranges in brackets"
+            parts += [f'<p class="evidence">{html(note)}.</p>' for note in (rests_on, *notes)]
             parts.append("</details>")
     if not parts:
         return '<p class="absent">No gradient was recorded yet, so there is nothing to combine again.</p>'
@@ -184,13 +185,13 @@ def _best(found: Sequence[Option]) -> str:
     if used is None:
         return f"<p>{kindest}</p>"
     now = f"Training used {html(used.combiner)}: {_measures(used)}."
-    if best.worst_cosine - used.worst_cosine < 0.05:
+    if best.worst_cosine.median - used.worst_cosine.median < 0.05:
         return f"<p>{now} No other combiner is much kinder to the worst task.</p>"
     return f"<p>{now} {kindest}</p>"
 
 
 def _measures(option: Option) -> str:
-    cosine, spread, opposed = (shown(v) for v in (option.worst_cosine, option.spread, option.opposed))
+    cosine, spread, opposed = (shown(v.median) for v in (option.worst_cosine, option.spread, option.opposed))
     worst = f"the worst task's cosine with the step is {cosine}"
     return f"{worst}, {opposed} tasks are opposed, contributions are {spread} times apart"
 
@@ -203,19 +204,17 @@ def _options(found: Sequence[Option]) -> str:
         "worst progress",
         "spread of contributions",
         "opposed",
-        "minibatches",
     )
     gradients = {True: "with PopArt", False: "PopArt taken back", None: "as trained"}
     rows = [
         (
             o.combiner + (" (training's)" if o.used else ""),
             gradients[o.popart],
-            *(shown(v) for v in (o.worst_cosine, o.worst_progress, o.spread, o.opposed)),
-            str(o.minibatches),
+            *(ranged(v.median, v.low, v.high) for v in (o.worst_cosine, o.worst_progress, o.spread, o.opposed)),
         )
         for o in found
     ]
-    return table(header, rows, numbers=range(2, 7), marked=[o.used for o in found])
+    return table(header, rows, numbers=range(2, 6), marked=[o.used for o in found])
 
 
 def explanations(kinds: Iterable[str]) -> str:

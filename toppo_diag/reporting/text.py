@@ -18,6 +18,12 @@ def html(text: str) -> str:
     return escape(printable(text))
 
 
+def ranged(median: float, low: float, high: float) -> str:
+    """A typical number as the page shows it, with its range where that is known and has a length."""
+    ends = (shown(low), shown(high))
+    return f"{shown(median)} ({ends[0]} to {ends[1]})" if low < high and ends[0] != ends[1] else shown(median)
+
+
 def shown(value: float) -> str:
     """A number as the page shows it."""
     if value != value:
