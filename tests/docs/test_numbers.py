@@ -68,6 +68,10 @@ def ranged(values: np.ndarray, sign: str = "x") -> str:
     return f"({x(values.min(), sign)} to {x(values.max(), sign)})"
 
 
+def typically(values: np.ndarray, sign: str = "x") -> str:
+    return f"{x(float(np.median(values)), sign)} {ranged(values, sign)}"
+
+
 def decimals(values: np.ndarray) -> str:
     return f"{np.median(values):.2f} ({values.min():.2f} to {values.max():.2f})"
 
@@ -213,10 +217,12 @@ def test_the_results_page_states_the_numbers_of_v1():
         (0, "critic gradient at 0.5M steps, before PopArt", "the same under PopArt"),
         (1, "the same at 1M steps, before PopArt", "the same under PopArt"),
     ):
-        raw, popart = ([float(np.median(spreads(run, raw=r)[at])) for run in both] for r in (True, False))
-        assert f"{raw_text} | {raw[0] / 1e6:.3g} million | {raw[1]:,.0f} |" in page
-        assert f"{popart_text} | {x(popart[0], '')} | {popart[1]:,.0f} |" in page
-        factors += [[a / b for a, b in zip(raw, popart, strict=True)]]
+        raw, popart = ([spreads(run, raw=r)[at] for run in both] for r in (True, False))
+        v1 = [value / 1e6 for value in (np.median(raw[0]), raw[0].min(), raw[0].max())]
+        of_v1 = "{:.3g} million ({:.3g} to {:.3g} million)".format(*v1)
+        assert f"{raw_text} | {of_v1} | {typically(raw[1], '')} |" in page
+        assert f"{popart_text} | {typically(popart[0], '')} | {typically(popart[1], '')} |" in page
+        factors += [[float(np.median(a) / np.median(b)) for a, b in zip(raw, popart, strict=True)]]
     (v1_early, v2_early), (v1_later, v2_later) = factors
     assert f"a factor of {round(v1_early, -3):,.0f} to {round(v1_later, -3):,.0f} out of the spread" in page
     assert 6 <= v2_early < 7 and 0.9 < v2_later < 1.1
