@@ -91,6 +91,23 @@ def _resumed(rank: int, port: int, path: str) -> None:
             Ranks(DistributedDataParallel(model)).agree(_fail)
 
 
+def _wrong(rank: int, port: int, path: str) -> None:
+    """A number of the wrong shape in both ranks, and then an error of the first rank's `on_record`."""
+
+    def fail(step: int, numbers: object) -> None:
+        raise OwnError("of this process alone")
+
+    with _group(rank, port):
+        model, x = build("mlp")
+        wrapped = DistributedDataParallel(model)
+        recorder = record(Path(path) / "shape", wrapped, tasks=TASKS, every=1)
+        with pytest.raises(toppo.ToppoError, match="accuracy"):
+            recorder.backward(all_samples(wrapped(x)), accuracy=np.zeros(7))
+        recorder = record(Path(path) / "display", wrapped, tasks=TASKS, every=1, on_record=fail)
+        with pytest.raises(OwnError if rank == 0 else toppo.ToppoError, match="of this process alone"):
+            recorder.backward(all_samples(wrapped(x)))
+
+
 def _local(rank: int, port: int, path: str) -> None:
     with _group(rank, port):
         model, x = build("mlp")
@@ -130,6 +147,10 @@ def test_every_rank_learns_that_the_dump_is_another_one(tmp_path: Path) -> None:
     with record(tmp_path / "dump", model, tasks=TASKS) as recorder:
         recorder.backward(all_samples(model(x)))
     mp.spawn(_resumed, (_free_port(), str(tmp_path / "dump")), nprocs=WORLD)
+
+
+def test_every_rank_learns_of_an_error_of_the_first(tmp_path: Path) -> None:
+    mp.spawn(_wrong, (_free_port(), str(tmp_path)), nprocs=WORLD)
 
 
 def test_sharded_models_are_refused(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ class Log:
 
     Attributes:
         path: the dump that is written.
-        last: step of the last record; None where there is none.
+        last: step of the last record, which decides what is due; None where there is none.
     """
 
     def __init__(self, place: Place, writes: bool) -> None:
@@ -278,7 +278,6 @@ class Log:
             present: (K,), whether each task took part.
             values: what else `DumpWriter.record` takes.
         """
-        self.last = step
         if self._writer is None or self._failed:
             return
         try:

@@ -422,12 +422,25 @@ class Recorder:
         for side, combiner in found.combiners.items():
             scalars |= self._combine(side, combiner, by_side[side].sum(axis=0), loss, window)
         if window.due:
-            grams = {f"{side}_layer_gram": grams for side, grams in by_side.items()}
             slabs = {side: rows.slab(part, window.scale) for side, part in found.columns.items() if self._options.slabs}
-            self._log.write(window.step, present=present, **grams, **slabs, **scalars)
-            if self._options.on_record is not None and self._ranks.writes:
-                summed = {side: grams.sum(axis=0) for side, grams in by_side.items()}
-                self._options.on_record(window.step, live_numbers(self._tasks, summed, scalars, present))
+            self._log.last = window.step  # in every rank, because it decides what is due
+            # A number of the wrong shape, or an error of `on_record`, is raised in all ranks, not in the first alone.
+            self._ranks.agree(lambda: self._write(window.step, by_side, slabs, scalars, present))
+
+    def _write(
+        self,
+        step: int,
+        by_side: Mapping[str, np.ndarray],
+        slabs: Mapping[str, Tensor],
+        scalars: Mapping[str, Any],
+        present: np.ndarray,
+    ) -> None:
+        """Record a step, and tell the caller of `record` what was recorded."""
+        grams = {f"{side}_layer_gram": grams for side, grams in by_side.items()}
+        self._log.write(step, present=present, **grams, **slabs, **scalars)
+        if self._options.on_record is not None:
+            summed = {side: grams.sum(axis=0) for side, grams in by_side.items()}
+            self._options.on_record(step, live_numbers(self._tasks, summed, scalars, present))
 
     def _combine(
         self, side: str, combiner: Combiner, gram: np.ndarray, loss: np.ndarray, window: Window
