@@ -70,5 +70,5 @@ def picture(run: str, file: str, view: str = "#findings") -> None:
         tab.locator(view).screenshot(path=file)
 
 
-if __name__ == "__main__":  # python -m tests.diag.browser figures/data/mean-ln.h5 figures/readme/report.png
+if __name__ == "__main__":  # python -m tests.diag.browser figures/data/mean-ln-first.h5 figures/readme/report.png
     picture(*sys.argv[1:])

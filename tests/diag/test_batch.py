@@ -70,7 +70,7 @@ def test_check_names_what_differs(diag, paper):  # noqa: F811
     (out / "early.csv").unlink()
     code, _, err = diag("figures", paper, "--check")
     assert code == 1
-    assert "norms.csv: line 4, norm:" in err
+    assert "norms.csv: line 4, norm_high:" in err
     assert "early.csv is not there; make it first" in err
     assert "cor-1" not in err
     assert diag("figures", paper, "--check", "--only", "cor-1")[0] == 0

@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tarfile
-import tempfile
-from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
@@ -16,6 +10,7 @@ import toppo_diag
 from tests.benchmarks import taskforce_pages, taskforce_runs, value_clip
 from tests.docs.pages import ROOT
 from toppo.dump import Dump, open_dump
+from toppo_diag.analysis.stages import PAPER_STAGES
 from toppo_diag.reading.runs import read_runs
 
 DATA = ROOT / "figures" / "data"
@@ -28,15 +23,8 @@ def text(page: str) -> str:
 
 @cache
 def opened(run: str) -> Dump:
-    """A shipped archive, or the dump of a run that goes on: "under way/mean" is that of mean.tar."""
-    place, _, name = run.rpartition("/")
-    if not place:
-        return open_dump(DATA / f"{run}.h5")
-    folder = tempfile.mkdtemp()
-    atexit.register(shutil.rmtree, folder)
-    with tarfile.open(DATA / f"{name}.tar") as tar:
-        tar.extractall(folder, filter="data")
-    return open_dump(Path(folder) / "dumps" / name)
+    """A shipped archive."""
+    return open_dump(DATA / f"{run}.h5")
 
 
 @cache
@@ -72,15 +60,25 @@ def typically(values: np.ndarray, sign: str = "x") -> str:
     return f"{x(float(np.median(values)), sign)} {ranged(values, sign)}"
 
 
+def plainly(values: np.ndarray) -> str:
+    return typically(values, "")
+
+
 def decimals(values: np.ndarray) -> str:
     return f"{np.median(values):.2f} ({values.min():.2f} to {values.max():.2f})"
 
 
-EARLY, MID, LATE = range(3)
+EARLY, MID, LATE = 0, 8, 14
+"""Indices of the paper's stages among the snapshots of the long runs."""
+
+
+def test_the_long_runs_have_the_stages_of_the_paper():
+    for run in ("mean", "mean-ln"):
+        assert opened(run).steps[[EARLY, MID, LATE]].tolist() == list(PAPER_STAGES.values())
 
 
 def test_the_readme_states_the_numbers_of_its_picture():
-    page = toppo_diag.report(DATA / "mean-ln.h5")
+    page = toppo_diag.report(DATA / "mean-ln-first.h5")
     trouble = {row["check"]: row for row in page.headline if row["verdict"] == "trouble"}
     assert set(trouble) == {"top_1", "spread"} and {row["side"] for row in trouble.values()} == {"critic"}
     readme = text("README.md")
@@ -115,55 +113,67 @@ def test_figures_readme_states_medians_of_stages():
     def m(values: np.ndarray) -> str:
         return x(float(np.median(values)))
 
-    early = [abs_cos[EARLY], abs_cos_ln[EARLY]]
-    assert " and ".join(f"{np.median(v):.2f} ({v.min():.2f} to {v.max():.2f})" for v in early) in page
-    assert max(early[0]) < 0.34  # "the paper's 0.34 lies above all five minibatches"
+    assert f"{decimals(abs_cos[EARLY])} and {decimals(abs_cos_ln[EARLY])}" in page
     assert f"{m(none[EARLY])} without LN {ranged(none[EARLY])}, {m(ln[EARLY])} with {ranged(ln[EARLY])}" in page
     assert f"{m(none[MID])} mid {ranged(none[MID])}, then {m(none[LATE])} {ranged(none[LATE])}" in page
     for stage, name in ((MID, "mid"), (LATE, "late")):
         assert f"from {np.median(abs_cos[stage]):.2f} to {np.median(abs_cos_ln[stage]):.2f} {name}" in page
-    for stage in (EARLY, MID):
-        from_to = f"({m(none[stage])} to {m(popart[stage])}, with LN {m(ln[stage])} to {m(ln_popart[stage])})"
-        assert from_to in page
-    assert f"it widens: from {m(none[LATE])} to {m(popart[LATE])}" in page
-    assert f"with LN from {m(ln[LATE])} to {m(ln_popart[LATE])}**" in page
-    assert ln[LATE].max() < ln_popart[LATE].min() and none[LATE].max() > popart[LATE].min()  # "the ranges overlap"
+    said = {
+        stage: f"{m(none[stage])} to {m(popart[stage])}, with LN {m(ln[stage])} to {m(ln_popart[stage])}"
+        for stage in (EARLY, MID, LATE)
+    }
+    assert f"early {said[EARLY]}; late {said[LATE]}" in page and f"| {said[MID]} |" in page
+    assert ln[LATE].min() < ln_popart[LATE].max()  # "with LN the ranges overlap"
+    assert np.median(none[EARLY]) > 10_000 and 4 < 200 / np.median(none[MID]) < 5 > 700 / np.median(none[LATE]) > 4
     actor, actor_cos = spreads("mean-ln", "actor"), cosines("mean-ln", "actor")
-    per_stage = ", ".join(m(v) for v in actor)
-    assert f"{per_stage}; abs. cosine {', '.join(f'{np.median(v):.2f}' for v in actor_cos)}" in page
+    stages = (EARLY, MID, LATE)
+    per_stage = ", ".join(m(actor[n]) for n in stages)
+    assert f"{per_stage}; abs. cosine {', '.join(f'{np.median(actor_cos[n]):.2f}' for n in stages)} |" in page
 
 
-def test_figures_readme_states_what_the_runs_under_way_have_reached():
+def test_figures_readme_states_when_popart_widens_the_spread():
     page = text("figures/README.md")
-    both = ("under way/mean", "under way/mean-ln")
-    for run in both:
-        logged = read_runs([str(Path(opened(run).path).parent)])[0]
-        assert f"`{logged.name}` has {opened(run).n_stream * 100_000:,} steps" in page
-        assert f"{100 * logged.success[-1].mean():.1f} % in its evaluation at {logged.env_steps[-1]:,}" in page
-    at = [opened(run).steps.tolist().index(4_500_000) for run in both]
+    steps = opened("mean").steps / 1e6
+    typical, before = (
+        {run: np.median(spreads(run, raw=raw), axis=1) for run in ("mean", "mean-ln")} for raw in (False, True)
+    )
+    wider = {run: steps[typical[run] > before[run]].tolist() for run in typical}
+    assert wider["mean-ln"][:4] == [2.5, 3.0, 3.5, 4.0] and wider["mean"] == [2.0, 2.5, 3.0, 3.5, 4.0, 4.5]
+    later = [f"{step:g}" for step in wider["mean-ln"][4:]]
+    assert f"From 4.5 million on it narrows it, except at {' and '.join(later)} million" in page
+    assert "From 2.5 to 4 million it widens the spread" in page and "widens the spread from 2 to 4.5 million" in page
+    most = int(typical["mean-ln"].argmax())
+    widest = f"{steps[most]:g}M: {x(before['mean-ln'][most])} becomes {x(typical['mean-ln'][most])}"
+    assert f"widest at {widest}" in page
 
-    def row(of: list[np.ndarray], said: Callable[[np.ndarray], str]) -> str:
-        return " | ".join(said(values[n]) for values, n in zip(of, at, strict=True)) + " |"
 
-    def spread(values: np.ndarray) -> str:
-        return f"{x(float(np.median(values)))} {ranged(values)}"
-
-    assert f"critic, mean abs. cosine | | {row([cosines(run) for run in both], decimals)}" in page
-    raw = [spreads(run, raw=True) for run in both]
-    assert f"critic, spread before PopArt | about 200x, with LN 525x | {row(raw, spread)}" in page
-    assert f"critic, spread under PopArt | with LN 1,428x | {row([spreads(run) for run in both], spread)}" in page
-    typical, before = ([np.median(spreads(run, raw=r), axis=1) for run in both] for r in (False, True))
-    steps = opened(both[1]).steps
-    widened = [steps[t > b].tolist() for t, b in zip(typical, before, strict=True)]
-    assert widened == [
-        list(range(first, last + 1, 500_000)) for first, last in ((2_000_000, 4_500_000), (2_500_000, 4_000_000))
-    ]
-    most = int(typical[1].argmax())
-    said = f"widest at {steps[most] / 1e6:.1f} million, where {x(before[1][most])} becomes {x(typical[1][most])}."
-    assert said in page
-    actor = row([spreads(run, "actor") for run in both], spread)
-    assert f"actor, spread | 2.7x | {actor}" in page
-    assert f"actor, mean abs. cosine | | {row([cosines(run, 'actor') for run in both], decimals)}" in page
+def test_figures_readme_compares_two_runs_of_one_configuration():
+    page = text("figures/README.md")
+    runs = ("mean-first", "mean", "mean-ln-first", "mean-ln")
+    for n, steps in enumerate((500_000, 1_000_000, 1_500_000)):
+        assert all(opened(run).steps[n] == steps for run in runs)
+        at = f"{steps / 1e6:.1f}M"
+        for name, said in (
+            ("critic, mean abs. cosine", [decimals(cosines(run)[n]) for run in runs]),
+            ("critic, spread before PopArt", [typically(spreads(run, raw=True)[n]) for run in runs]),
+            ("critic, spread under PopArt", [typically(spreads(run)[n]) for run in runs]),
+        ):
+            assert f"| {name} | {at} | {' | '.join(said)} |" in page
+    logs = {run: read_runs([str(DATA / f"{run}.h5")])[0] for run in runs}
+    reached = {
+        run: dict(zip(log.env_steps.tolist(), (100 * log.success.mean(axis=1)).tolist(), strict=True))
+        for run, log in logs.items()
+    }
+    for steps, at in ((1_200_000, "1.2M"), (1_600_000, "1.5M, 1.6M")):
+        here = [reached[run].get(steps, reached[run].get(1_500_000)) for run in runs]
+        assert f"| success, in % | {at} | {' | '.join(f'{value:.1f}' for value in here)} |" in page
+    ahead = [reached[f"mean-ln{end}"][1_200_000] - reached[f"mean{end}"][1_200_000] for end in ("-first", "")]
+    assert f"LN leads by {ahead[0]:.0f} points in the first pair and by {ahead[1]:.0f} in the second" in page
+    assert f"({reached['mean'][1_600_000]:.1f} and {reached['mean-ln'][1_600_000]:.1f})" in page
+    last = [f"{reached[run][8_000_000]:.1f}" for run in ("mean", "mean-ln")]
+    assert (
+        f"PopArt without LN {last[0]} at 8M, with LN {last[1]};" in page and f"+ LN-c + PopArt {last[1]} at 8M" in page
+    )
 
 
 def test_figures_readme_states_medians_of_runs():
@@ -178,9 +188,9 @@ def test_figures_readme_states_medians_of_runs():
 
     assert f"critic {x(plain.loc['critic', 'spread'])} under PopArt {of(plain, 'critic')}" in page
     assert f"and {x(raw.loc['critic', 'spread'])} raw {of(raw, 'critic')}" in page
-    assert f"actor {x(plain.loc['actor', 'spread'])} {of(plain, 'actor')}, of 240 minibatches" in page
-    assert set(plain["minibatches"]) == {240}
-    health = toppo_diag.health([str(DATA / "fg.h5"), str(DATA / "mean-ln.h5")]).numbers.set_index("condition")
+    assert f"actor {x(plain.loc['actor', 'spread'])} {of(plain, 'actor')}, of 1,280 minibatches" in page
+    assert set(plain["minibatches"]) == {1280}
+    health = toppo_diag.health([str(DATA / "mean.h5"), str(DATA / "mean-ln.h5")]).numbers.set_index("condition")
     cosine, mass = health["mean_abs_cosine"], health["top_1_mass"]
     assert (
         f"{cosine['+PopArt']:.2f} to {cosine['+PopArt+LN']:.2f}; {mass['+PopArt']:.2f} to {mass['+PopArt+LN']:.2f}; "
@@ -196,14 +206,41 @@ def test_figures_readme_states_medians_of_runs():
 
 def test_the_results_page_states_medians():
     page = text("docs/results.md")
-    none = spreads("mean", raw=True)[EARLY]
-    assert f"without LayerNorm | {np.median(cosines('mean')[EARLY]):.2f} | 0.34 |" in page
-    assert f"the same with LayerNorm | {np.median(cosines('mean-ln')[EARLY]):.2f} | 0.20 |" in page
-    assert f"before PopArt | {np.median(none):,.0f} | 9,864 |" in page
-    assert f"the five ratios lie between {none.min():,.0f} and {none.max():,.0f}" in page
-    early = cosines("mean")[EARLY]
-    assert f"between {early.min():.2f} and {early.max():.2f}" in page
-    assert int(early.argmax()) == int(cosines("mean-ln")[EARLY].argmax()) == 0  # the first is not typical
+    raw = spreads("mean", raw=True)
+    for said, values, shown, paper in (
+        ("at 0.5M steps, without LayerNorm", cosines("mean")[EARLY], decimals, "0.34"),
+        ("the same with LayerNorm", cosines("mean-ln")[EARLY], decimals, "0.20"),
+        ("over the run, without LayerNorm", cosines("mean"), decimals, "0.24"),
+        ("over the run, with LayerNorm", cosines("mean-ln"), decimals, "0.10"),
+        ("critic gradient at 0.5M steps, without LayerNorm, before PopArt", raw[EARLY], plainly, "9,864"),
+        ("the same at 4.5M steps", raw[MID], plainly, "about 200"),
+        ("the same at 7.5M steps", raw[LATE], plainly, "about 700"),
+    ):
+        assert f"{said} | {shown(values)} | {paper} |" in page
+    health = toppo_diag.health([str(DATA / "mean.h5"), str(DATA / "mean-ln.h5")]).numbers.set_index("condition")
+    row = health.loc["+PopArt+LN+FG"]
+    top_1 = f"{row['top_1_mass']:.2f} ({row['top_1_mass_low']:.2f} to {row['top_1_mass_high']:.2f})"
+    assert f"largest contribution of one task under FairGrad (top-1 mass) | {top_1} | 0.14 |" in page
+    actor = toppo_diag.norms(str(DATA / "mean-ln.h5"), side="actor").numbers.iloc[0]
+    spread = f"{x(actor['spread'], '')} ({x(actor['spread_low'], '')} to {x(actor['spread_high'], '')})"
+    assert f"actor with LayerNorm on the critic, over the run | {spread} | 4.1 |" in page
+
+
+def test_the_results_page_states_success():
+    page = text("docs/results.md")
+    for run, name in (
+        ("vanilla", "vanilla: mean combiners, no PopArt, no LayerNorm"),
+        ("vanilla-no-clip", "vanilla without the value clip"),
+        ("mean", "PopArt, mean combiners, no LayerNorm"),
+        ("mean-ln", "PopArt, mean combiners, LayerNorm on the critic"),
+        ("fg", "PopArt, FairGrad on both sides, no LayerNorm"),
+        ("fg-ln", "PopArt, FairGrad on both sides, LayerNorm on the critic"),
+        ("toppo", "TOPPO"),
+    ):
+        log = read_runs([str(DATA / f"{run}.h5")])[0]
+        success, steps = log.success[-1], log.env_steps[-1] / 1e6
+        row = f"{100 * success.mean():.1f} % | {(success >= 0.8).sum()} | {steps:.1f}M | 0"
+        assert f"| {name} | {row} |" in page
 
 
 def test_the_results_page_states_the_numbers_of_v1():
@@ -269,18 +306,77 @@ def test_the_instrument_pages_state_medians():
     none, ln = spreads("mean", raw=True), spreads("mean-ln", raw=True)
     popart, ln_popart = spreads("mean"), spreads("mean-ln")
     assert f"Top left: {m(none[EARLY])}." in heatmaps
-    assert f"narrows the spread early ({m(none[EARLY])} to {m(popart[EARLY])})" in heatmaps
-    assert f"from {m(none[LATE])} to {m(popart[LATE])} without LayerNorm" in heatmaps
-    assert f"from {m(ln[LATE])} to {m(ln_popart[LATE])} with it" in heatmaps
-    late = [float(np.median(cosines(run)[LATE])) for run in ("mean", "mean-ln")]
-    assert f"mean $|\\cos|$ is {late[0]:.2f}; with LayerNorm, at the same step, it is {late[1]:.2f}" in heatmaps
-    assert all(4 <= np.median(v) <= 6 for v in spreads("mean-ln", "actor"))
+    said = [f"from {m(none[stage])} to {m(popart[stage])}" for stage in (EARLY, LATE, MID)]
+    assert f"without LayerNorm {said[0]} and {said[1]}." in heatmaps
+    assert f"the middle row without LayerNorm: {said[2]}." in heatmaps
+    for stage in (EARLY, LATE):
+        assert np.median(ln[stage]) > np.median(ln_popart[stage])  # "in both runs"
+    early = [float(np.median(cosines(run)[EARLY])) for run in ("mean", "mean-ln")]
+    assert f"mean $|\\cos|$ is {early[0]:.2f}; with LayerNorm, at the same step, it is {early[1]:.2f}" in heatmaps
+    assert int(cosines("mean-ln")[EARLY].argmax()) == 0  # "it has the largest mean |cos| of the five"
+    stages = (EARLY, MID, LATE)
+    assert all(3 <= np.median(spreads("mean-ln", "actor")[n]) <= 4 for n in stages)
+    actor = [float(np.median(cosines("mean-ln", "actor")[n])) for n in stages]
+    assert f"falls from {actor[0]:.2f} to {actor[-1]:.2f}." in heatmaps
     for raw in (False, True):
-        critic = toppo_diag.norms(str(DATA / "mean-ln.h5"), raw=raw).numbers.set_index("side").loc["critic"]
-        first, last = (x(critic[f"spread_{end}_step"], sign) for end in ("first", "last"))
+        product = toppo_diag.norms(str(DATA / "mean-ln.h5"), raw=raw)
+        critic = product.numbers.set_index("side").loc["critic"]
+
+        def number(name: str, row=critic) -> str:
+            return x(row[name], sign)
+
+        def around(name: str, row=critic) -> str:
+            return f"{x(row[name], sign)} ({x(row[f'{name}_low'], sign)} to {x(row[f'{name}_high'], sign)})"
+
+        first, last = "spread_first_step", "spread_last_step"
         if raw:
-            assert f"{x(critic['spread'], sign)} in the median, and falls from {first}" in norms
-            assert f"to {last} in the last" in norms
+            assert f"{number('spread')} in the median, and falls from {number(first)}" in norms
+            assert f"to {number(last)} in the last" in norms
         else:
-            assert f"{x(critic['spread'], sign)} in the median over {critic['minibatches']:.0f} minibatches" in norms
-            assert f"{first} in the median of the first collect and {last} in that of the last" in norms
+            low, high = x(critic["spread_low"], sign), x(critic["spread_high"], sign)
+            over = f"{number('spread')} in the median over {critic['minibatches']:,.0f} minibatches ({low} to {high})"
+            assert over in norms
+            assert f"{number(first)} in the median of the first collect {around(first).split(' ', 1)[1]}" in norms
+            assert f"{number(last)} in that of the last {around(last).split(' ', 1)[1]}." in norms
+            lines, aggregates = (
+                table[(table["side"] == "critic") & (table["env_steps"] == 3_500_000)]
+                for table in (product.tables["main"], product.tables["aggregators"])
+            )
+            longest = lines.loc[lines["norm"].idxmax()]
+            assert longest["task"] == "pick-place-v3"
+            of_mean = aggregates["mean_norm"].item()
+            assert f"it has {of_mean:.3g} at 3.5M steps, where `pick-place` has {longest['norm']:.3g}." in norms
+
+
+def test_the_pages_state_the_conflicts_of_the_run():
+    found = toppo_diag.conflicts(str(DATA / "mean-ln.h5"))
+    numbers = found.numbers.set_index("side")
+    negative, beyond = (100 * numbers[name] for name in ("negative_share", "conflict_share"))
+    for page in (text("figures/README.md"), text("docs/instruments/conflicts.md")):
+        by_sign = (
+            f"{negative['actor']:.0f}% of the actor's pairs and {negative['critic']:.0f}% of the critic's are negative"
+        )
+        assert by_sign in page
+        assert f"eyond noise it is {beyond['actor']:.1f}% and {beyond['critic']:.1f}%" in page
+    over_time = found.tables["main"]
+    first = over_time[over_time["side"] == "critic"].iloc[0]
+    assert first["conflict_share"] == 0
+    assert f"an effective rank of {first['effective_rank']:.1f}:" in text("docs/instruments/conflicts.md")
+
+
+def test_the_page_on_the_trap_describes_its_picture():
+    page = text("docs/instruments/trap.md")
+    product = toppo_diag.trap(str(DATA / "mean.h5"))
+    assert not any(product.numbers["flag"])
+    shares, success = (
+        product.tables["main"].pivot(index="env_steps", columns="task", values=name) for name in ("share", "success")
+    )
+    in_the_band = (shares < 0.01).sum(axis=1)
+    assert set(in_the_band.loc[2_500_000:3_500_000]) == {7, 8} and in_the_band.loc[8_000_000] == 0
+    half = shares["pick-place-v3"] >= 0.495
+    assert half.loc[1_500_000:7_000_000].drop(5_500_000).all() and not half.loc[[500_000, 1_000_000, 7_500_000]].any()
+    assert success.loc[8_000_000].idxmin() == "pick-place-v3"
+    assert f"this average of its success is {success.loc[8_000_000, 'pick-place-v3']:.2f}." in page
+    reach = success["reach-v3"].loc[[1_000_000, 5_000_000]]
+    assert f"rises from {reach.iloc[0]:.2f} to {reach.iloc[1]:.2f} between 1M and 5M steps" in page
+    assert (shares["reach-v3"].loc[1_000_000:5_000_000] < 0.01).all()
