@@ -380,3 +380,15 @@ def test_the_page_on_the_trap_describes_its_picture():
     reach = success["reach-v3"].loc[[1_000_000, 5_000_000]]
     assert f"rises from {reach.iloc[0]:.2f} to {reach.iloc[1]:.2f} between 1M and 5M steps" in page
     assert (shares["reach-v3"].loc[1_000_000:5_000_000] < 0.01).all()
+
+
+def test_the_page_on_health_states_the_numbers_of_its_picture():
+    page = text("docs/instruments/health.md")
+    found = toppo_diag.health([str(DATA / "mean.h5"), str(DATA / "mean-ln.h5")]).numbers.set_index("condition")
+    cosine, mass = found["mean_abs_cosine"], found["top_1_mass"]
+    assert f"halves the cosines ({cosine['+PopArt']:.2f} to {cosine['+PopArt+LN']:.2f})" in page
+    assert cosine["+PopArt+LN"] < cosine["+PopArt"] / 2
+    assert f"lowers the top-1 mass ({mass['+PopArt+LN']:.2f} to {mass['+PopArt+LN+FG']:.2f})" in page
+    assert f"as in the last column ({cosine['+PopArt+LN+FG']:.2f} and {mass['+PopArt+LN+FG']:.2f})" in page
+    ends = [float(np.median(cosines("mean")[n])) for n in (0, -1)]
+    assert f"the first five dots have a median of {ends[0]:.2f}, the last five of {ends[1]:.2f}." in page

@@ -62,11 +62,14 @@ def draw_medians(ax: Axes, values: Mapping[str, Float[np.ndarray, "N"]]) -> Axes
         middle = float(np.median(found))
         ax.bar(x, middle, width=0.62, color="#88CCEE", gid="median")
         spots = x + np.linspace(-0.2, 0.2, len(found)) if len(found) > 1 else np.array([x])
-        ax.plot(spots, found, ".", color="#332288", markersize=2.5, gid="minibatches")
+        size = 2.5 if len(found) <= 40 else 1.5
+        ax.plot(spots, found, ".", color="#332288", markersize=size, gid="minibatches")
         above = (x, max(middle, found.max()))
         text = f"{middle:.2f}\n({found.min():.2f} to {found.max():.2f})" if len(found) > 1 else f"{middle:.2f}"
         ax.annotate(text, above, (0, 3), textcoords="offset points", ha="center", va="bottom", fontsize=5.5)
-    ax.set_ylim(0, 1.35 * max((float(found.max()) for found in finite if len(found)), default=0.8) + 0.02)
+    most = max((float(found.max()) for found in finite if len(found)), default=0.8)
+    ax.set_ylim(0, 1.35 * most + 0.02)
+    ax.set_yticks([tick for tick in ax.get_yticks() if tick <= max(1, most)])  # above 1 is room for the numbers alone
     ax.set_xticks(range(len(values)), [_wrapped(label) for label in values])
     return ax
 
