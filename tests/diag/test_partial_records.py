@@ -28,6 +28,7 @@ from toppo_diag.analysis.series import Steps
 from toppo_diag.analysis.thresholds import thresholds_of
 from toppo_diag.analysis.trap import trap
 from toppo_diag.analysis.what_if import MOST_GRAMS, most_grams, what_if
+from toppo_diag.commands.report import _row
 from toppo_diag.reading.recorded import read_record
 from toppo_diag.reporting.document import Report
 from toppo_diag.reporting.parts import findings
@@ -258,11 +259,9 @@ def test_gradients_that_are_finite_again_are_a_note(bad: tuple[int, ...], verdic
 @given(st.lists(st.sampled_from(("trouble", "note", "fine", "unknown")), max_size=12))
 def test_the_page_and_the_terminal_judge_alike(verdicts: list[str]) -> None:
     every = [Check("spread", "critic", verdict, "", "spread", 100.0, 1.0, since=1) for verdict in verdicts]
-    rows = [
-        {"run": "run", "side": "critic", "check": c.kind, "verdict": c.verdict, "number": c.number, "since": c.since}
-        for c in every
-    ]
-    page = findings([recording()], [every], [range(K)])
+    run = recording()
+    rows = [_row(run, check) for check in every]
+    page = findings([run], [every], [range(K)])
     lines = Report(html="", headline=rows, options=[], notes=[], complete=True).lines()
     state = state_of(verdicts)
     assert ("Nothing can be judged yet" in page) == ("nothing can be judged yet" in lines) == (state == "unknown")
