@@ -138,10 +138,10 @@ def table_lines(rows: Sequence[Row]) -> list[str]:
 
 
 def _cell(row: Row, column: str) -> str:
-    """A number and its range, such as `190.2 (6.6 to 3282)`; the number alone where all are the same."""
+    """A number and its range, such as `190.2 (6.618 to 3282)`; the number alone where all are the same."""
     number, low, high = (row.get(f"{column}{end}", "") for end in ("", "_low", "_high"))
     known = isinstance(low, float) and isinstance(high, float) and low < high
-    ends = [f"{end:.3g}" for end in (low, high)] if known else []
+    ends = [shown_value(end) for end in (low, high)] if known else []
     return shown_value(number) + (f" ({' to '.join(ends)})" if len(set(ends)) > 1 else "")
 
 

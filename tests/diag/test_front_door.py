@@ -202,7 +202,7 @@ def test_a_number_and_its_range_share_a_column_on_a_screen():
         {"side": "actor", "spread": 3.0, "spread_low": 3.0, "spread_high": 3.0, "n": 1},
     ]
     assert table_lines(rows) == [
-        "side    spread                    n",
-        "critic  190.2 (6.62 to 3.28e+03)  3",
-        "actor   3                         1",
+        "side    spread                 n",
+        "critic  190.2 (6.618 to 3282)  3",
+        "actor   3                      1",
     ]

@@ -123,12 +123,20 @@ def test_figures_readme_states_medians_of_stages():
         for stage in (EARLY, MID, LATE)
     }
     assert f"early {said[EARLY]}; late {said[LATE]}" in page and f"| {said[MID]} |" in page
-    assert ln[LATE].min() < ln_popart[LATE].max()  # "with LN the ranges overlap"
-    assert np.median(none[EARLY]) > 10_000 and 4 < 200 / np.median(none[MID]) < 5 > 700 / np.median(none[LATE]) > 4
+    overlap = [before[n].min() < after[n].max() for before, after in ((none, popart), (ln, ln_popart)) for n in (0, 14)]
+    assert overlap == [False, True, True, True]  # "the ranges overlap, except early without LN"
+    assert none[MID].max() > popart[MID].min() and none[MID].max() > none[LATE].min()  # "ranges that overlap"
+    course = np.median(none, axis=1)
+    least, steps = int(course.argmin()), opened("mean").steps / 1e6
+    assert (
+        f"to {x(course[least])} at {steps[least]:g}M steps" in page
+        and f"at {steps[-1]:g}M it is {x(course[-1])}" in page
+    )
     actor, actor_cos = spreads("mean-ln", "actor"), cosines("mean-ln", "actor")
     stages = (EARLY, MID, LATE)
     per_stage = ", ".join(m(actor[n]) for n in stages)
     assert f"{per_stage}; abs. cosine {', '.join(f'{np.median(actor_cos[n]):.2f}' for n in stages)} |" in page
+    assert f"over all snapshots the spread is up to {x(np.median(actor, axis=1).max())} |" in page
 
 
 def test_figures_readme_states_when_popart_widens_the_spread():
@@ -218,6 +226,12 @@ def test_the_results_page_states_medians():
     ):
         assert f"{said} | {shown(values)} | {paper} |" in page
     health = toppo_diag.health([str(DATA / "mean.h5"), str(DATA / "mean-ln.h5")]).numbers.set_index("condition")
+    course = np.median(raw, axis=1)
+    least = int(course.argmin())
+    assert f"falls from about 20,000 at 0.5M steps to {x(course[least], '')} at 3M steps" in page
+    assert opened("mean").steps[least] == 3_000_000 and round(course[0], -4) == 20_000
+    assert f"lies between {course[least + 1 :].min():.0f} and {course[least + 1 :].max():.0f} after that" in page
+    assert 4 < 200 / course[MID] < 5 > 700 / course[LATE] > 4  # "four to five times narrower"
     row = health.loc["+PopArt+LN+FG"]
     top_1 = f"{row['top_1_mass']:.2f} ({row['top_1_mass_low']:.2f} to {row['top_1_mass_high']:.2f})"
     assert f"largest contribution of one task under FairGrad (top-1 mass) | {top_1} | 0.14 |" in page
@@ -315,7 +329,10 @@ def test_the_instrument_pages_state_medians():
     assert f"mean $|\\cos|$ is {early[0]:.2f}; with LayerNorm, at the same step, it is {early[1]:.2f}" in heatmaps
     assert int(cosines("mean-ln")[EARLY].argmax()) == 0  # "it has the largest mean |cos| of the five"
     stages = (EARLY, MID, LATE)
-    assert all(3 <= np.median(spreads("mean-ln", "actor")[n]) <= 4 for n in stages)
+    per_snapshot = np.median(spreads("mean-ln", "actor"), axis=1)
+    three = "{}, {} and {}".format(*(x(per_snapshot[n], sign) for n in stages))
+    assert f"median spread is {three} at these three stages" in heatmaps
+    assert f"Over all snapshots it is up to {x(per_snapshot.max(), sign)}." in heatmaps
     actor = [float(np.median(cosines("mean-ln", "actor")[n])) for n in stages]
     assert f"falls from {actor[0]:.2f} to {actor[-1]:.2f}." in heatmaps
     for raw in (False, True):
@@ -361,6 +378,15 @@ def test_the_pages_state_the_conflicts_of_the_run():
     over_time = found.tables["main"]
     first = over_time[over_time["side"] == "critic"].iloc[0]
     assert first["conflict_share"] == 0
+    shares = over_time.pivot(index="env_steps", columns="side", values="conflict_share")
+    early = 100 * shares["critic"].loc[:2_000_000].max()
+    assert early == 100 * shares["critic"].max()
+    assert f"up to {early:.0f}% in single collects before 2M steps" in text("figures/README.md")
+    assert f"up to {early:.0f}% of the critic's pairs" in text("docs/instruments/conflicts.md")
+    assert f"{100 * shares['actor'].iloc[0]:.1f}% of its pairs are in conflict in the first two collects" in text(
+        "figures/README.md"
+    )
+    assert shares["actor"].iloc[0] == shares["actor"].iloc[1] and shares["actor"].iloc[20:].median() == 0
     assert f"an effective rank of {first['effective_rank']:.1f}:" in text("docs/instruments/conflicts.md")
 
 

@@ -58,13 +58,13 @@ class Ranks:
         if not self.several:
             return find()
         found: list[Any] = [None, None]
-        own: Exception | None = None
+        own: BaseException | None = None
         if self.writes:
             try:
                 found[0] = find()
             except ToppoError as error:
                 found[1] = own = error
-            except Exception as error:  # perhaps one that cannot be sent
+            except BaseException as error:  # perhaps one that cannot be sent, or Ctrl-C
                 own = error
                 found[1] = ToppoError(f"the first process has failed ({type(error).__name__}: {error}); see its output")
         distributed.broadcast_object_list(found, src=distributed.get_global_rank(self._group, 0), group=self._group)  # type: ignore[arg-type]

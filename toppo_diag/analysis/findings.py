@@ -51,7 +51,8 @@ class Check:
         limit: its value, in the unit of `number`.
         number: what was compared with it: the median over the stretch; where all is fine, the last typical number.
             NaN if unknown.
-        low, high: range of the number over the minibatches that it is typical of; NaN if unknown.
+        low, high: range of the number over the minibatches that it is typical of; NaN if unknown, or if the number is a
+            share of the minibatches.
         since: first steps of the stretch; None where all is fine.
         until: last steps of it; None if the recording ends within the stretch.
         steps: recorded steps that the number rests on.
@@ -178,21 +179,17 @@ class _Asked:
         above = THRESHOLDS[blank.threshold].above
         found = last_spells(at, level, blank.limit, above)
         for j, spell in found.items():
-            around = _within(steps, values[:, j], spell.since, spell.until)
-            found[j] = replace(spell, low=around.low, high=around.high)
+            if typical is Steps.median:  # a share of the minibatches has no range
+                around = _within(steps, values[:, j], spell.since, spell.until)
+                found[j] = replace(spell, low=around.low, high=around.high)
         smoothed = smooth(level)
         end = int(np.flatnonzero(np.isfinite(smoothed).any(axis=1))[-1])
         worst = int(np.nanargmax(smoothed[end]) if above else np.nanargmin(smoothed[end]))
         extreme = float(smoothed[end, worst])
-        around = _within(steps, values[:, worst], at[max(end - 1, 0)], at[min(end + 1, len(at) - 1)])
-        made = replace(
-            blank,
-            number=extreme,
-            low=around.low,
-            high=around.high,
-            steps=len(at),
-            minibatches=int(some.sum()),
-        )
+        made = replace(blank, number=extreme, steps=len(at), minibatches=int(some.sum()))
+        if typical is Steps.median:
+            around = _within(steps, values[:, worst], at[max(end - 1, 0)], at[min(end + 1, len(at) - 1)])
+            made = replace(made, low=around.low, high=around.high)
         if not found and (extreme > blank.limit if above else extreme < blank.limit):
             made = replace(made, text="Beyond the threshold at the last step alone, which does not count")
         return (_beyond(made, *found.values()) if found else made), found
