@@ -20,7 +20,7 @@ class ContributionSeries:
 
     Attributes:
         env_steps: T distinct steps, (T,).
-        lengths: at each step, (T, K), in the unit of the gradients.
+        lengths: ||w_i g_i|| over the minibatches of each step, (T, K), in the unit of the gradients.
         each: for each minibatch, (N, K).
         spreads: max / min over the live tasks of each minibatch, (N,).
         spread: their median and range.

@@ -154,7 +154,7 @@ class _Asked:
         blank: Check,
         steps: np.ndarray,
         values: Float[np.ndarray, "N J"],
-        typical: Callable[[Steps, np.ndarray], np.ndarray] = Steps.median,
+        share: bool = False,
         lacking: str = _NO_NUMBER,
     ) -> tuple[Check, dict[int, Spell]]:
         """A check of J numbers for each minibatch, such as one for each task, and the stretches by index.
@@ -165,7 +165,8 @@ class _Asked:
             blank: the check before it has found anything.
             steps: of the N minibatches.
             values: NaN where there is no number.
-            typical: the number of a step, from those of its minibatches.
+            share: whether the number of a step is the share of its minibatches, a mean, which has no range. If not, it
+                is their median.
             lacking: what to say where no minibatch has a number.
         """
         some = np.isfinite(values).any(axis=1)
@@ -175,11 +176,12 @@ class _Asked:
         judged = enough(distinct.count(values[some]))
         if not judged.any():
             return self.too_few(blank, steps[some]), {}
-        at, level = distinct.env_steps, np.where(judged, typical(distinct, values[some]), np.nan)
+        number = distinct.mean if share else distinct.median
+        at, level = distinct.env_steps, np.where(judged, number(values[some]), np.nan)
         above = THRESHOLDS[blank.threshold].above
         found = last_spells(at, level, blank.limit, above)
         for j, spell in found.items():
-            if typical is Steps.median:  # a share of the minibatches has no range
+            if not share:
                 around = _within(steps, values[:, j], spell.since, spell.until)
                 found[j] = replace(spell, low=around.low, high=around.high)
         smoothed = smooth(level)
@@ -187,7 +189,7 @@ class _Asked:
         worst = int(np.nanargmax(smoothed[end]) if above else np.nanargmin(smoothed[end]))
         extreme = float(smoothed[end, worst])
         made = replace(blank, number=extreme, steps=len(at), minibatches=int(some.sum()))
-        if typical is Steps.median:
+        if not share:
             around = _within(steps, values[:, worst], at[max(end - 1, 0)], at[min(end + 1, len(at) - 1)])
             made = replace(made, low=around.low, high=around.high)
         if not found and (extreme > blank.limit if above else extreme < blank.limit):
@@ -406,7 +408,7 @@ def _dead(asked: _Asked) -> Iterator[Check]:
     record = asked.record
     dead = np.where(record.present, gradient_norms(record.gram) == 0, np.nan)
     # The share of a step's minibatches is the number here, so its mean takes the place of the median.
-    check, found = asked.each(asked.blank("dead"), record.steps, dead, Steps.mean)
+    check, found = asked.each(asked.blank("dead"), record.steps, dead, share=True)
     if found:
         tasks = tuple(found)
         text = f"{asked.names(tasks)}: no gradient in most minibatches, so the loss does not reach the {asked.side}."
@@ -472,7 +474,7 @@ def _solver(asked: _Asked) -> Iterator[Check]:
     if record.status is None:
         return
     unsolved = np.where(np.isfinite(record.status), np.isin(record.status, _UNSOLVED), np.nan)
-    check, found = asked.each(asked.blank("solver"), record.at, unsolved[:, None], Steps.mean)
+    check, found = asked.each(asked.blank("solver"), record.at, unsolved[:, None], share=True)
     if found:
         text = f"The combiner ({record.spec or 'unknown'}) did not solve {100 * check.number:.0f}% of the minibatches."
         check = replace(check, text=text)

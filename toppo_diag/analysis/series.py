@@ -9,6 +9,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Int
 
+from toppo_diag.analysis.typical import with_range
+
 BAND = 2.0
 """Standard errors to each side of a mean that count as noise. Of numbers that are noise alone, 2 % lie below."""
 NEAR = 2
@@ -32,13 +34,13 @@ class Ranged:
     high: Float[np.ndarray, "T *k"]
 
     def columns(self, name: str, *at: int) -> dict[str, float]:
-        """The columns of a table for one number: the median under this name, then `_low` and `_high`.
+        """The columns of a table for one number, as `with_range`.
 
         Args:
             name: of the number.
             at: its index, the step first.
         """
-        return {name: self.median[at], f"{name}_low": self.low[at], f"{name}_high": self.high[at]}
+        return with_range(name, self.median[at], self.low[at], self.high[at])
 
 
 @dataclass(frozen=True)

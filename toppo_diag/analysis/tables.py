@@ -210,14 +210,15 @@ def group_notes(groups: Sequence[Aligned], published: Published) -> tuple[str, .
         "at the last evaluation that all of them have"
     ]
     for runs in groups:
-        budget = published.budget(runs.benchmark)
+        theirs = published.has_runs(*runs.setting)
+        budget = published.budget(runs.benchmark) if theirs else None
         n = len(runs.seeds)
         said = f"{n} seeds ({', '.join(map(str, runs.seeds))})" if n > 1 else f"1 seed ({runs.seeds[0]}), so no std"
-        if not published.has_runs(*runs.setting):
+        if not theirs:
             said += f"; {millions(runs.last_step)} steps; the paper has no such runs"
         elif n < PAPER_SEEDS:
             said += f"; the paper has {PAPER_SEEDS} seeds"
-        if budget and published.has_runs(*runs.setting):
+        if budget:
             share = f"{100 * runs.last_step / budget:.3g}%"
             said += f"; {millions(runs.last_step)} of the paper's {millions(budget)} steps ({share})"
         alike.setdefault((f"{runs.benchmark} {runs.reward}", said), []).append(runs.label)

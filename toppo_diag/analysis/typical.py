@@ -11,6 +11,11 @@ from toppo.combiners.geometry import mean_abs_cosine
 from toppo_diag.analysis.presence import of_pairs
 
 
+def with_range(name: str, number: float, low: float, high: float) -> dict[str, float]:
+    """The columns of a table for a number and its range: the number under its name, then `_low` and `_high`."""
+    return {name: number, f"{name}_low": low, f"{name}_high": high}
+
+
 @dataclass(frozen=True)
 class Typical:
     """The median of one number over n minibatches, and its range.
@@ -28,8 +33,8 @@ class Typical:
     n: int
 
     def columns(self, name: str) -> dict[str, float]:
-        """The columns of a table: the median under this name, then `_low` and `_high`."""
-        return {name: self.median, f"{name}_low": self.low, f"{name}_high": self.high}
+        """The columns of a table, as `with_range`."""
+        return with_range(name, self.median, self.low, self.high)
 
 
 def typical(values: Float[np.ndarray, "N"]) -> Typical:

@@ -31,6 +31,7 @@ def trap(
     """
     from toppo_diag.analysis.trap import is_fairgrad_one
     from toppo_diag.analysis.trap import trap as measure
+    from toppo_diag.analysis.typical import with_range
     from toppo_diag.plots.trap import trap_figure
     from toppo_diag.reading.conditions import (
         chosen_side,
@@ -81,9 +82,7 @@ def trap(
             {
                 grams.step.name: int(s),
                 "task": task,
-                "share": found.shares[t, k],
-                "share_low": found.lowest[t, k],
-                "share_high": found.highest[t, k],
+                **with_range("share", found.shares[t, k], found.lowest[t, k], found.highest[t, k]),
                 **did(t, k),
             }
             for t, s in enumerate(found.env_steps)

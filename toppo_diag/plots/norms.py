@@ -46,9 +46,8 @@ def norms_figure(
 ) -> Figure:
     """The Figure with one panel per side: ||g_i|| per task, and the step of two combiners on the same gradients.
 
-    The bold dashed black line is the mean, the bold red one FairGrad at alpha = 1. A point is
-    the median over the minibatches of its step. The titles give the median of the spread over all minibatches, and its
-    range.
+    The bold dashed black line is the mean, the bold red one FairGrad at alpha = 1. A point is the median over the
+    minibatches of its step. The titles give the median of the spread over all minibatches, and its range.
 
     Args:
         series: by side, that is by named group of shared parameters.

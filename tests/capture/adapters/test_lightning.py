@@ -46,6 +46,21 @@ class Module(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.05)
 
 
+def quiet(tmp_path: Path, callbacks: Any, max_epochs: int = 2, **options: Any) -> Any:
+    """A trainer on the CPU that prints nothing and saves nothing by itself."""
+    return lightning.Trainer(
+        max_epochs=max_epochs,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        callbacks=list(callbacks),
+        **options,
+    )
+
+
 def trained(
     tmp_path: Path,
     as_dict: bool = True,
@@ -58,17 +73,7 @@ def trained(
     module = kind(as_dict)
     if scale:  # Lightning itself refuses fp16 on the CPU
         options["plugins"] = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))
-    trainer = lightning.Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=tmp_path,
-        callbacks=list(callbacks),
-        **options,
-    )
+    trainer = quiet(tmp_path, callbacks, **options)
     trainer.fit(module, data.DataLoader(data.TensorDataset(X, Y), batch_size=batch))
     return module
 
@@ -189,16 +194,7 @@ def test_two_processes_record_the_gradients_of_the_joined_batch(tmp_path):
 def test_a_training_that_goes_on_from_a_checkpoint_is_the_same_as_one_that_did_not_stop(tmp_path):
     def fitted(name: str, epochs: int, checkpoint: Path | None = None) -> tuple[Any, Module]:
         options = {"tasks": ["sum", "first"], "every": 1, "combiner": "famo", "exist": "resume"}
-        trainer = lightning.Trainer(
-            max_epochs=epochs,
-            accelerator="cpu",
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            default_root_dir=tmp_path,
-            callbacks=[Record(tmp_path / name, **options)],
-        )
+        trainer = quiet(tmp_path, [Record(tmp_path / name, **options)], epochs)
         module = Module(True)
         loader = data.DataLoader(data.TensorDataset(X, Y), batch_size=8)
         trainer.fit(module, loader, ckpt_path=checkpoint, **({"weights_only": True} if checkpoint else {}))
