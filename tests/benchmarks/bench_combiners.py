@@ -18,7 +18,8 @@ from tests.combiners.gradients import clustered, gram_of
 from toppo.combiners import FairGrad, make, names
 from toppo.combiners.blas import single_thread
 from toppo.combiners.fairgrad import solve
-from toppo_diag.analysis.solver_bench import solver_bench, to_markdown
+from toppo_diag.analysis.solver_bench import bench_table, solver_bench
+from toppo_diag.markup import to_markdown
 
 
 def microseconds(call: Callable[[], object], repeats: int = 200) -> float:
@@ -53,8 +54,8 @@ def main() -> None:
             times[K] = microseconds(partial(combiner.combine, stack[0], losses=losses, order=order), 40)
         print(f"{combiner.spec:46}{times[10]:9.0f}{times[50]:9.0f}")
 
-    print("\nTable C.1\n")
-    print(to_markdown(solver_bench()))
+    print()
+    print(to_markdown(bench_table(solver_bench())))
 
 
 if __name__ == "__main__":

@@ -215,6 +215,20 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_a_state_that_fits_one_side_changes_neither(tmp_path: Path) -> None:
+    model, x = build("mlp")
+    sides = {"early": model.encoder[:2], "late": model.encoder[2:]}
+    trained, fresh = (
+        start(tmp_path, model, sides=sides, combiner={"early": "famo", "late": late}, exist="new")
+        for late in ("dwa", "pcgrad")
+    )
+    trained.backward(all_samples(model(x)))
+    before = fresh.state_dict()
+    with pytest.raises(toppo.ToppoError, match="pcgrad carries nothing"):
+        fresh.load_state_dict(trained.state_dict())
+    assert fresh.state_dict() == before
+
+
 # --- a full disk -----------------------------------------------------------------------------------------------------
 
 

@@ -15,12 +15,13 @@ from toppo_diag.analysis.solver_bench import (
     REGIMES,
     SOLVERS,
     bench_regime,
+    bench_table,
     regime_gram,
     solve_scipy,
     solve_sgd,
     solver_bench,
-    to_markdown,
 )
+from toppo_diag.markup import to_latex, to_markdown
 from toppo_diag.output import to_csv
 
 ROW_1, ROW_2, *_, ROW_5 = REGIMES
@@ -79,13 +80,14 @@ def test_sgd_keeps_the_best_weights_it_saw():
     assert absolute_residual(G, w) <= absolute_residual(G, np.full(3, 1 / 3))
 
 
-def test_csv_and_markdown_hold_every_row():
+def test_csv_and_table_hold_every_row():
     rows = solver_bench([ROW_1], timings=2)
     read = list(csv.DictReader(io.StringIO(to_csv(map(asdict, rows)))))
     assert [row["solver"] for row in read] == list(SOLVERS)
     assert float(read[0]["milliseconds"]) == rows[0].milliseconds
-    said, _, *lines = to_markdown(rows).splitlines()
-    assert "the paper's in brackets" in said
+    table = bench_table(rows)
+    _, _, *lines = to_markdown(table).split("\n\n- ")[0].splitlines()
+    assert "the paper's in brackets" in table.notes[0]
     assert len(lines) == 3  # the header, its rule, and a line for each regime, as in Table C.1
     assert len({line.count("|") for line in lines}) == 1
     cells = [cell.strip() for cell in lines[2].strip("|").split("|")]
@@ -94,3 +96,4 @@ def test_csv_and_markdown_hold_every_row():
     assert cells[5] == f"{rows[4].milliseconds:.3g}"  # ours is not in the paper
     assert cells[6] == f"{rows[0].kkt_residual:.1e} (1.8e-13)"
     assert cells[-1] == f"{rows[3].times_scipy:,.0f}x (48x)"
+    assert " & ".join(["K=50, spread 1x", cells[1]]) in to_latex(table)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from toppo.capture.errors import CaptureError
-from toppo.combiners import Combiner
+from toppo.combiners import Combiner, CombinerError
 
 
 def saved(next_step: int | None, orders: np.random.Generator, combiners: Mapping[str, Combiner]) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def saved(next_step: int | None, orders: np.random.Generator, combiners: Mapping
 
 
 def restore(state: Mapping[str, Any], orders: np.random.Generator, combiners: Mapping[str, Combiner]) -> int | None:
-    """Put a saved state into a generator and combiners. Return the next step.
+    """Put a saved state into a generator and combiners, or change none of them. Return the next step.
 
     Args:
         state: what `saved` returned.
@@ -45,7 +45,7 @@ def restore(state: Mapping[str, Any], orders: np.random.Generator, combiners: Ma
         arrays = {side: {name: a.cpu().numpy() for name, a in own.items()} for side, own in state["combiners"].items()}
         if step is not None and (type(step) is not int or step < 0):
             raise ValueError("no number of a step")
-        orders.bit_generator.state = generator
+        type(orders.bit_generator)().state = generator  # raises if it is none
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CaptureError("this is not the state of a recorder; give what `recorder.state_dict()` returned") from error
     if arrays.keys() != combiners.keys():
@@ -54,6 +54,13 @@ def restore(state: Mapping[str, Any], orders: np.random.Generator, combiners: Ma
             f"the state has combiners of {there}, and this recorder has combiners of {here}; "
             "give `toppo.record` the same `combiner` and `sides` as in the run before"
         )
-    for side, combiner in combiners.items():
-        combiner.restore(arrays[side])
+    before = {side: combiner.state() for side, combiner in combiners.items()}
+    try:
+        for side, combiner in combiners.items():
+            combiner.restore(arrays[side])
+    except CombinerError:
+        for side, combiner in combiners.items():
+            combiner.restore(before[side])
+        raise
+    orders.bit_generator.state = generator
     return step

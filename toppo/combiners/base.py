@@ -317,7 +317,7 @@ class Combiner(ABC):
             state: the arrays by name.
 
         Raises:
-            CombinerError: the state belongs to another method.
+            CombinerError: the state belongs to another method. Then the combiner keeps the state that it has.
         """
         if unknown := sorted(set(state) - set(self.state_names)):
             holds = ", ".join(self.state_names) or "nothing"

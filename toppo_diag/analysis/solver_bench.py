@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ from scipy.optimize import least_squares
 from toppo.combiners.blas import single_thread
 from toppo.combiners.fairgrad import kkt_residual, solve
 from toppo.combiners.fairgrad_paper import absolute_residual, solve_paper
+from toppo_diag.analysis.tables import Row, Table
 
 Structure = Literal["random", "orthogonal", "graded"]
 Solver = Callable[[Float[np.ndarray, "K K"]], Float[np.ndarray, "K"]]
@@ -228,27 +229,34 @@ def solver_bench(regimes: Sequence[Regime] = REGIMES, *, timings: int = TIMINGS,
     return [row for regime in regimes for row in bench_regime(regime, timings=timings, seed=seed)]
 
 
-def to_markdown(rows: Sequence[SolverRow]) -> str:
-    """The rows as a Markdown table in the shape of Table C.1: a line for each regime, and cells "here (paper)"."""
-    header = ["Regime", *(f"ms: {name}" for name in SOLVERS), *(f"KKT: {name}" for name in SOLVERS), "Speedup"]
-    lines = [header, ["---"] + ["---:"] * (len(header) - 1)]
+def bench_table(rows: Sequence[SolverRow]) -> Table:
+    """The rows in the shape of Table C.1: a line for each regime, and cells "here (paper)"."""
     speedups = {regime.name: regime.paper_speedup for regime in REGIMES}
+    lines = []
     for regime in dict.fromkeys(row.regime for row in rows):
         by_solver = {row.solver: row for row in rows if row.regime == regime}
         found = [by_solver[name] for name in SOLVERS]
-        lines.append(
-            [
-                regime,
-                *(_beside(row.milliseconds, row.paper_milliseconds, "{:.3g}") for row in found),
-                *(_beside(row.kkt_residual, row.paper_kkt_residual, "{:.1e}") for row in found),
-                _beside(by_solver[PAPER_SOLVER].times_scipy, speedups.get(regime, np.nan), "{:,.0f}x"),
-            ]
+        cells = (
+            regime,
+            *(_beside(row.milliseconds, row.paper_milliseconds, "{:.3g}") for row in found),
+            *(_beside(row.kkt_residual, row.paper_kkt_residual, "{:.1e}") for row in found),
+            _beside(by_solver[PAPER_SOLVER].times_scipy, speedups.get(regime, np.nan), "{:,.0f}x"),
         )
-    said = (
-        "Each number is measured here, with the paper's in brackets. "
-        f"Speedup is scipy's time over that of {PAPER_SOLVER}. KKT is the residual ||G w - 1/w||.\n\n"
+        lines.append(Row(cells))
+    return Table(
+        number="C.1",
+        title="FairGrad solvers, measured on this machine",
+        spans=("", *["ms"] * len(SOLVERS), *["KKT"] * len(SOLVERS), ""),
+        header=("Regime", *SOLVERS, *SOLVERS, "Speedup"),
+        rows=tuple(lines),
+        notes=(
+            "Each number is measured here, with the paper's in brackets",
+            f"Speedup is scipy's time over that of {PAPER_SOLVER}",
+            "KKT is the norm of the residual G w - 1/w",
+        ),
+        numbers=tuple(asdict(row) for row in rows),
+        ours=("ours",),
     )
-    return said + "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def _beside(here: float, paper: float, form: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from toppo_diag.commands.command import instrument
 from toppo_diag.product import Product
 
@@ -18,7 +16,8 @@ def solver_bench() -> Product:
     Takes some seconds. Needs no dump.
     """
     from toppo_diag.analysis import solver_bench as bench
+    from toppo_diag.markup import to_latex, to_markdown
 
-    found = bench.solver_bench()
-    rows = [dataclasses.asdict(row) for row in found]
-    return Product("solver-bench", None, {"": rows}, rows, measured=MEASURED, texts={".md": bench.to_markdown(found)})
+    table = bench.bench_table(bench.solver_bench())
+    texts = {".md": to_markdown(table), ".tex": to_latex(table)}
+    return Product("solver-bench", None, {"": table.numbers}, table.numbers, measured=MEASURED, texts=texts)

@@ -302,8 +302,8 @@ class TaskForce(Combiner):
         }
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        self._mind = self._shown = None
         if not state:
+            self._mind = self._shown = None
             return
         if wrong := sorted(set(state) ^ set(self.state_names)):
             raise CombinerError(
@@ -316,7 +316,7 @@ class TaskForce(Combiner):
         mind.noise, mind.before, mind.rewards = (state[name].copy() for name in ("noise", "before", "rewards_last"))
         mind.calls, mind.open = int(state["calls"]), bool(state["open"])
         mind.gradient_reward = float(state["gradient_reward"])
-        self._mind = mind
+        self._mind, self._shown = mind, None
 
     def _check_tasks(self, n_tasks: int) -> None:
         if n_tasks < 2:
