@@ -257,6 +257,12 @@ def test_the_results_page_states_success():
         assert f"| {name} | {row} |" in page
 
 
+def test_the_page_on_tables_states_the_budgets_of_its_table():
+    budget = 20_000_000
+    shares = [100 * int(read_runs([str(DATA / f"{run}.h5")])[0].env_steps[-1]) / budget for run in ("mean-ln", "toppo")]
+    assert "{:g}% and {:g}% of the steps".format(*shares) in text("docs/instruments/tables.md")
+
+
 def test_the_results_page_states_the_numbers_of_v1():
     page = text("docs/results.md")
     both = ["toppo-v1", "toppo"]
