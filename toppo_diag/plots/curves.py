@@ -20,6 +20,7 @@ from toppo_diag.analysis.runs import RUNGS
 from toppo_diag.plots.names import short
 from toppo_diag.plots.style import (
     COLUMN_WIDTH,
+    ENVIRONMENT_STEPS,
     PAGE_WIDTH,
     Target,
     dress,
@@ -155,7 +156,7 @@ def _draw_success(
         _draw(ax, steps, drawn, looks[label], label)
     ax.set_ylim(-2, 102)
     ax.set_ylabel(f"success rate (%), {_said(band, (drawn for _, drawn in lines.values()))}")
-    steps_axis(ax)
+    steps_axis(ax, ENVIRONMENT_STEPS)
     _mark_baselines(ax, baselines, high)
 
 
@@ -240,7 +241,7 @@ def per_task_figure(panels: Mapping[str, Lines], title: str, band: str, *, figur
     for ax in axes[max(0, len(panels) - columns) : len(panels)]:  # the last panel of each column
         ax.xaxis.set_tick_params(labelbottom=True)
     # The label belongs to one panel: a label of the whole figure would lie on its legend.
-    axes[len(panels) - 1 - (columns - 1) // 2].set_xlabel("environment steps")
+    axes[len(panels) - 1 - (columns - 1) // 2].set_xlabel(ENVIRONMENT_STEPS)
     shown = (drawn for lines in panels.values() for _, drawn in lines.values())
     target.supylabel(f"success rate (%), {_said(band, shown)}", fontsize=7)
     target.suptitle(title, fontsize=7.5)

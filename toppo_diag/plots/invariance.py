@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from toppo_diag.analysis.invariance import FACTORS, SIGMAS, Perturbation, Sweep
 from toppo_diag.plots.style import (
+    ENVIRONMENT_STEPS,
     PAGE_WIDTH,
     Target,
     combiner_label,
@@ -131,6 +132,6 @@ def draw_realised(ax: Axes, realised: Mapping[str, tuple[np.ndarray, Float[np.nd
     ax.set(yscale="log")
     ax.set_ylabel(r"$\Vert\tilde d - d\Vert / \Vert d\Vert$")
     ax.set_ylim(top=1e4 * ax.get_ylim()[1])  # room for the legend
-    steps_axis(ax, "environment steps")  # PopArt is the trainer's, whose steps these are
+    steps_axis(ax, ENVIRONMENT_STEPS)  # PopArt is the trainer's, whose steps these are
     ax.legend(loc="upper left", ncols=2)
     return ax

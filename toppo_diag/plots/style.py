@@ -54,6 +54,9 @@ GRADIENT_UNIT = "loss / parameter"
 STEPS = "steps"
 """Label of the steps where a run does not say what they are."""
 
+ENVIRONMENT_STEPS = "environment steps"
+"""Label of the steps of our trainer, where only its runs are drawn."""
+
 _DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 
 _BEHIND: dict[str, Any] = {"color": "0.82", "linestyle": "-", "marker": "", "zorder": 1.5}
