@@ -41,6 +41,8 @@ OPTIONS: dict[str, tuple[Callable[[Heads], dict[str, Any]], str]] = {
     "a side of another model": (lambda m: {"sides": {"x": nn.Linear(2, 2)}}, "'x' has no parameter of the model"),
     "a side without parameters": (lambda m: {"sides": {"x": nn.ReLU()}}, "'x' has no parameter of the model"),
     "a side that cannot have its name": (lambda m: {"sides": {"a/b": m.encoder}}, "`sides`: 'a/b' cannot name"),
+    "a side with the name of a value": (lambda m: {"sides": {"loss": m.encoder}}, "`sides`: side 'loss' has the name"),
+    "a side with the name of an argument": (lambda m: {"sides": {"step": m.encoder}}, "`sides`: side 'step' has the"),
     "a side with a name that is taken": (lambda m: {"sides": {"a": m.encoder, "a_layer": m.heads}}, "`sides`: the"),
     "a tensor in config": (lambda m: {"config": {"lr": torch.tensor(1.0)}}, "`config=.*JSON cannot hold it"),
     "NaN in config": (lambda m: {"config": {"lr": float("nan")}}, "`config=.*JSON cannot hold it"),
@@ -112,3 +114,13 @@ def test_the_dump_says_how_it_was_recorded(tmp_path: Path) -> None:
     told = [toppo.open_dump(tmp_path / name).attrs["capture"] for name in ("plain", "other")]
     assert [(one["every"], one["accumulate"], one["scaler"]) for one in told] == [(100, 1, False), (3, 2, True)]
     assert toppo.open_dump(tmp_path / "other").attrs["config"] == {"lr": 0.1}
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers(tmp_path: Path) -> None:
+    model, x = build("mlp")
+    whole = {"every": np.int64(2), "accumulate": np.int64(1), "seed": np.int64(3)}
+    with record(tmp_path / "dump", model, tasks=TASKS, **whole) as recorder:  # type: ignore[arg-type]
+        for _ in range(3):
+            recorder.backward(all_samples(model(x)))
+    dump = toppo.open_dump(tmp_path / "dump")
+    assert (dump.steps.tolist(), dump.attrs["capture"]["every"]) == ([0, 2], 2)

@@ -381,3 +381,32 @@ def test_gradients_of_any_length_have_a_gram(tmp_path: Path, scale: float) -> No
         recorder.backward(losses)
     factors = np.array([1.0, scale])
     np.testing.assert_allclose(grams(tmp_path)[0], unscaled * factors * factors[:, None], rtol=1e-5)
+
+
+def test_shared_parameters_outside_of_every_side_are_no_news(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = net()
+    with caplog.at_level(logging.WARNING), start(tmp_path, model, sides={"first": model[0]}) as recorder:
+        for _ in range(3):
+            recorder.backward(trunk_losses(model, X))
+    assert not caplog.records  # model[2] is shared too, and the first summary says that it is in no side
+
+
+@pytest.mark.parametrize("combiner", ["dwa", "famo"])
+def test_a_combiner_that_misses_a_loss_leaves_the_gradients_alone(tmp_path: Path, combiner: str) -> None:
+    model = net()
+    with start(tmp_path, model, combiner=combiner) as recorder:
+        with pytest.raises(CaptureError, match="needs every task's loss, and task 'b' is absent"):
+            recorder.backward({"a": trunk_losses(model, X)[0]})
+        assert all(p.grad is None for p in model.parameters())
+        recorder.backward(trunk_losses(model, X) ** 2)  # the same step, now with both
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [({"weights": "ab"}, "`weights`: not numbers"), ({"samples": ["a"] * N}, "`samples`: not numbers")],
+)
+def test_words_in_place_of_numbers_are_named(tmp_path: Path, wrong: dict[str, Any], named: str) -> None:
+    model = net()
+    with start(tmp_path, model) as recorder, pytest.raises(CaptureError, match=named) as caught:
+        recorder.backward(trunk_losses(model, X), **wrong)
+    assert "\n" not in str(caught.value)

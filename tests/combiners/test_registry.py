@@ -355,3 +355,9 @@ def test_the_package_does_not_import_torch():
         "import sys, toppo.combiners; sys.exit(any(name.split('.')[0] in ('torch', 'torchjd') for name in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("spec", [None, 3, ["mean"]])
+def test_a_combiner_is_named_by_a_text(spec):
+    with pytest.raises(UsageError, match="a combiner is named by a text such as 'fairgrad:alpha=1', not by a"):
+        make(spec)

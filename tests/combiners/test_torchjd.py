@@ -168,3 +168,10 @@ def test_a_missing_torchjd_is_one_clear_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "torchjd", None)
     with pytest.raises(ImportError, match=r"torchjd:weighting=MGDA needs torchjd.*pip install 'toppo\[torchjd\]'"):
         make("torchjd:weighting=MGDA").combine(np.eye(2))
+
+
+def test_a_missing_torchjd_is_told_before_the_training(monkeypatch: pytest.MonkeyPatch):
+    make("torchjd").check_use(2)
+    monkeypatch.setitem(sys.modules, "torchjd", None)
+    with pytest.raises(ImportError, match="needs torchjd"):
+        make("torchjd").check_use(2)

@@ -265,3 +265,10 @@ def test_a_side_named_like_a_path_stays_in_the_directory(tmp_path):
     product = toppo_diag.heatmaps(str(runs.record(tmp_path / "r", snapshots=2)))
     files = replace(product, name=stem("heatmaps", "../../x", "run")).save(tmp_path / "out" / "deep", "svg")
     assert {file.resolve().parent for file in files} == {(tmp_path / "out" / "deep").resolve()}
+
+
+def test_numbers_of_numpy_choose_as_numbers_do(run):
+    chosen = toppo_diag.norms(run, snapshot=np.int64(1)).tables["main"]
+    assert chosen.equals(toppo_diag.norms(run, snapshot=1).tables["main"])
+    several = toppo_diag.norms(run, snapshot=[np.int64(0), np.int64(1)]).tables["main"]
+    assert several.equals(toppo_diag.norms(run, snapshot="0,1").tables["main"])

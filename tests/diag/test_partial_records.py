@@ -370,3 +370,30 @@ def test_a_stream_tells_of_gradients_that_are_not_finite_before_the_first_snapsh
 
 def test_many_tasks_are_combined_again_in_fewer_minibatches() -> None:
     assert [most_grams(k) for k in (1, 50, 100, 126, 200, 1000)] == [20, 20, 20, 9, 4, 4]
+
+
+def test_a_task_that_misses_a_minibatch_keeps_its_numbers(tmp_path: Path) -> None:
+    losses = np.array([[[1.0, 2.0], [3.0, np.nan]], [[np.nan, np.nan], [5.0, np.nan]]])
+    sizes = {"tasks": "ab", "sides": {"trunk": 3}, "minibatches": 2, "absences": True}
+    spec = {"loss": ScalarSpec(("task",))}
+    with DumpWriter.create(tmp_path / "d", minibatch_scalars=spec, **sizes) as writer:  # type: ignore[arg-type]
+        for step, of_step in enumerate(losses):
+            for minibatch, loss in enumerate(of_step):
+                there = np.isfinite(loss)
+                J = np.where(there[:, None], np.eye(2, 3), np.nan)
+                writer.record_minibatch(minibatch, slabs={"trunk": J}, scalars={"loss": loss}, present=there)
+            writer.commit_snapshot(step=step)
+    (curve,) = read_record(open_dump(tmp_path / "d"), "d").curves
+    np.testing.assert_array_equal(curve.values, [[2.0, 2.0], [5.0, np.nan]])
+
+
+@pytest.mark.parametrize("attrs", [{"gradient_scale": 0.5}, {"combiners": "mean"}, {"combiners": {"trunk": 3}}])
+def test_attributes_of_any_kind_are_no_traceback(tmp_path: Path, attrs: dict[str, object]) -> None:
+    weights = {"trunk_weights": ScalarSpec(("task",))}
+    with DumpWriter.create(
+        tmp_path / "d", tasks="ab", sides={"trunk": 3}, minibatch_scalars=weights, attrs=attrs
+    ) as writer:
+        for step in range(3):
+            writer.record(step=step, trunk=np.eye(2, 3), trunk_weights=np.ones(2))
+    for ask in (toppo_diag.replay, toppo_diag.trap, toppo_diag.weights, toppo_diag.scalars, toppo_diag.report):
+        ask(tmp_path / "d")

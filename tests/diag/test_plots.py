@@ -48,6 +48,7 @@ from toppo_diag.plots.style import (
     combiner_style,
     figure_bytes,
     log_axis,
+    panel_letters,
     paper_style,
     save_figure,
     task_styles,
@@ -646,3 +647,8 @@ def test_names_that_no_font_draws_are_said_once(tmp_path, recwarn):
     product.save(tmp_path / "o", "png,pdf,svg")
     assert not [w for w in recwarn.list if "Glyph" in str(w.message)]
     assert not [note for note in toppo_diag.norms(str(runs.record(tmp_path / "fg"))).notes if "no font" in note]
+
+
+def test_every_panel_has_a_letter_of_its_own():
+    letters = list(itertools.islice(panel_letters(), 60))
+    assert letters[:3] == ["a", "b", "c"] and letters[25:28] == ["z", "aa", "ab"] and len(set(letters)) == 60

@@ -15,7 +15,7 @@ from tests.diag import runs
 from tests.diag.evaluated import evaluate, flat
 from tests.diag.test_cli import diag  # noqa: F401  (a fixture)
 from toppo.combiners.geometry import gradient_norms
-from toppo.dump import DumpWriter, ScalarSpec, gram
+from toppo.dump import DumpWriter, ScalarSpec, gram, open_dump
 from toppo_diag.reading.live import look
 
 
@@ -181,3 +181,13 @@ def test_info_is_a_screen_that_reads(diag, archive):  # noqa: F811
     assert max(map(len, out.splitlines()[1:])) <= 100
     assert "environment steps 500,000 to 2,000,000" in out
     assert "  critic_combiner        fairgrad:alpha=1" in out
+
+
+def test_a_dump_that_is_open_is_looked_at_anew(tmp_path: Path):
+    with DumpWriter.create(tmp_path / "d", tasks="ab", sides={"trunk": 3}) as writer:
+        writer.record(step=1, trunk=np.eye(2, 3))
+        writer.flush()
+        dump = open_dump(tmp_path / "d")
+        assert (look(dump).steps, look(dump).complete) == (1, False)
+        writer.record(step=2, trunk=np.eye(2, 3))
+    assert (look(dump).steps, look(dump).complete) == (2, True)

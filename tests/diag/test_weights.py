@@ -14,7 +14,7 @@ from tests.diag import runs
 from tests.diag.test_cli import diag  # noqa: F401 (a fixture)
 from tests.diag.test_plots import assert_legible, line, names
 from toppo.dump import ENV_STEPS, DumpWriter, ScalarSpec, gram
-from toppo_diag.analysis.weights import moving_average, stretches, weight_shares
+from toppo_diag.analysis.weights import moving_average, spread_over_phase, stretches, weight_shares
 from toppo_diag.plots.style import paper_style
 from toppo_diag.plots.weights import weights_figure
 
@@ -167,3 +167,12 @@ def test_trap_shows_what_was_recorded_on_its_own_scale(tmp_path, name, units, co
     assert beside.get_ylabel() == label
     assert beside.get_yscale() == ("log" if column == "loss" else "linear")
     assert (beside.get_ylim()[1] < 1.1) == (column == "accuracy")
+
+
+def test_the_minibatches_of_a_snapshot_stand_side_by_side():
+    steps, minibatch = np.array([100, 100, 200, 200]), np.array([0, 1, 0, 1])
+    of_trainer = spread_over_phase(steps, minibatch, 2, np.array([100, 200]), 20)
+    np.testing.assert_array_equal(of_trainer, [90, 100, 190, 200])
+    of_others = spread_over_phase(steps, minibatch, 2, np.array([100, 200]), None)
+    np.testing.assert_array_equal(of_others, [50, 100, 150, 200])
+    np.testing.assert_array_equal(spread_over_phase(steps[:2], minibatch[:2], 2, np.array([100]), None), [100, 100])

@@ -161,7 +161,7 @@ def test_absent_and_not_finite_are_told_apart(store: Path) -> None:
     assert open_dump(store).values("trunk_finite").tolist() == [[[0, -1, 1]]]
     report = verify(store)
     assert report.ok
-    assert "trunk_grad, snapshot 0, minibatch 0, task a: recorded with values that are not finite" in report.notes
+    assert "trunk gradient of a: not finite in snapshot 0, minibatch 0, as recorded" in report.notes
 
 
 def test_absence_is_asked_for(store: Path) -> None:

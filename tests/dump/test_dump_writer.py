@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -259,7 +260,7 @@ def test_rows_that_are_not_finite_are_kept_and_flagged(store: Path, caplog: pyte
     report = verify(store)
     assert report.ok
     assert (
-        "actor_grad, snapshot 0, minibatch 0, task drawer-open: recorded with values that are not finite"
+        "actor gradient of drawer-open: not finite in 2 minibatches, first in snapshot 0, minibatch 0, as recorded"
         in report.notes
     )
 
@@ -507,3 +508,17 @@ def test_what_cannot_be_stored_is_refused_at_creation(store: Path, change: dict,
     with pytest.raises(DumpError, match=message):
         run.create(store, **change)
     assert not store.exists()
+
+
+@pytest.mark.parametrize("more", [{"minibatches": 2}, {"snapshot_scalars": {"rate": ScalarSpec(())}}])
+def test_record_is_for_snapshots_of_one_minibatch(store: Path, more: dict[str, Any]) -> None:
+    with DumpWriter.create(store, tasks=run.TASKS, sides={"trunk": 24}, **more) as writer:
+        for _ in range(2):
+            with pytest.raises(DumpError, match="`record` takes one minibatch alone; use `record_minibatch`"):
+                writer.record(step=1, trunk=np.zeros((3, 24)))
+
+
+@pytest.mark.parametrize("side", ["step", "present", "self", "loss"])
+def test_a_side_has_no_name_of_another_value(store: Path, side: str) -> None:
+    with pytest.raises(DumpError, match=f"side '{side}' has the name of another value of a record"):
+        DumpWriter.create(store, tasks="ab", sides={side: 3}, minibatch_scalars={"loss": ScalarSpec(("task",))})

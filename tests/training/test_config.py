@@ -254,3 +254,10 @@ def test_whatever_a_file_holds_is_one_line(tmp_path, text):
     with pytest.raises(UsageError) as refused:
         resolve({}, file=file)
     assert len(str(refused.value)) < 800
+
+
+@pytest.mark.parametrize("combiner", ["dwa", "famo", "uw"])
+def test_a_combiner_that_needs_positive_losses_is_refused_on_the_actor(combiner):
+    with pytest.raises(UsageError, match=f"{combiner} needs positive ones"):
+        resolve({"actor_combiner": combiner})
+    assert resolve({"critic_combiner": combiner}).critic_combiner.startswith(combiner)

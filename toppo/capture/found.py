@@ -76,7 +76,7 @@ class Found:
         return {"capture": capture, "combiners": {side: c.spec for side, c in self.combiners.items()}}
 
     def renewed(self, model: nn.Module, losses: TaskLosses) -> tuple[Found, dict[str, str]]:
-        """The same for a later step, and what is new: parameter -> a sentence about it.
+        """What was found, brought up to date at a later step, and a sentence about each parameter that changed.
 
         A parameter that was replaced by one of the same name and shape is followed. If there are parameters in doubt,
         this takes one walk of the graph per task, and the graph stays.
@@ -95,7 +95,7 @@ class Found:
                 named[name] = other
                 if not other.requires_grad:
                     news[name] = "is frozen, so its Grams are 0 as long as it is"
-        outside = {name: p for name, p in now.items() if name not in named}
+        outside = {name: p for name, p in now.items() if name not in named and name not in self.sharing.shared}
         mend = "so it is not in the Grams; record a new dump to have it"
         leaves = _reached(losses, now)
         for name, p in outside.items():

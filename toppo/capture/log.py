@@ -361,7 +361,7 @@ def check_names(tasks: Sequence[str], sides: Sequence[str]) -> None:
         layer_grams=True,
         absences=True,
         step=STEP,
-    ).check()
+    ).check_recordable()
 
 
 def _difference(there: Any, here: Any) -> str:

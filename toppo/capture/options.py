@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ class Options:
 
     def to_json(self) -> dict[str, Any]:
         """What the dump keeps of them in the attribute `capture`."""
-        return {"every": self.every, "accumulate": self.accumulate, "scaler": self.scaler is not None}
+        return {"every": int(self.every), "accumulate": int(self.accumulate), "scaler": self.scaler is not None}
 
 
 def check_options(options: Options, model: nn.Module, tasks: Sequence[str]) -> list[str]:
@@ -62,12 +63,13 @@ def check_options(options: Options, model: nn.Module, tasks: Sequence[str]) -> l
         UsageError: an option is out of range.
         CaptureError: the model cannot be recorded.
     """
-    for name, number, least in (
+    whole: tuple[tuple[str, Any, int], ...] = (
         ("every", options.every, 1),
         ("accumulate", options.accumulate, 1),
         ("seed", options.seed, 0),
-    ):
-        if isinstance(number, bool) or not isinstance(number, int) or number < least:
+    )
+    for name, number, least in whole:
+        if isinstance(number, bool) or not isinstance(number, Integral) or number < least:
             raise bad_option(name, number, f"must be a whole number, at least {least}")
     if options.way not in (None, *WAYS):
         raise bad_option("way", options.way, f"must be one of {', '.join(WAYS)}", WAYS)
@@ -137,7 +139,7 @@ def _check_sides(sides: Any, model: nn.Module, tasks: Sequence[str]) -> None:
 
 
 def _check_combiner(combiner: Any, sides: Sequence[str], n_tasks: int) -> None:
-    """Refuse what decides no step, so that a wrong spec is told before the first step."""
+    """Raise an error if this is no combiner for these sides, so that a wrong spec is told before the first step."""
     for side, one in combiner.items() if isinstance(combiner, Mapping) else [(None, combiner)]:
         if side is not None and side not in sides:
             raise CaptureError(f"`combiner`: there is no side {side!r}; {suggestion(str(side), sides)}")

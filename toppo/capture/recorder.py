@@ -173,6 +173,8 @@ class Recorder:
         Raises:
             CaptureError: the losses, the step or the graph cannot be used. Nothing is added to `.grad` by losses that
                 are wrong.
+            CombinerError: the combiner cannot work with the losses, or its loaded state is of other tasks.
+            MissingPackageError: the combiner needs a package that is not installed.
             DumpError: a number cannot be recorded.
         """
         if self._ended:
@@ -183,6 +185,8 @@ class Recorder:
         w = None if weights is None else self._weights(weights)
         if ends_step is False and self._options.accumulate == 1:
             raise CaptureError("`ends_step=False`: needs `toppo.record(..., accumulate=2)` or more")
+        if self._options.accumulate == 1:
+            self._require_losses([value is not None for value in given.values])
         if self._parts == 0:
             self._begin(step)
         try:
@@ -279,6 +283,17 @@ class Recorder:
         # A window that an error left open must not take this step's gradients.
         self._window = Window(number, due) if due or self._options.combiner is not None else None
 
+    def _require_losses(self, present: Sequence[bool]) -> None:
+        """Raise CaptureError if a task is absent, and a combiner needs its loss."""
+        if not all(present):
+            for combiner in self._combiners.values():
+                if combiner.needs_losses:
+                    absent = self._tasks[list(present).index(False)]
+                    raise CaptureError(
+                        f"combiner {combiner.name!r} needs every task's loss, and task {absent!r} is absent; "
+                        "take one that reads gradients alone, such as 'fairgrad'"
+                    )
+
     def _walk(self, total: Tensor) -> None:
         scaler = self._options.scaler
         (total if scaler is None else scaler.scale(total)).backward()
@@ -286,7 +301,10 @@ class Recorder:
     def _weights(self, weights: Sequence[float] | Tensor) -> Tensor:
         if self._options.combiner is not None:
             raise CaptureError("`weights`: a combiner decides the step of this recorder; give one of both")
-        w = torch.as_tensor(weights)
+        try:
+            w = torch.as_tensor(weights)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise CaptureError(f"`weights`: not numbers ({error}); give one for each task") from error
         if w.shape != (len(self._tasks),):
             raise CaptureError(f"`weights`: of shape {tuple(w.shape)}; give ({len(self._tasks)},), one per task")
         return w.detach()
@@ -301,7 +319,10 @@ class Recorder:
         """Walk the losses of one call in a window."""
         window, options = self._window, self._options
         assert window is not None
-        own = None if samples is None else Samples(torch.as_tensor(samples), len(self._tasks))
+        try:
+            own = None if samples is None else Samples(torch.as_tensor(samples), len(self._tasks))
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise CaptureError(f"`samples`: not numbers ({error}); give the index of each sample's task") from error
         alone = len(given.moving) < 2
         if self._found is None and self._ranks.any([alone], given.moving[0][1].device)[0]:
             self._say_once("waiting", "step %d: one task alone, so what the tasks share is not known yet", window.step)
@@ -345,7 +366,7 @@ class Recorder:
                 way=options.way,
                 held=self._ranks.agree(self._log.held),
             )
-            attrs = {"config": options.config, **found.attrs(), "seed": options.seed}
+            attrs = {"config": options.config, **found.attrs(), "seed": int(options.seed)}
             attrs["capture"] |= options.to_json()
             self._ranks.agree(
                 lambda: self._log.open(
@@ -449,12 +470,7 @@ class Recorder:
         found, rows = self._found, window.rows
         assert found is not None and rows is not None
         part = found.columns[side]
-        if combiner.needs_losses and not all(window.present):
-            absent = self._tasks[window.present.index(False)]
-            raise CaptureError(
-                f"combiner {combiner.name!r} needs every task's loss, and task {absent!r} is absent; "
-                "take one that reads gradients alone, such as 'fairgrad'"
-            )
+        self._require_losses(window.present)
         order = combiner.draw_order(self._orders, len(self._tasks))
         if np.isfinite(gram).all():
             combination = combiner.combine(gram, losses=loss, order=order)

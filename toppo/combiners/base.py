@@ -162,6 +162,7 @@ class Combiner(ABC):
             `_weight_of_dead`. "keep": `_combine` sees every task. Methods with an order or a state must say "keep",
             because an order or a state is about all K tasks.
         needs_losses: whether `combine` must be given the losses.
+        needs_positive_losses: whether these must be positive, which the losses of PPO's actor are not.
         needs_order: whether `combine` must be given an order from `draw_order`.
         needs_torch: whether `combine` imports torch.
         state_names: the arrays that a call leaves for the next call.
@@ -184,6 +185,7 @@ class Combiner(ABC):
     name: ClassVar[str]
     dead_tasks: ClassVar[DeadTasks] = "drop"
     needs_losses: ClassVar[bool] = False
+    needs_positive_losses: ClassVar[bool] = False
     needs_order: ClassVar[bool] = False
     needs_torch: ClassVar[bool] = False
     state_names: ClassVar[tuple[str, ...]] = ()

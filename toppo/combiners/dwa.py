@@ -38,6 +38,7 @@ class DWA(Combiner):
     name: ClassVar[str] = "dwa"
     dead_tasks: ClassVar[DeadTasks] = "keep"
     needs_losses: ClassVar[bool] = True
+    needs_positive_losses: ClassVar[bool] = True
     state_names: ClassVar[tuple[str, ...]] = ("averages", "running", "calls")
 
     temperature: float = 2.0

@@ -48,6 +48,7 @@ class FAMO(Combiner):
     name: ClassVar[str] = "famo"
     dead_tasks: ClassVar[DeadTasks] = "keep"
     needs_losses: ClassVar[bool] = True
+    needs_positive_losses: ClassVar[bool] = True
     state_names: ClassVar[tuple[str, ...]] = ("logits", "first_moment", "second_moment", "steps", "last_losses")
 
     lr: float = 0.025

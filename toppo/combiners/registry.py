@@ -107,6 +107,8 @@ def parse_spec(spec: str) -> tuple[type[Combiner], dict[str, Any]]:
         >>> parse_spec("fairgrad:alpha=2")[1]
         {'alpha': 2.0}
     """
+    if not isinstance(spec, str):
+        raise UsageError(f"a combiner is named by a text such as 'fairgrad:alpha=1', not by a {type(spec).__name__}")
     name, _, rest = spec.strip().partition(":")
     kind = _find(name)
     types = _option_types(kind)

@@ -37,7 +37,8 @@ class Scalars:
 
     Attributes:
         whole: name -> one number for each Gram, (...). The first three are NaN where fewer than two tasks have a
-            gradient, and the last two where fewer than two tasks are present, or one of them has no weight:
+            gradient. `effective_rank` is NaN where no task is present. The last two are NaN where fewer than two tasks
+            are present, or one of them has no weight; `top_1_mass` also where no task has a gradient:
 
             - `spread`: longest over shortest gradient of the live tasks.
             - `mean_abs_cosine`: mean |cos| over the pairs of live tasks.

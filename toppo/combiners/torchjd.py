@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -48,6 +49,15 @@ class TorchJD(Combiner):
     @property
     def claims(self) -> Claims:
         return Claims()
+
+    def check_use(self, n_tasks: int) -> None:
+        """Raise MissingPackageError if TorchJD is not installed.
+
+        Args:
+            n_tasks: K.
+        """
+        if find_spec("torchjd") is None:
+            raise MissingPackageError(f"{self.spec} needs torchjd: pip install 'toppo[torchjd]'")
 
     def _combine(
         self,

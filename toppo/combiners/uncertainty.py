@@ -36,6 +36,7 @@ class UncertaintyWeighting(Combiner):
     name: ClassVar[str] = "uw"
     dead_tasks: ClassVar[DeadTasks] = "keep"
     needs_losses: ClassVar[bool] = True
+    needs_positive_losses: ClassVar[bool] = True
     state_names: ClassVar[tuple[str, ...]] = ("log_variance",)
 
     lr: float = 0.025

@@ -325,6 +325,14 @@ class Layout:
             raise DumpError(f"`late` has {', '.join(self.late)}: not scalars, or more than the {self.spare} spare ones")
         self.arrays(1, 1)
 
+    def check_recordable(self) -> None:
+        """Check the layout, and that `DumpWriter.record` can tell the slab of a side from every other value."""
+        self.check()
+        taken = {"self", "step", "present", *self.minibatch_scalars, *self.snapshot_scalars}
+        for side in self.sides:
+            if side in taken:
+                raise DumpError(f"side {side!r} has the name of another value of a record; give the side another name")
+
     def to_json(self) -> dict[str, Any]:
         """The layout as values that JSON can hold. `from_json` turns them back into a layout.
 

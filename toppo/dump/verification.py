@@ -166,6 +166,7 @@ class _Check:
         self.slabs = 0
         self.gram_error = 0.0
         self._odd_values: dict[str, int] = {}
+        self._odd_gradients: dict[tuple[str, str], list[tuple[int, int]]] = {}  # (side, task) -> (snapshot, minibatch)
 
     def run(self) -> Iterator[None]:
         """Check everything. Yields after the metadata and after each snapshot."""
@@ -217,6 +218,10 @@ class _Check:
         self.notes += [
             f"{name}: {count} values are not finite, as recorded" for name, count in self._odd_values.items()
         ]
+        for (side, task), places in self._odd_gradients.items():
+            where = "snapshot {}, minibatch {}".format(*places[0])
+            times = f"in {len(places):,} minibatches, first in {where}" if len(places) > 1 else f"in {where}"
+            self.notes.append(f"{side} gradient of {task}: not finite {times}, as recorded")
 
     def _run_files(self) -> None:
         """Compare what the trainer wrote beside the dump. The files of other programs are left alone."""
@@ -289,8 +294,7 @@ class _Check:
         absent = np.zeros(len(tasks), bool) if recorded.present is None else recorded.present == 0
         if flags is not None:
             for task in np.flatnonzero(flags == 0):
-                where = f"snapshot {snapshot}, minibatch {minibatch}, task {tasks[task]}"
-                self.notes.append(f"{side}_grad, {where}: recorded with values that are not finite")
+                self._odd_gradients.setdefault((side, tasks[task]), []).append(place)
             allowed = np.where(absent, flags == ABSENT, (flags == 0) | (flags == 1))
             for task in np.flatnonzero(~allowed):
                 what = f"flag is {flags[task]}{', though the task was absent' if absent[task] else ''}"

@@ -110,7 +110,7 @@ class DumpWriter:
             step=step,
             spare=SPARE,
         )
-        layout.check()
+        layout.check_recordable()
         for option, given, planned in (
             ("snapshots", snapshots, snapshots),
             ("stream", stream, None if stream is None else stream[0]),
@@ -279,8 +279,17 @@ class DumpWriter:
                 or the background thread failed.
         """
         self._check_open()
+        layout = self._intake.layout
+        if layout.minibatches != 1 or layout.snapshot_scalars:
+            what = (
+                "scalars of a snapshot" if layout.snapshot_scalars else f"{layout.minibatches} minibatches a snapshot"
+            )
+            raise DumpError(
+                f"{self.path}: has {what}, and `record` takes one minibatch alone; "
+                "use `record_minibatch` and `commit_snapshot`"
+            )
         self._intake.check_step(step)
-        sides = self._intake.layout.sides
+        sides = layout.sides
         values = {name: value for name, value in values.items() if value is not None}
         slabs, grams, layer_grams = (
             {side: values.pop(side + end) for side in sides if side + end in values} for end in SIDE_ENDS

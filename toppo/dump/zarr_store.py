@@ -62,12 +62,11 @@ def create_array(files: Files, name: str, spec: ArraySpec, layout: Layout) -> No
 
 
 def create_arrays(files: Files, header: Header) -> None:
-    """Make every array of a layout, and write the coordinates.
+    """Make every array of a dump, and write the coordinates.
 
     Args:
         files: where the dump will be.
-        layout: describes the arrays.
-        allocated: how many (snapshots, stream collects) to make room for.
+        header: its layout describes the arrays. It also says for how many snapshots and stream collects to make room.
     """
     for name, spec in stored(header, header.allocated).items():
         create_array(files, name, spec, header.layout)

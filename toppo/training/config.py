@@ -402,6 +402,10 @@ def _combiner(spec: str, n_tasks: int, seed: int, on_actor: bool) -> str:
             options.setdefault("alpha", 2.0 if on_actor else 1.0)
         if kind is CAGrad:
             options.setdefault("c", 0.9 if n_tasks <= 10 else 0.5)
+        if on_actor and kind.needs_positive_losses:
+            raise ValueError(
+                f"PPO's actor losses can be negative, and {kind.name} needs positive ones; take another one"
+            )
         if kind is TaskForce:
             options.setdefault("seed", seed)
             if on_actor and options.setdefault("loss", "raw") == "log":

@@ -45,6 +45,11 @@ def typical(values: Float[np.ndarray, "N"]) -> Typical:
     return Typical(float(np.median(known)), float(known.min()), float(known.max()), len(known))
 
 
+def typical_of_each(values: Float[np.ndarray, "M K"]) -> Float[np.ndarray, "K"]:
+    """The median of each task over those of M minibatches that have its number; NaN where none has."""
+    return np.array([typical(of_task).median for of_task in values.T])
+
+
 def typical_minibatch(gram: Float[np.ndarray, "N K K"]) -> int:
     """The index of the Gram that a picture of N minibatches shows: the one whose mean |cos| is the median.
 

@@ -123,8 +123,9 @@ def spread_over_phase(
         minibatch: index of each minibatch in its snapshot.
         n_minibatches: minibatches per snapshot.
         snapshot_steps: of all snapshots.
-        phase: steps of one collect; None takes the smallest distance between snapshots.
+        phase: steps of one collect; None takes the smallest distance between snapshots, 0 for a single one.
     """
-    length = int(np.diff(snapshot_steps).min(initial=0)) if phase is None else phase
+    apart = np.diff(snapshot_steps)
+    length = phase if phase is not None else int(apart.min()) if apart.size else 0
     place: np.ndarray = env_steps - length * (1 - (minibatch + 1) / n_minibatches)
     return place

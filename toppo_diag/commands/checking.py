@@ -12,6 +12,7 @@ import os
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Annotated, Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from toppo_diag.errors import bad_option
@@ -91,7 +92,7 @@ def _check(name: str, value: Any, hint: Any) -> None:
 
 def _check_number(name: str, value: Any, bounds: Between | None, *, whole: bool) -> None:
     kind = "whole number" if whole else "finite number"
-    right = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+    right = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
     if not right or (isinstance(value, float) and not math.isfinite(value)):
         raise bad_option(name, shown(value), f"give a {kind}")
     if bounds is not None and value < bounds.least:
@@ -102,8 +103,8 @@ def _check_number(name: str, value: Any, bounds: Between | None, *, whole: bool)
 
 def _is_texts(value: Any) -> bool:
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return all(isinstance(item, (str, int, float)) and not isinstance(item, bool) for item in value)
-    return value is None or (isinstance(value, (str, int, float)) and not isinstance(value, bool))
+        return all(isinstance(item, (str, Real)) and not isinstance(item, bool) for item in value)
+    return value is None or (isinstance(value, (str, Real)) and not isinstance(value, bool))
 
 
 def shown(value: Any, length: int = 60) -> str:

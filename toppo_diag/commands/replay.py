@@ -23,7 +23,14 @@ def replay(dumps: One, *, combiners: Texts = ("fairgrad:alpha=1", "mean"), **sel
     from toppo_diag.analysis.replay import replay as again
     from toppo_diag.commands.options import chosen_combiners
     from toppo_diag.plots.replay import replay_figure
-    from toppo_diag.reading.conditions import as_combined, chosen_side, of_each_task, run_name, weights_of_step
+    from toppo_diag.reading.conditions import (
+        as_combined,
+        chosen_side,
+        combiner_of,
+        of_each_task,
+        run_name,
+        weights_of_step,
+    )
     from toppo_diag.reading.dumps import dropped_note, read_grams
     from toppo_diag.reading.progress import tracked
 
@@ -89,7 +96,7 @@ def replay(dumps: One, *, combiners: Texts = ("fairgrad:alpha=1", "mean"), **sel
                     "distance_to_training": summed[spec].apart[n],
                 }
             )
-    trained = dump.attrs.get("combiners", {}).get(side)
+    trained = combiner_of(dump, side)
     if trained:
         notes.append(f"training used {trained} on side {side}")
     names, worst = list(found), [r.worst_cosine for r in found.values()]

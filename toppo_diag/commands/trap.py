@@ -35,6 +35,7 @@ def trap(
     from toppo_diag.plots.trap import trap_figure
     from toppo_diag.reading.conditions import (
         chosen_side,
+        combiner_of,
         outcome_of,
         run_name,
         sums_losses,
@@ -59,7 +60,7 @@ def trap(
         outcome = outcome_of(dump, side, grams)
         if outcome is None:
             notes.append(f"{dump.path}: no success, return or loss was recorded, so only the shares are drawn")
-        spec = dump.attrs.get("combiners", {}).get(side, "")
+        spec = combiner_of(dump, side) or ""
         found = measure(
             grams.env_steps,
             grams.values,

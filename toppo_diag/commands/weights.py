@@ -33,7 +33,7 @@ def weights(
     from toppo_diag.analysis.weights import spread_over_phase, stretches, weight_series
     from toppo_diag.plots.style import combiner_label
     from toppo_diag.plots.weights import weights_figure
-    from toppo_diag.reading.conditions import has_weights, run_name, sides, sums_losses
+    from toppo_diag.reading.conditions import combiner_of, has_weights, run_name, sides, sums_losses
     from toppo_diag.reading.dumps import dropped_note, read_grams
 
     request = Request.of(dumps, **selection)
@@ -69,7 +69,7 @@ def weights(
             place = spread_over_phase(grams.env_steps, grams.minibatch, dump.n_minibatches, dump.steps, phase)
             lines[side] = (place, found.smooth)
             most = max(most, found.window)
-            titles[side] = combiner_label(dump.attrs.get("combiners", {}).get(side, "recorded weights"))
+            titles[side] = combiner_label(combiner_of(dump, side) or "recorded weights")
             rows += [
                 {
                     "side": side,

@@ -20,6 +20,7 @@ from toppo_diag.plots.style import (
     legend_height,
     other_tasks,
     outstanding,
+    panel_letters,
     paper_style,
     sheet,
     spread_range,
@@ -56,7 +57,7 @@ def contributions_figure(
     labels = [*named, *other_tasks(tasks, named)]
     target = sheet(figure, PAGE_WIDTH, 2.0 + legend_height(PAGE_WIDTH, labels))
     axes = target.subplots(1, len(panels), squeeze=False, sharey=True)[0]
-    for letter, ax, (condition, values) in zip("abcd", axes, panels.items(), strict=False):
+    for letter, ax, (condition, values) in zip(panel_letters(), axes, panels.items(), strict=False):
         draw_contributions(ax, env_steps, values, tasks, named=named, axis=axis)
         spread = spreads[condition]
         ax.set_title(f"({letter}) {condition}\nspread {times(spread.median)}\n{spread_range(spread)}".rstrip())

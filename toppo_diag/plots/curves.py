@@ -27,6 +27,7 @@ from toppo_diag.plots.style import (
     legend_columns,
     legend_height,
     marker,
+    panel_letters,
     paper_style,
     sheet,
     size_inches,
@@ -115,7 +116,7 @@ def success_figure(panels: Sequence[Panel], band: str, *, figure: Target | None 
         width, height = size_inches(target)
         high = (height - legend_height(width, list(said.values()))) / rows - 0.4
     axes = target.subplots(rows, min(len(panels), 2), squeeze=False).ravel()
-    for letter, ax, panel in zip("abcdefgh", axes, panels, strict=False):
+    for letter, ax, panel in zip(panel_letters(), axes, panels, strict=False):
         _draw_success(ax, panel.lines, band, panel.baselines, looks, high)
         ax.set_title(f"({letter}) {panel.title}" if len(panels) > 1 else panel.title)
     for ax in axes[len(panels) :]:

@@ -20,6 +20,7 @@ from toppo_diag.plots.style import (
     legend_height,
     other_tasks,
     outstanding,
+    panel_letters,
     paper_style,
     sheet,
     spread_range,
@@ -65,7 +66,7 @@ def norms_figure(
     labels = [*overlaid, *named, *other_tasks(tasks, named)]
     target = sheet(figure, PAGE_WIDTH, 2.3 + legend_height(PAGE_WIDTH, labels))
     axes = target.subplots(1, len(series), squeeze=False)[0]
-    for letter, ax, (side, s) in zip("abcdefgh", axes, series.items(), strict=False):
+    for letter, ax, (side, s) in zip(panel_letters(), axes, series.items(), strict=False):
         draw_norms(ax, s, tasks, fairgrad=side in fairgrad, named=named, axis=axis)
         spread = s.typical["spread"]
         taken_back = ", raw" if side in raw else ""

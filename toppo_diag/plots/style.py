@@ -8,11 +8,13 @@ wherever it is made, shown and saved.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 import matplotlib as mpl
@@ -313,6 +315,12 @@ def name_size(n_tasks: int) -> float:
 def name_length(tasks: Sequence[str]) -> float:
     """Inches that the longest task name takes along a grid."""
     return max(len(short(task)) for task in tasks) * (0.05 if len(tasks) <= 15 else 0.038)
+
+
+def panel_letters() -> Iterator[str]:
+    """The letters of the panels of a figure: a to z, then aa, ab and so on."""
+    for length in itertools.count(1):
+        yield from map("".join, itertools.product(ascii_lowercase, repeat=length))
 
 
 def steps_axis(ax: Axes, label: str = STEPS) -> None:

@@ -102,7 +102,7 @@ def draw_direction_shares(
     Args:
         ax: to draw on.
         env_steps: of the T snapshots.
-        shares: w_i <g_i, d> / ||d||^2, from `toppo_diag.analysis.health.direction_shares`.
+        shares: w_i <g_i, d> / ||d||^2, from `toppo.combiners.geometry.direction_shares`.
         starved: tasks to point out.
         threshold: share below which a task is starved.
         tasks: K names.

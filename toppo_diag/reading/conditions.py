@@ -145,7 +145,20 @@ def open_alike(request: Request) -> list[Dump]:
 
 def gradient_scale(dump: Dump, side: str) -> float:
     """The factor on each g_i of a side before the trainer's combiner: c_v on the critic. 1 if the dump has none."""
-    return float(dump.attrs.get("gradient_scale", {}).get(side, 1.0))
+    scale = _of_side(dump, "gradient_scale", side)
+    return float(scale) if isinstance(scale, (int, float)) else 1.0
+
+
+def combiner_of(dump: Dump, side: str) -> str | None:
+    """The spec of the combiner that trained a side; None if the dump does not say."""
+    spec = _of_side(dump, "combiners", side)
+    return spec if isinstance(spec, str) else None
+
+
+def _of_side(dump: Dump, name: str, side: str) -> Any:
+    """What an attribute of the run says about a side. Anybody can write attributes, so it may be of any kind."""
+    found = dump.attrs.get(name)
+    return found.get(side) if isinstance(found, Mapping) else None
 
 
 def as_combined(dump: Dump, side: str, grams: Grams) -> Grams:

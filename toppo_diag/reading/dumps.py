@@ -88,8 +88,9 @@ def require_snapshots(dump: Dump) -> None:
         DumpError: it holds none yet.
     """
     if not dump.n_snapshots:
-        mend = "wait for the run's first one" + (", or train with `dump_every`" if dump.step == ENV_STEPS else "")
-        raise DumpError(f"{dump.path}: holds no snapshot yet; {mend}")
+        first = "record a longer run" if dump.complete else "wait for the run's first one"
+        mend = first + (", or train with `dump_every`" if dump.step == ENV_STEPS else "")
+        raise DumpError(f"{dump.path}: holds no snapshot{'' if dump.complete else ' yet'}; {mend}")
 
 
 def chosen_snapshots(dump: Dump, request: Request, default: Sequence[str] = ()) -> dict[int, str]:

@@ -11,12 +11,12 @@ from typing import Any, Literal
 import numpy as np
 
 from toppo.combiners.geometry import gradient_norms, mean_abs_cosine, spread
-from toppo.dump import Dump, DumpError, DumpNotFoundError, run_logs
+from toppo.dump import Dump, DumpError, DumpNotFoundError, open_dump, run_logs
 from toppo_diag.analysis.presence import of_pairs, shares_of_step
-from toppo_diag.analysis.typical import typical
+from toppo_diag.analysis.typical import typical, typical_of_each
 from toppo_diag.reading.conditions import SUCCESS, default_side, has_weights, recorded, run_name
 from toppo_diag.reading.dumps import known_block
-from toppo_diag.request import Source, opened
+from toppo_diag.request import Source
 
 State = Literal["complete", "running", "interrupted", "running or interrupted"]
 _DONE = ("success", "accuracy", "return", "loss")
@@ -89,7 +89,7 @@ def look(source: Source) -> View:
     """
     log = _log(source)
     try:
-        dump = opened(source)
+        dump = open_dump(source)  # anew each time: a live run goes on
     except DumpError as error:
         if log is None:
             raise
@@ -269,17 +269,14 @@ def _state(source: Source) -> State:
 
 
 def _per_task(dump: Dump, name: str) -> np.ndarray | None:
-    """An array with one number for each task at the last snapshot: the mean over its minibatches where it has those."""
+    """One number for each task at the last snapshot: the median over its minibatches where it has those."""
     if name not in dump.names:
         return None
     dims = dump.source.specs[name].dims
     if dims == ("snapshot", "task"):
         return _last(dump, name)
     if dims == ("snapshot", "minibatch", "task"):
-        values = _last(dump, name)
-        known = np.isfinite(values)
-        with np.errstate(invalid="ignore"):
-            return np.asarray(np.where(known, values, 0).sum(axis=0) / known.sum(axis=0))
+        return typical_of_each(_last(dump, name))
     return None
 
 

@@ -12,8 +12,17 @@ from jaxtyping import Bool, Float
 from toppo.dump import Dump, DumpError, run_logs
 from toppo_diag.analysis.recorded import Curve, LayerGrams, RunRecord, SideRecord
 from toppo_diag.analysis.scale import scaled
+from toppo_diag.analysis.typical import typical_of_each
 from toppo_diag.errors import DiagnosticError
-from toppo_diag.reading.conditions import SUCCESS, SUCCESS_LABEL, gradient_scale, has_popart, of_trainer, sums_losses
+from toppo_diag.reading.conditions import (
+    SUCCESS,
+    SUCCESS_LABEL,
+    combiner_of,
+    gradient_scale,
+    has_popart,
+    of_trainer,
+    sums_losses,
+)
 from toppo_diag.reading.dumps import Grams, read_grams, read_layers, read_stream, stream_note
 from toppo_diag.request import Request
 
@@ -87,7 +96,7 @@ def _side(dump: Dump, side: str, scheduler: str, missing: list[str]) -> SideReco
     }
     single = {name: v.astype(float) for name, v in dumped.beside.items() if v.shape == (n,) and v.dtype.kind in "fi"}
     there = _present(dumped)
-    weights, spec = per_task.get(f"{side}_weights"), _text(dump.attrs.get("combiners", {}), side)
+    weights, spec = per_task.get(f"{side}_weights"), combiner_of(dump, side)
     if weights is not None:
         weights = _weights(weights, there, side, missing)
     elif sums_losses(dump):
@@ -151,11 +160,6 @@ def _present(grams: Grams) -> Bool[np.ndarray, "N K"]:
     return np.ones(grams.values.shape[:2], dtype=bool) if grams.known is None else grams.known
 
 
-def _text(values: Any, key: str) -> str | None:
-    found = values.get(key) if isinstance(values, Mapping) else None
-    return found if isinstance(found, str) else None
-
-
 def _sigma(dump: Dump, side: str, dumped: Grams) -> Float[np.ndarray, "M K"] | None:
     if not len(dumped.values) or side != "critic" or not has_popart(dump):
         return None
@@ -214,7 +218,7 @@ def _curves(dump: Dump) -> tuple[Curve, ...]:
                 continue
             values = dump.values(name).astype(float)
             if values.ndim == 3:
-                values = np.median(values, axis=1)
+                values = np.stack([typical_of_each(of_snapshot) for of_snapshot in values])
             found.append(Curve(label, spec.units, dump.steps, values))
     return tuple(sorted(found, key=lambda curve: not curve.name.startswith(("success", "accuracy"))))
 
@@ -253,9 +257,8 @@ def _facts(dump: Dump) -> dict[str, str]:
     if isinstance(config, Mapping):
         told = TRAINER_FACTS if of_trainer(dump) else list(config)[:MOST_FACTS]
         facts |= {key: str(config[key]) for key in told if key in config}
-    combiners = attrs.get("combiners", {})
     for side in dump.sides:
-        if (spec := _text(combiners, side)) is not None:
+        if (spec := combiner_of(dump, side)) is not None:
             facts[f"{side} combiner"] = spec
     return facts
 
