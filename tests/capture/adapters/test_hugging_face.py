@@ -139,3 +139,31 @@ def test_a_second_training_is_a_recording_of_its_own(tmp_path):
     trained(Twice, tmp_path, 1, record={"path": tmp_path / "d", "tasks": TASKS, "every": 2, "exist": "new"})
     for name in ("d", "d-2"):
         assert open_dump(tmp_path / name).steps.tolist() == list(range(0, 12, 2))
+
+
+def test_a_resumed_training_keeps_what_its_combiner_has_learned(tmp_path):
+    def train(name: str, steps: int, at: str | None = None) -> Any:
+        args = transformers.TrainingArguments(
+            output_dir=str(tmp_path / name),
+            per_device_train_batch_size=4,
+            max_steps=steps,
+            lr_scheduler_type="constant",
+            learning_rate=1e-2,
+            report_to=[],
+            save_steps=4,
+            disable_tqdm=True,
+            use_cpu=True,
+            remove_unused_columns=False,
+            seed=3,
+        )
+        options = {"path": tmp_path / f"{name}-dump", "tasks": TASKS, "every": 1, "combiner": "famo", "exist": "resume"}
+        trainer = Recorded(model=Classifier(), args=args, train_dataset=ROWS, record=options)
+        trainer.train(resume_from_checkpoint=at)
+        return open_dump(tmp_path / f"{name}-dump").values("shared_weights")[:, 0]
+
+    whole = train("whole", 8)
+    half = train("halves", 4)
+    again = train("halves", 8, str(tmp_path / "halves" / "checkpoint-4"))
+    np.testing.assert_array_equal(half, whole[:4])
+    np.testing.assert_array_equal(again, whole)
+    assert not np.allclose(whole[4], whole[0])  # so a combiner that starts afresh would be seen
