@@ -14,6 +14,7 @@ from tests.diag import runs
 from toppo.common.errors import ToppoError
 from toppo.dump import DumpError, DumpWriter, ParameterSlice, gram, open_dump
 from toppo_diag.errors import DiagnosticError, UsageError
+from toppo_diag.reading.conditions import name_of
 from toppo_diag.reading.dumps import dropped_note, layer_grams, read_grams, read_stream
 from toppo_diag.reading.raw import raw_stream
 from toppo_diag.reading.schedulers import map_on
@@ -262,3 +263,12 @@ def test_workers_that_keep_dying_end_in_one_line(monkeypatch: pytest.MonkeyPatch
 def test_no_such_scheduler(scheduler: str, message: str):
     with pytest.raises(ToppoError, match=message):
         map_on(scheduler, abs, [(1,)])
+
+
+def test_a_run_has_one_name_from_wherever_it_is_named(tmp_path, monkeypatch):
+    place = tmp_path / "run7"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    spellings = (".", "dump.zarr", "./dump.zarr", "../run7", "../run7/", str(place), f"file://{place}", "s3://b/run7")
+    assert {name_of(path) for path in spellings} == {"run7"}
+    assert {name_of(path) for path in ("../run8.h5", "s3://b/run8.h5", "s3://b/run8/dump.zarr")} == {"run8"}

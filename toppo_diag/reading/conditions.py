@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from toppo.dump import ENV_STEPS, Dump
+from toppo.dump.files import is_url, local_path
 from toppo_diag.analysis.scale import scaled, without_popart
 from toppo_diag.errors import UsageError
 from toppo_diag.reading.dumps import Grams, read_grams
@@ -316,10 +318,18 @@ def _apart(dumps: Sequence[Dump]) -> list[str]:
 
 
 def run_name(dump: Dump) -> str:
-    """The run's name: that of the directory that holds dump.zarr, or that of the archive without its ending."""
-    parts = dump.path.rstrip("/").split("/")
-    return (
-        parts[-2]
-        if parts[-1] == "dump.zarr" and len(parts) > 1
-        else parts[-1].removesuffix(".h5").removesuffix(".zarr")
-    )
+    """The run's name, as `name_of`."""
+    return name_of(dump.path)
+
+
+def name_of(path: str) -> str:
+    """A run's name: that of the directory that holds dump.zarr, or that of the archive without its ending.
+
+    Args:
+        path: of a run directory, a dump or an archive on this machine, or a URL.
+    """
+    whole = path if is_url(path) else (Path.cwd() / local_path(path)).as_posix()  # "." has a name too
+    parts = whole.rstrip("/").split("/")
+    if parts[-1] == "dump.zarr" and len(parts) > 1:
+        return parts[-2]
+    return parts[-1].removesuffix(".h5").removesuffix(".zarr")

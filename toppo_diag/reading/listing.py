@@ -7,6 +7,7 @@ from typing import Any
 
 from toppo.common.errors import ToppoError
 from toppo.dump import Dump
+from toppo.dump.files import is_url, local_path
 from toppo_diag.reading.live import look
 from toppo_diag.request import Source
 
@@ -17,9 +18,12 @@ def runs_in(source: Source) -> list[dict[str, Any]]:
     Returns:
         Rows by name: state, steps and those planned, snapshots and mean success of each.
     """
-    if isinstance(source, Dump) or "://" in str(source) or not Path(source).is_dir() or _is_run(Path(source)):
+    if isinstance(source, Dump) or is_url(source):
         return []
-    return [_row(path) for path in sorted(Path(source).iterdir(), key=lambda path: path.name) if _is_run(path)]
+    place = local_path(source)
+    if not place.is_dir() or _is_run(place):
+        return []
+    return [_row(path) for path in sorted(place.iterdir(), key=lambda path: path.name) if _is_run(path)]
 
 
 def _is_run(path: Path) -> bool:

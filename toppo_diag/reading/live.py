@@ -12,6 +12,7 @@ import numpy as np
 
 from toppo.combiners.geometry import gradient_norms, mean_abs_cosine, spread
 from toppo.dump import Dump, DumpError, DumpNotFoundError, open_dump, run_logs
+from toppo.dump.files import is_url, local_path
 from toppo_diag.analysis.presence import of_pairs, shares_of_step
 from toppo_diag.analysis.typical import typical, typical_of_each
 from toppo_diag.reading.conditions import SUCCESS, default_side, has_weights, recorded, run_name
@@ -228,9 +229,9 @@ def _rate(timings: Path, steps: Any) -> float | None:
 
 def _directory(path: Any) -> Path | None:
     """The run's directory on this machine; None for a URL or an archive."""
-    if "://" in str(path):
+    if is_url(path):
         return None
-    place = Path(path)
+    place = local_path(path)
     place = place.parent if place.name == "dump.zarr" else place
     return place if place.is_dir() else None
 

@@ -17,8 +17,10 @@ from toppo.common.errors import ToppoError
 from toppo.common.jsonl import parse
 from toppo.common.names import suggested_run
 from toppo.dump import DumpError, config_differences, open_dump, run_logs
+from toppo.dump.files import is_url, local_path
 from toppo_diag.analysis.runs import METHOD, Run, labelled, method_name
 from toppo_diag.errors import DiagnosticError, UsageError
+from toppo_diag.reading.conditions import name_of
 
 _NEEDED = ("benchmark", "reward", "seed", "env_steps", "eval_episodes", *METHOD)
 
@@ -46,7 +48,7 @@ def read_run(path: str) -> Run:
     try:
         logs = run_logs(path)
     except DumpError as error:
-        there = "://" in path or Path(path).exists()
+        there = is_url(path) or local_path(path).exists()
         raise (DiagnosticError if there else UsageError)(str(error)) from None
     if "config.toml" not in logs:
         if Path(path).is_file():
@@ -59,10 +61,9 @@ def read_run(path: str) -> Run:
     _require_same_config(path, logs["config.toml"])
     tasks, env_steps, success = _evaluations(path, logs.get("evaluation.jsonl", ""))
     method = method_name(config, path)
-    place = Path(path)
     return Run(
         path=path,
-        name=place.parent.name if place.name == "dump.zarr" else place.resolve().name.removesuffix(".h5"),
+        name=name_of(path),
         config=config,
         benchmark=config["benchmark"],
         reward=config["reward"],
