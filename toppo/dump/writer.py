@@ -172,6 +172,11 @@ class DumpWriter:
         return self._where
 
     @property
+    def tasks(self) -> tuple[str, ...]:
+        """The K names of the tasks."""
+        return self._intake.layout.tasks
+
+    @property
     def sides(self) -> tuple[str, ...]:
         """The groups of shared parameters, by name."""
         return tuple(self._intake.layout.sides)

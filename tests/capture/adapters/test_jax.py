@@ -95,6 +95,18 @@ def test_an_optax_chain_records_and_combines(combiner: str, tmp_path: Path):
         np.testing.assert_allclose(np.concatenate(moved), 0.05 * w @ J, rtol=1e-3, atol=1e-5)
 
 
+def test_a_gradient_that_is_not_finite_is_summed_and_recorded(tmp_path: Path):
+    sides = {"network": adapter.parameters(PARAMS)}
+    with DumpWriter.create(tmp_path / "d", tasks=TASKS, sides=sides, slabs=False, layer_grams=True) as dump:
+        optimizer = adapter.recorded(dump, every=1, combiner="fairgrad")
+        rows = jax.tree.map(lambda leaf: jnp.full((3, *leaf.shape), jnp.nan), PARAMS)
+        updates, _ = optimizer.update(rows, optimizer.init(PARAMS), losses=jnp.ones(3))
+        jax.block_until_ready(updates)
+    read = open_dump(tmp_path / "d")
+    assert np.isnan(read.values("network_gram")).all()
+    np.testing.assert_array_equal(read.values("network_weights"), np.ones((1, 1, 3)))
+
+
 def test_it_needs_no_torch():
     code = "import toppo.capture.adapters.jax, sys; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -60,15 +60,21 @@ def recorded(
         every: updates between two records.
         combiner: spec or combiner that weighs the tasks.
         seed: seed of the random orders that some combiners need.
+
+    Raises:
+        UsageError: an unknown combiner, or one that needs more than gradients and losses.
     """
     chosen = make(combiner) if isinstance(combiner, str) else combiner
+    chosen.check_use(len(dump.tasks))
     orders = np.random.default_rng(seed)
     (side,) = dump.sides
 
     def combine(count: np.ndarray, grams: np.ndarray, losses: np.ndarray) -> np.ndarray:
         grams, loss = np.asarray(grams, np.float64), np.asarray(losses, np.float64)
         order = chosen.draw_order(orders, len(loss))
-        weights = chosen.combine(grams.sum(axis=0), losses=loss, order=order).weights
+        gram = grams.sum(axis=0)
+        finite = bool(np.isfinite(gram).all())  # otherwise the step is along the sum, as without a combiner
+        weights = chosen.combine(gram, losses=loss, order=order).weights if finite else np.ones(len(loss))
         if count % every == 0:
             recording = {f"{side}_layer_gram": grams, f"{side}_weights": weights, "loss": loss}
             dump.record(step=int(count), **recording)
