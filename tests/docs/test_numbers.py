@@ -48,6 +48,12 @@ def cosines(run: str, side: str = "critic") -> np.ndarray:
     return mean
 
 
+def success_of(run: str) -> dict[int, float]:
+    """Mean success of each evaluation of a shipped archive, by its step."""
+    log = read_runs([str(DATA / f"{run}.h5")])[0]
+    return dict(zip(log.env_steps.tolist(), log.success.mean(axis=1).tolist(), strict=True))
+
+
 def x(ratio: float, sign: str = "x") -> str:
     return f"{ratio:,.0f}{sign}" if ratio >= 100 else f"{ratio:.3g}{sign}"
 
@@ -73,7 +79,7 @@ EARLY, MID, LATE = 0, 8, 14
 
 
 def test_the_long_runs_have_the_stages_of_the_paper():
-    for run in ("mean", "mean-ln"):
+    for run in ("mean", "mean-ln", "fg", "fg-ln"):
         assert opened(run).steps[[EARLY, MID, LATE]].tolist() == list(PAPER_STAGES.values())
 
 
@@ -114,6 +120,11 @@ def test_figures_readme_states_medians_of_stages():
         return x(float(np.median(values)))
 
     assert f"{decimals(abs_cos[EARLY])} and {decimals(abs_cos_ln[EARLY])}" in page
+    fg, fg_ln = spreads("fg", raw=True), spreads("fg-ln", raw=True)
+    assert f"; with FairGrad {m(fg[MID])}, then {m(fg[LATE])};" in page
+    assert f"with LN and FairGrad {m(fg_ln[MID])} to {m(spreads('fg-ln')[MID])} |" in page
+    with_fairgrad = " and ".join(f"{np.median(cosines(run)[EARLY]):.2f}" for run in ("fg", "fg-ln"))
+    assert f"In the pair with FairGrad the cosines are {with_fairgrad} |" in page
     assert f"{m(none[EARLY])} without LN {ranged(none[EARLY])}, {m(ln[EARLY])} with {ranged(ln[EARLY])}" in page
     assert f"{m(none[MID])} mid {ranged(none[MID])}, then {m(none[LATE])} {ranged(none[LATE])}" in page
     for stage, name in ((MID, "mid"), (LATE, "late")):
@@ -122,7 +133,7 @@ def test_figures_readme_states_medians_of_stages():
         stage: f"{m(none[stage])} to {m(popart[stage])}, with LN {m(ln[stage])} to {m(ln_popart[stage])}"
         for stage in (EARLY, MID, LATE)
     }
-    assert f"early {said[EARLY]}; late {said[LATE]}" in page and f"| {said[MID]} |" in page
+    assert f"early {said[EARLY]}; late {said[LATE]}" in page and f"| {said[MID]}, with LN and" in page
     overlap = [before[n].min() < after[n].max() for before, after in ((none, popart), (ln, ln_popart)) for n in (0, 14)]
     assert overlap == [False, True, True, True]  # "the ranges overlap, except early without LN"
     assert none[MID].max() > popart[MID].min() and none[MID].max() > none[LATE].min()  # "ranges that overlap"
@@ -150,6 +161,15 @@ def test_figures_readme_states_when_popart_widens_the_spread():
     later = [f"{step:g}" for step in wider["mean-ln"][4:]]
     assert f"From 4.5 million on it narrows it, except at {' and '.join(later)} million" in page
     assert "From 2.5 to 4 million it widens the spread" in page and "widens the spread from 2 to 4.5 million" in page
+    for run in ("fg", "fg-ln"):
+        typical[run], before[run] = (np.median(spreads(run, raw=raw), axis=1) for raw in (False, True))
+        assert opened(run).steps.tolist() == opened("mean").steps.tolist()
+    wider = {run: steps[typical[run] > before[run]].tolist() for run in typical}
+    assert wider["fg"] == [2.0, 2.5, 3.0, 3.5, 4.0]
+    assert wider["fg-ln"][:7] == [1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5]
+    later = " and ".join(f"{step:g}" for step in wider["fg-ln"][7:])
+    assert f"from 1.5 to 4.5 million steps, and at {later} million. With FairGrad alone" in page
+    assert not any(typical[run][stage] > before[run][stage] for run in typical for stage in (EARLY, LATE))
     most = int(typical["mean-ln"].argmax())
     widest = f"{steps[most]:g}M: {x(before['mean-ln'][most])} becomes {x(typical['mean-ln'][most])}"
     assert f"widest at {widest}" in page
@@ -167,21 +187,16 @@ def test_figures_readme_compares_two_runs_of_one_configuration():
             ("critic, spread under PopArt", [typically(spreads(run)[n]) for run in runs]),
         ):
             assert f"| {name} | {at} | {' | '.join(said)} |" in page
-    logs = {run: read_runs([str(DATA / f"{run}.h5")])[0] for run in runs}
-    reached = {
-        run: dict(zip(log.env_steps.tolist(), (100 * log.success.mean(axis=1)).tolist(), strict=True))
-        for run, log in logs.items()
-    }
+    reached = {run: {steps: 100 * mean for steps, mean in success_of(run).items()} for run in runs}
     for steps, at in ((1_200_000, "1.2M"), (1_600_000, "1.5M, 1.6M")):
         here = [reached[run].get(steps, reached[run].get(1_500_000)) for run in runs]
         assert f"| success, in % | {at} | {' | '.join(f'{value:.1f}' for value in here)} |" in page
     ahead = [reached[f"mean-ln{end}"][1_200_000] - reached[f"mean{end}"][1_200_000] for end in ("-first", "")]
     assert f"LN leads by {ahead[0]:.0f} points in the first pair and by {ahead[1]:.0f} in the second" in page
     assert f"({reached['mean'][1_600_000]:.1f} and {reached['mean-ln'][1_600_000]:.1f})" in page
-    last = [f"{reached[run][8_000_000]:.1f}" for run in ("mean", "mean-ln")]
-    assert (
-        f"PopArt without LN {last[0]} at 8M, with LN {last[1]};" in page and f"+ LN-c + PopArt {last[1]} at 8M" in page
-    )
+    last = {run: f"{100 * success_of(run)[8_000_000]:.1f}" for run in ("mean", "mean-ln", "fg", "fg-ln")}
+    assert f"mean {last['mean']}, with LN {last['mean-ln']}; FairGrad {last['fg']}, with LN {last['fg-ln']}." in page
+    assert f"+ LN-c + PopArt {last['mean-ln']} at 8M" in page
 
 
 def test_figures_readme_states_medians_of_runs():
@@ -198,18 +213,94 @@ def test_figures_readme_states_medians_of_runs():
     assert f"and {x(raw.loc['critic', 'spread'])} raw {of(raw, 'critic')}" in page
     assert f"actor {x(plain.loc['actor', 'spread'])} {of(plain, 'actor')}, of 1,280 minibatches" in page
     assert set(plain["minibatches"]) == {1280}
-    health = toppo_diag.health([str(DATA / "mean.h5"), str(DATA / "mean-ln.h5")]).numbers.set_index("condition")
+    health = toppo_diag.health([str(DATA / "fg.h5"), str(DATA / "mean-ln.h5")]).numbers.set_index("condition")
     cosine, mass = health["mean_abs_cosine"], health["top_1_mass"]
     assert (
         f"{cosine['+PopArt']:.2f} to {cosine['+PopArt+LN']:.2f}; {mass['+PopArt']:.2f} to {mass['+PopArt+LN']:.2f}; "
         f"{mass['+PopArt+LN+FG']:.2f} | agree"
     ) in page
-    shares = toppo_diag.contributions(str(DATA / "fg.h5")).numbers.set_index("condition")
+    product = toppo_diag.contributions(str(DATA / "fg.h5"))
+    shares = product.numbers.set_index("condition")
     said = [
         f"{x(row['spread'])} {ranged(np.array([row['spread_low'], row['spread_high']]))}"
         for _, row in shares.loc[["raw, mean", "+PopArt, mean", "+PopArt, FG"]].iterrows()
     ]
     assert f"{said[0]}, {said[1]}, {said[2]} on both" in page
+    contributions = text("docs/instruments/contributions.md")
+    sign = "\N{MULTIPLICATION SIGN}"
+    spread = {condition: x(row["spread"], sign) for condition, row in shares.iterrows()}
+    assert f"the median spread is {spread['+PopArt, FG']}." in contributions
+    assert f"from {spread['raw, mean']} to {spread['+PopArt, mean']} here" in contributions
+    lines = product.tables["main"]
+    first = lines[(lines["condition"] == "raw, mean") & (lines["env_steps"] == 500_000)].set_index("task")[
+        "contribution"
+    ]
+    assert set(first.nlargest(2).index) == {"reach-v3", "drawer-close-v3"} and first.idxmin() == "pick-place-v3"
+    assert first.nlargest(2).min() > 1000 * first.min()  # "over a thousand times as much as"
+
+
+def test_the_pages_state_how_exactly_theorem_1_holds():
+    product = toppo_diag.invariance(str(DATA / "fg-ln.h5"), combiners=["mean", "fairgrad"])
+    found = product.numbers
+    worst = found.set_index(["combiner", "quantity"])["worst"]
+    exact, papers = worst["fairgrad:alpha=1"], worst["fairgrad-paper"]
+    page = text("figures/README.md")
+    assert f"{found['minibatches'].iloc[0]} minibatches: distance at most {exact['distance']:.2g}" in page
+    assert f"norm off by at most {exact['norm_error']:.2g}; the paper's own solver" in page
+    assert f"at its training tolerance: up to {papers['distance']:.2g} and {papers['norm_error']:.2g} |" in page
+    far = product.tables["minibatches"].set_index("combiner")["distance"]["fairgrad-paper"]
+    digit, power = f"{far.min():.0e}".split("e")
+    squares = f"from ${digit} \\times 10^{{{int(power)}}}$ to {far.max():.1g}, with a median of {far.median():.2g}."
+    assert squares in text("docs/instruments/invariance.md")
+    most = f"{max(exact['distance'], exact['norm_error']):.0e}".replace("e-0", "e-")
+    results = text("docs/results.md")
+    assert f"solved again in double precision | {most} | 1e-15 |" in results and f"than the {most} above" in results
+
+
+def test_the_page_on_weights_states_the_shares_of_its_picture():
+    last = (
+        toppo_diag.weights(str(DATA / "fg-ln.h5"), side="critic").numbers.set_index("task")["share_last"].sort_values()
+    )
+    last.index = last.index.str.removesuffix("-v3")
+    page = text("docs/instruments/weights.md")
+    (second, first), (least, next_least) = last.index[-2:], last.index[:2]
+    assert f"`{first}` and `{second}` get {last[first]:.2f} and {last[second]:.2f}" in page
+    assert f"and `{least}` and `{next_least}` get less than 0.01." in page and last[next_least] < 0.01
+
+
+def test_the_page_on_curves_states_the_numbers_of_its_pictures():
+    page = text("docs/instruments/curves.md")
+    long = ("mean", "mean-ln", "fg", "fg-ln")
+    archives = [str(DATA / f"{run}.h5") for run in (*long, "toppo")]
+    worst = toppo_diag.curves(archives, figure="worst-k").numbers.set_index("label")["worst_5"]
+    least = worst.drop("TOPPO").min()
+    assert f"are at {least:.0f}% or more after 8M steps, and at {worst['TOPPO']:.0f}% under TOPPO after 2M." in page
+    for run in long:
+        log = read_runs([str(DATA / f"{run}.h5")])[0]
+        half = np.argmax(log.success >= 0.5, axis=0)
+        assert log.tasks[int(half.argmax())] == "pick-place-v3" and (log.success.max(axis=0) >= 0.5).all()
+    log = read_runs([str(DATA / "toppo.h5")])[0]
+    last = dict(zip(log.tasks, log.success[-1], strict=True))
+    assert f"`push` is at {100 * last['push-v3']:.0f}%, and `pick-place` at {100 * last['pick-place-v3']:.0f}%" in page
+    assert f"A mean of {100 * log.success[-1].mean():.0f}% may come" in page
+
+
+def test_the_page_on_replay_states_the_numbers_of_its_picture():
+    product = toppo_diag.replay(str(DATA / "fg-ln.h5"), combiners="all")
+    numbers = product.numbers.set_index("combiner")
+    page = text("docs/instruments/replay.md")
+    assert f"{['Eighteen'][len(numbers) - 18]} combiners on the {numbers['minibatches'].iloc[0]} critic Grams" in page
+    assert f"worst task is about {numbers['worst_cosine']['mean']:.2f}" in page
+    for follows in ("sum", "uw", "dwa"):
+        assert abs(numbers["worst_cosine"][follows] - numbers["worst_cosine"]["mean"]) < 0.01
+    for avoids in ("pcgrad", "upgrad", "dualproj", "mgda", "cagrad"):
+        assert abs(numbers["worst_cosine"][avoids]) < 0.06
+    cosine = product.tables["main"].groupby(["combiner", "task"])["cosine"].median()
+    led = cosine["mean"].nlargest(2).index.str.removesuffix("-v3")
+    assert f"follow `{led[0]}` and `{led[1]}` here" in page
+    assert f"a distance of {numbers['distance_to_training']['nash-mtl']:.2f}, because its step is" in page
+    shorter = numbers["norm"]["fairgrad:alpha=1"] / numbers["norm"]["nash-mtl"]
+    assert f"is {shorter:.0f} times shorter" in page
 
 
 def test_the_results_page_states_medians():
@@ -218,8 +309,8 @@ def test_the_results_page_states_medians():
     for said, values, shown, paper in (
         ("at 0.5M steps, without LayerNorm", cosines("mean")[EARLY], decimals, "0.34"),
         ("the same with LayerNorm", cosines("mean-ln")[EARLY], decimals, "0.20"),
-        ("over the run, without LayerNorm", cosines("mean"), decimals, "0.24"),
-        ("over the run, with LayerNorm", cosines("mean-ln"), decimals, "0.10"),
+        ("over the run with FairGrad, without LayerNorm", cosines("fg"), decimals, "0.24"),
+        ("over the run without FairGrad, with LayerNorm", cosines("mean-ln"), decimals, "0.10"),
         ("critic gradient at 0.5M steps, without LayerNorm, before PopArt", raw[EARLY], plainly, "9,864"),
         ("the same at 4.5M steps", raw[MID], plainly, "about 200"),
         ("the same at 7.5M steps", raw[LATE], plainly, "about 700"),
@@ -231,6 +322,8 @@ def test_the_results_page_states_medians():
     assert f"falls from about 20,000 at 0.5M steps to {x(course[least], '')} at 3M steps" in page
     assert opened("mean").steps[least] == 3_000_000 and round(course[0], -4) == 20_000
     assert f"lies between {course[least + 1 :].min():.0f} and {course[least + 1 :].max():.0f} after that" in page
+    fg = np.median(spreads("fg", raw=True), axis=1)
+    assert f"In `fg.h5`, which has no LayerNorm either, it is {x(fg[MID], '')} and {x(fg[LATE], '')}." in page
     assert 4 < 200 / course[MID] < 5 > 700 / course[LATE] > 4  # "four to five times narrower"
     row = health.loc["+PopArt+LN+FG"]
     top_1 = f"{row['top_1_mass']:.2f} ({row['top_1_mass_low']:.2f} to {row['top_1_mass_high']:.2f})"
@@ -255,6 +348,10 @@ def test_the_results_page_states_success():
         success, steps = log.success[-1], log.env_steps[-1] / 1e6
         row = f"{100 * success.mean():.1f} % | {(success >= 0.8).sum()} | {steps:.1f}M | 0"
         assert f"| {name} | {row} |" in page
+    with_both = {steps: 100 * mean for steps, mean in success_of("fg-ln").items()}
+    push = dict(zip(log.tasks, read_runs([str(DATA / "fg-ln.h5")])[0].success[-1], strict=True))["push-v3"]
+    assert f"had {max(with_both.values()):.1f} % at 6.4M steps and ends at {with_both[8_000_000]:.1f} %, with" in page
+    assert with_both[6_400_000] == max(with_both.values()) and f"`push` at {100 * push:.0f} %" in page
 
 
 def test_the_page_on_tables_states_the_budgets_of_its_table():
@@ -416,11 +513,11 @@ def test_the_page_on_the_trap_describes_its_picture():
 
 def test_the_page_on_health_states_the_numbers_of_its_picture():
     page = text("docs/instruments/health.md")
-    found = toppo_diag.health([str(DATA / "mean.h5"), str(DATA / "mean-ln.h5")]).numbers.set_index("condition")
+    found = toppo_diag.health([str(DATA / "fg.h5"), str(DATA / "mean-ln.h5")]).numbers.set_index("condition")
     cosine, mass = found["mean_abs_cosine"], found["top_1_mass"]
     assert f"halves the cosines ({cosine['+PopArt']:.2f} to {cosine['+PopArt+LN']:.2f})" in page
     assert cosine["+PopArt+LN"] < cosine["+PopArt"] / 2
     assert f"lowers the top-1 mass ({mass['+PopArt+LN']:.2f} to {mass['+PopArt+LN+FG']:.2f})" in page
     assert f"as in the last column ({cosine['+PopArt+LN+FG']:.2f} and {mass['+PopArt+LN+FG']:.2f})" in page
-    ends = [float(np.median(cosines("mean")[n])) for n in (0, -1)]
+    ends = [float(np.median(cosines("fg")[n])) for n in (0, -1)]
     assert f"the first five dots have a median of {ends[0]:.2f}, the last five of {ends[1]:.2f}." in page
