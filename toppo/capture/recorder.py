@@ -285,14 +285,13 @@ class Recorder:
 
     def _require_losses(self, present: Sequence[bool]) -> None:
         """Raise CaptureError if a task is absent, and a combiner needs its loss."""
-        if not all(present):
-            for combiner in self._combiners.values():
-                if combiner.needs_losses:
-                    absent = self._tasks[list(present).index(False)]
-                    raise CaptureError(
-                        f"combiner {combiner.name!r} needs every task's loss, and task {absent!r} is absent; "
-                        "take one that reads gradients alone, such as 'fairgrad'"
-                    )
+        absent = next((task for task, there in zip(self._tasks, present, strict=True) if not there), None)
+        needing = next((combiner.name for combiner in self._combiners.values() if combiner.needs_losses), None)
+        if absent is not None and needing is not None:
+            raise CaptureError(
+                f"combiner {needing!r} needs every task's loss, and task {absent!r} is absent; "
+                "take one that reads gradients alone, such as 'fairgrad'"
+            )
 
     def _walk(self, total: Tensor) -> None:
         scaler = self._options.scaler

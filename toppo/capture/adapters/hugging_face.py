@@ -69,7 +69,11 @@ class RecordedTrainer(Trainer):  # type: ignore[misc]  # typed where transformer
         return torch.stack(list(shares.values())).detach().sum()
 
     def keep(self, checkpoint: Path) -> None:
-        """Save the state of the recorder in a checkpoint of the Trainer, if the training has a recorder yet."""
+        """Save the state of the recorder in a checkpoint of the Trainer, if the training has a recorder yet.
+
+        Args:
+            checkpoint: directory of the checkpoint.
+        """
         if self._recorder is not None:
             torch.save(self._recorder.state_dict(), checkpoint / STATE)
 
